@@ -1,0 +1,89 @@
+"""The program ``fedexp`` (also ``python -m fedexp``)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from hydra import main as hydra_main
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from fedexp.composition import (
+    CONFIG_NAME,
+    SweepFolder,
+    check_command,
+    conf_dir,
+    from_hydra,
+    register,
+)
+from fedexp.config import ConfigError, FedexpError
+
+EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
+_failed_runs: list[Path] = []
+
+
+def main() -> None:
+    """Check the command, run it, end with the table of a multirun and the right exit code.
+
+    Exit codes: 0 every run completed, 1 a run failed, 2 the command or its data cannot be used (nothing
+    is written), 130 interrupted.
+    """
+    args = get_args_parser().parse_args()
+    runs = not any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion))
+    if runs:
+        try:
+            _refuse_early(args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+        except (ConfigError, FedexpError) as error:
+            sys.exit(_complain(error))
+    register()
+    run = hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run)
+    interrupted = False
+    try:
+        run()
+    except KeyboardInterrupt:
+        interrupted = True
+    failed = bool(_failed_runs)
+    if SweepFolder.path is not None:
+        from fedexp.results import closing_table
+
+        text, all_completed = closing_table(SweepFolder.path)
+        print(text)
+        failed = failed or not all_completed
+    sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_FAILED if failed else 0)
+
+
+def _refuse_early(overrides: list[str], *, multirun: bool, config_dir: str | None) -> None:
+    configs = check_command(overrides, multirun=multirun, config_dir=config_dir)
+    from fedexp import data
+
+    for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
+        data.ensure(dataset)
+
+
+def _complain(error: Exception) -> int:
+    print("\n".join(f"fedexp: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    return EXIT_BAD_CONFIG
+
+
+def _run(node: DictConfig) -> None:
+    """Run one job; a failure is recorded in its folder and must not end the multirun."""
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    try:
+        config = from_hydra(node)
+        from fedexp.experiment import run_experiment
+
+        run_experiment(config, run_dir, verbose=bool(hydra.verbose))
+    except Exception as error:
+        _failed_runs.append(run_dir)
+        logging.getLogger("fedexp").exception("the run failed")
+        reason = str(error).strip() or type(error).__name__
+        kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
+        print(f"fedexp: run failed: {kind}{reason} ({run_dir / 'run.log'})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The Flower ``ClientApp``: train, evaluate, and say which partition a node holds.
+
+A client exists only while it is called; what has to last from one call to the next belongs in
+Flower's ``Context``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedexp.config import Config
+from fedexp.data import FederatedData
+from fedexp.models import Weights, build_model, get_weights, set_weights
+from fedexp.seeding import derive_seed
+from fedexp.training import Evaluator, limited_threads, pick_device, train
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+NUM_EXAMPLES, SERVER_ROUND, PARTITION_ID = "num-examples", "server-round", "partition-id"
+
+
+def to_record(weights: Weights) -> ArrayRecord:
+    """Pack weights for a message."""
+    return ArrayRecord({name: Array(array) for name, array in weights.items()})
+
+
+def to_weights(record: ArrayRecord) -> Weights:
+    """Unpack the weights of a message."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def build_client_app(config: Config, source: Callable[[], FederatedData]) -> ClientApp:
+    """Build the app that runs on every client.
+
+    Args:
+        config: The experiment.
+        source: Returns the data, of which the app touches its own partition only. Called where the
+            client runs, so it must be cheap after the first call in a process.
+
+    Returns:
+        An app whose replies carry ``num-examples`` and, after training, the new weights and
+        ``train_loss``; after evaluation, ``loss`` and ``accuracy``.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train_client(message: Message, context: Context) -> Message:
+        client, server_round = _client_and_round(message, context)
+        data, device = source(), pick_device(config.backend.device)
+        with limited_threads(config.backend.threads):
+            model = _load_model(config, message, device)
+            result = train(
+                model,
+                data.train.subset(data.partition.client(client)),
+                data.spec,
+                config.training,
+                derive_seed(config.seed, "train", server_round, client),
+                device,
+            )
+            arrays = to_record(get_weights(model))
+        metrics = MetricRecord({NUM_EXAMPLES: result.num_examples, "train_loss": result.loss})
+        return Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
+
+    @app.evaluate()
+    def evaluate_client(message: Message, context: Context) -> Message:
+        client, _ = _client_and_round(message, context)
+        data, device = source(), pick_device(config.backend.device)
+        examples = data.test.subset(data.client_test.client(client))
+        metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
+        if len(examples.labels):  # a reply of no examples has no weight
+            with limited_threads(config.backend.threads):
+                model = _load_model(config, message, device)
+                predictions = Evaluator(examples, data.spec, device).predict(model)
+            metrics["loss"] = float(predictions.losses.mean())
+            metrics["accuracy"] = float((predictions.labels == examples.labels).mean())
+        return Message(RecordDict({METRICS: metrics}), reply_to=message)
+
+    @app.query()
+    def which_partition(message: Message, context: Context) -> Message:
+        answer = ConfigRecord({PARTITION_ID: int(context.node_config[PARTITION_ID])})
+        return Message(RecordDict({CONFIG: answer}), reply_to=message)
+
+    return app
+
+
+def _client_and_round(message: Message, context: Context) -> tuple[int, int]:
+    instructions = message.content[CONFIG]
+    assert isinstance(instructions, ConfigRecord)
+    return int(context.node_config[PARTITION_ID]), int(str(instructions[SERVER_ROUND]))
+
+
+def _load_model(config: Config, message: Message, device: torch.device) -> torch.nn.Module:
+    record = message.content[ARRAYS]
+    assert isinstance(record, ArrayRecord)
+    model = build_model(config.model, config.dataset.spec)
+    set_weights(model, to_weights(record))
+    return model.to(device)

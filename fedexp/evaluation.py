@@ -1,0 +1,57 @@
+"""Server-side evaluation: one model, the whole test set and its named subsets."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fedexp.config import Config
+from fedexp.data import FederatedData
+from fedexp.models import Weights, build_model, set_weights
+from fedexp.partition import test_subsets
+from fedexp.ray_session import usable_cpus
+from fedexp.training import Evaluator, Predictions, limited_threads, pick_device
+
+Scores = dict[str, dict[str, float]]
+"""Subset -> metric -> value; metrics are ``accuracy`` (0 .. 1) and ``loss`` (nats)."""
+
+
+class ServerEvaluation:
+    """Evaluate weights on the test set, which only the server holds."""
+
+    def __init__(self, config: Config, data: FederatedData) -> None:
+        self._device = pick_device(config.backend.device)
+        self._model = build_model(config.model, data.spec).to(self._device)
+        self._threads = config.backend.threads
+        parallel = usable_cpus() if self._device.type == "cpu" else 1
+        self._evaluator = Evaluator(data.test, data.spec, self._device, parallel)
+        self._labels = data.test.labels
+        self._num_classes = data.spec.num_classes
+        masks = {
+            name: np.isin(data.test.labels, labels)
+            for name, labels in test_subsets(config.partition).items()
+        }
+        self._masks = {"all": np.ones(len(self._labels), dtype=bool), **masks}
+
+    def scores(self, weights: Weights) -> Scores:
+        """Return accuracy and loss on every subset."""
+        predictions = self._predict(weights)
+        correct = predictions.labels == self._labels
+        return {
+            name: {
+                "accuracy": float(correct[mask].mean()),
+                "loss": float(predictions.losses[mask].mean()),
+            }
+            for name, mask in self._masks.items()
+        }
+
+    def confusion(self, weights: Weights) -> npt.NDArray[np.int64]:
+        """Return counts, shape (num_classes, num_classes): rows are true labels, columns predicted."""
+        flat = self._labels * self._num_classes + self._predict(weights).labels
+        counts = np.bincount(flat, minlength=self._num_classes**2)
+        return counts.reshape(self._num_classes, self._num_classes)
+
+    def _predict(self, weights: Weights) -> Predictions:
+        set_weights(self._model, weights)
+        with limited_threads(self._threads):
+            return self._evaluator.predict(self._model)

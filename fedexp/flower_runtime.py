@@ -1,0 +1,98 @@
+"""Flower's own Simulation Runtime behind the same grid: the reference for the fast path.
+
+``run_simulation`` is deprecated upstream; nothing outside this module knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedexp.client import CONFIG, PARTITION_ID, build_client_app
+from fedexp.config import Config, RayBackend
+from fedexp.data import FederatedData, federate
+from fedexp.grid import CohortGrid
+
+
+class FlowerGrid(CohortGrid):
+    """Flower's grid, with partition ids in place of its random node ids."""
+
+    def __init__(self, inner: Grid) -> None:
+        identity = TaskIdentity.run_id
+        super().__init__()
+        TaskIdentity.run_id = identity  # messages must keep the run that Flower's runtime knows
+        self._inner = inner
+        self._node_of: dict[int, int] = {}
+
+    def discover(self, num_partitions: int) -> None:
+        """Ask every node once which partition it holds."""
+        nodes: list[int] = []
+        while len(nodes) < num_partitions:
+            nodes = list(self._inner.get_node_ids())
+        question = RecordDict({CONFIG: ConfigRecord()})
+        replies = self._inner.send_and_receive(
+            [Message(question, dst_node_id=node, message_type="query") for node in nodes]
+        )
+        for reply in replies:
+            answer = reply.content[CONFIG]
+            assert isinstance(answer, ConfigRecord)
+            self._node_of[int(str(answer[PARTITION_ID]))] = reply.metadata.src_node_id
+
+    def exchange(self, messages: list[Message]) -> list[Message]:
+        """Send through Flower's runtime, and translate ids both ways."""
+        partition_of = {node: client for client, node in self._node_of.items()}
+        for message in messages:
+            message.metadata.dst_node_id = self._node_of[message.metadata.dst_node_id]
+        replies = list(self._inner.send_and_receive(messages))
+        for reply in replies:
+            # Flower gives replies no setter for their sender.
+            node = reply.metadata.src_node_id
+            reply.metadata.__dict__["_src_node_id"] = partition_of[node]
+        self.on_reply(len(replies))
+        return replies
+
+
+def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbose: bool) -> None:
+    """Run a server function against clients in Flower's Simulation Runtime.
+
+    Ray must have been started; Flower's runtime joins that session and shuts it down at the end.
+    """
+    from flwr.simulation import run_simulation
+
+    assert isinstance(config.backend, RayBackend)
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _: object) -> None:
+        flower_grid = FlowerGrid(grid)
+        flower_grid.discover(config.clients.num)
+        server(flower_grid)
+
+    run_simulation(
+        app,
+        build_client_app(config, partial(_federate_once, config)),
+        num_supernodes=config.clients.num,
+        backend_config={
+            "client_resources": {
+                "num_cpus": config.backend.num_cpus_per_worker,
+                "num_gpus": config.backend.num_gpus_per_worker,
+            }
+        },
+        verbose_logging=verbose,
+    )
+
+
+_data: dict[str, FederatedData] = {}
+
+
+def _federate_once(config: Config) -> FederatedData:
+    """Read the data in an actor, once per run: Flower's runtime ships the app with every message."""
+    key = repr(config)
+    if key not in _data:
+        _data.clear()
+        _data[key] = federate(config)
+    return _data[key]

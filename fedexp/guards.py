@@ -1,0 +1,48 @@
+"""What a reply must hold before it may enter an aggregate.
+
+Flower's strategies check that replies agree with each other, not that they agree with the model, and
+let a NaN through; one such client would silently spoil the model for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def weights_problem(weights: Arrays, reference: Arrays) -> str | None:
+    """Say why weights must not be aggregated, or None if they may.
+
+    Args:
+        weights: What a client sent.
+        reference: The global model that it was sent; decides names, shapes and dtypes.
+    """
+    if set(weights) != set(reference):
+        missing, extra = sorted(set(reference) - set(weights)), sorted(set(weights) - set(reference))
+        return f"other parameters than the model's (missing {missing}, unexpected {extra})"
+    for name, array in weights.items():
+        expected = reference[name]
+        if array.shape != expected.shape or array.dtype != expected.dtype:
+            return (
+                f"parameter {name} is {array.dtype}{array.shape}, "
+                f"the model's is {expected.dtype}{expected.shape}"
+            )
+        if not np.isfinite(array).all():
+            return f"parameter {name} holds NaN or infinity"
+    return None
+
+
+def metrics_problem(metrics: Mapping[str, Any], weight_key: str) -> str | None:
+    """Say why metrics must not be aggregated, or None if they may."""
+    weight = metrics.get(weight_key)
+    if not isinstance(weight, int | float) or not weight >= 0:
+        return f"{weight_key} must be a number >= 0, got {weight}"
+    for name, value in metrics.items():
+        if not np.isfinite(value).all():
+            return f"metric {name} is {value}"
+    return None

@@ -1,0 +1,165 @@
+"""What a run leaves in its folder; local files are the truth.
+
+Files that are written once appear whole or not at all; the CSV files grow by whole rounds, flushed as
+they come, so that a run that is cut off keeps every round it completed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from safetensors.numpy import save as safetensors_bytes
+
+from fedexp.config import Config
+from fedexp.models import Weights
+
+METRIC_COLUMNS = ("round", "model", "split", "subset", "client", "metric", "value")
+_PACKAGES = ("fedexp", "flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number, and exactly which one it is.
+
+    Attributes:
+        round: Round after which it was taken; 0 is the initial model.
+        model: ``global`` or ``local``.
+        split: ``train``, ``test`` or ``client_test``.
+        subset: ``all``, or labels joined by hyphens.
+        client: Partition id, or None where the number is not one client's.
+        metric: ``accuracy`` (share, 0 .. 1), ``loss`` (mean cross-entropy in nats), ...
+        value: The number.
+    """
+
+    round: int
+    model: str
+    split: str
+    subset: str
+    client: int | None
+    metric: str
+    value: float
+
+
+class RunFolder:
+    """Writes one run's folder.
+
+    Args:
+        path: The folder; made if absent.
+        config: Saved as config.yaml.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self._config = config
+        self._started = time.monotonic()
+        path.mkdir(parents=True, exist_ok=True)
+        self.write_text("config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+        self.write_json("environment.json", _environment(config))
+        self.write_json("summary.json", {"status": "running"})
+        self._metrics = _Table(path / "metrics.csv", METRIC_COLUMNS)
+        self._timings = _Table(path / "timings.csv", ("round", "phase", "seconds"))
+        self._failures = _Table(path / "failures.csv", ("round", "phase", "client", "reason"))
+
+    def seconds(self) -> float:
+        """Return the seconds since the folder was opened."""
+        return time.monotonic() - self._started
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file in one step."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file in one step: a reader sees the old one or the new one."""
+        partial = self.path / f".{name}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, self.path / name)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file in one step."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def write_model(self, weights: Weights) -> None:
+        """Write model.safetensors."""
+        self.write_bytes("model.safetensors", safetensors_bytes(dict(weights)))
+
+    def add_metrics(self, metrics: Iterable[Metric]) -> None:
+        """Append a round's numbers to metrics.csv, floats in full precision."""
+        self._metrics.append(
+            ("" if value is None else value for value in asdict(metric).values())
+            for metric in metrics
+        )
+
+    def add_timing(self, server_round: int, phase: str, seconds: float) -> None:
+        """Append to timings.csv."""
+        self._timings.append([(server_round, phase, f"{seconds:.6f}")])
+
+    def add_failures(self, server_round: int, phase: str, failures: Mapping[int, str]) -> None:
+        """Append to failures.csv; ``failures`` maps a partition id to the reason."""
+        self._failures.append(
+            (server_round, phase, client, reason) for client, reason in failures.items()
+        )
+
+    def finish(self, status: str, **summary: Any) -> None:
+        """Write summary.json; ``status`` is completed, failed or interrupted."""
+        head = {
+            "status": status,
+            "strategy": self._config.strategy.name,
+            "seed": self._config.seed,
+            "seconds": round(self.seconds(), 3),
+        }
+        self.write_json("summary.json", {**head, **summary})
+        for table in (self._metrics, self._timings, self._failures):
+            table.close()
+
+
+class _Table:
+    def __init__(self, path: Path, columns: Iterable[str]) -> None:
+        self._file: TextIO = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self.append([columns])
+
+    def append(self, rows: Iterable[Iterable[Any]]) -> None:
+        self._writer.writerows(rows)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _environment(config: Config) -> dict[str, Any]:
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "seed": config.seed,
+    }
+
+
+def _git(*command: str) -> str | None:
+    """Ask git about the checkout that the code runs from; None where there is no git or checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), *command], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

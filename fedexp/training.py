@@ -1,0 +1,158 @@
+"""The only SGD loop, and the only evaluation loop.
+
+Images stay uint8 until a batch is made of them. Nothing here draws from a global random generator:
+the order of batches comes from the seed that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedexp.config import AUTO, DatasetSpec, TrainingConfig
+from fedexp.data import ImageSet
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a round of local training did.
+
+    Attributes:
+        num_examples: Images the client holds.
+        loss: Mean cross-entropy of the last epoch's batches, each taken before its step.
+    """
+
+    num_examples: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of every image.
+
+    Attributes:
+        labels: Predicted label, int64, shape (N,).
+        losses: Cross-entropy per image in nats, float64, shape (N,).
+    """
+
+    labels: npt.NDArray[np.int64]
+    losses: npt.NDArray[np.float64]
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn ``auto`` into the GPU if this process may use one, else the CPU."""
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Run a block with a fixed number of torch threads; results depend on it in the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def normaliser(spec: DatasetSpec, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the map from uint8 images to float32 ones: ``(x / 255 - mean) / std`` per channel."""
+    mean = torch.tensor(spec.mean, device=device).view(-1, 1, 1)
+    std = torch.tensor(spec.std, device=device).view(-1, 1, 1)
+    return lambda images: images.float().div_(255.0).sub_(mean).div_(std)
+
+
+def train(
+    model: nn.Module,
+    examples: ImageSet,
+    spec: DatasetSpec,
+    config: TrainingConfig,
+    seed: int,
+    device: torch.device,
+) -> TrainResult:
+    """Train a model in place by mini-batch SGD on cross-entropy.
+
+    Args:
+        model: Network on ``device``; its weights are the starting point.
+        examples: The client's images, at least one.
+        spec: How to normalise them.
+        config: Epochs, batch size and optimizer.
+        seed: Decides the order of images in every epoch.
+        device: Where the model lies.
+    """
+    images = torch.from_numpy(examples.images).to(device)
+    labels = torch.from_numpy(examples.labels).to(device)
+    normalise = normaliser(spec, device)
+    optimizer = _optimizer(model, config)
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros((), device=device)
+    model.train()
+    for _ in range(config.local_epochs):
+        total.zero_()
+        order = torch.randperm(len(labels), generator=generator).to(device)
+        for batch in order.split(config.batch_size):
+            loss = F.cross_entropy(model(normalise(images[batch])), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach() * len(batch)
+    return TrainResult(len(labels), total.item() / len(labels))
+
+
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
+class Evaluator:
+    """Predictions of any number of models on one set of images, which it keeps normalised.
+
+    Batches have a fixed size and each is computed on one thread, so that the result does not depend
+    on how many of them run side by side.
+    """
+
+    def __init__(
+        self, examples: ImageSet, spec: DatasetSpec, device: torch.device, parallel: int = 1
+    ) -> None:
+        normalise = normaliser(spec, device)
+        images = torch.from_numpy(examples.images).split(EVALUATION_BATCH)
+        labels = torch.from_numpy(examples.labels).to(device).split(EVALUATION_BATCH)
+        self._batches = [
+            (normalise(batch.to(device)), y) for batch, y in zip(images, labels, strict=True)
+        ]
+        self._parallel = parallel
+
+    def predict(self, model: nn.Module) -> Predictions:
+        """Run the model over all images; the model lies on this evaluator's device."""
+        model.eval()
+
+        def one(batch: tuple[Tensor, Tensor]) -> tuple[Any, Any]:
+            with torch.inference_mode():
+                logits = model(batch[0])
+                losses = F.cross_entropy(logits, batch[1], reduction="none")
+                return logits.argmax(1).cpu().numpy(), losses.double().cpu().numpy()
+
+        if self._parallel > 1:
+            with ThreadPoolExecutor(self._parallel) as pool:
+                results = list(pool.map(one, self._batches))
+        else:
+            results = [one(batch) for batch in self._batches]
+        labels, losses = zip(*results, strict=True)
+        return Predictions(np.concatenate(labels), np.concatenate(losses))
