@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from hydra import main as hydra_main
 from hydra._internal.utils import get_args_parser
@@ -19,7 +22,7 @@ from fedexp.composition import (
     from_hydra,
     register,
 )
-from fedexp.config import ConfigError, FedexpError
+from fedexp.config import Config, ConfigError, FedexpError, RayBackend
 
 EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 _failed_runs: list[Path] = []
@@ -35,9 +38,10 @@ def main() -> None:
     runs = not any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion))
     if runs:
         try:
-            _refuse_early(args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+            configs = _refuse_early(args.overrides, args.multirun, args.config_dir)
         except (ConfigError, FedexpError) as error:
             sys.exit(_complain(error))
+        _start_up(configs[0])
     register()
     run = hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run)
     interrupted = False
@@ -45,6 +49,12 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         interrupted = True
+    code = _conclude(interrupted)
+    if runs:
+        _leave(code)
+
+
+def _conclude(interrupted: bool) -> int:
     failed = bool(_failed_runs)
     if SweepFolder.path is not None:
         from fedexp.results import closing_table
@@ -52,15 +62,45 @@ def main() -> None:
         text, all_completed = closing_table(SweepFolder.path)
         print(text)
         failed = failed or not all_completed
-    sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_FAILED if failed else 0)
+    return EXIT_INTERRUPTED if interrupted else EXIT_FAILED if failed else 0
 
 
-def _refuse_early(overrides: list[str], *, multirun: bool, config_dir: str | None) -> None:
+def _leave(code: int) -> NoReturn:
+    """End the process once all is written: tearing down torch's libraries takes most of a second."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _refuse_early(overrides: list[str], multirun: bool, config_dir: str | None) -> list[Config]:
     configs = check_command(overrides, multirun=multirun, config_dir=config_dir)
     from fedexp import data
 
     for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
         data.ensure(dataset)
+    return configs
+
+
+def _start_up(config: Config) -> None:
+    """Import torch and read the data beside Ray's start and Hydra's; each is mostly waiting.
+
+    What fails here fails again, and is then reported, in the run that needs it.
+    """
+    ThreadPoolExecutor(1).submit(_import_and_read, config)
+    if isinstance(config.backend, RayBackend):
+        from fedexp.ray_session import start_ray
+
+        start_ray(config)
+
+
+def _import_and_read(config: Config) -> None:
+    import fedexp.experiment  # noqa: F401
+    from fedexp.data import load_dataset
+
+    load_dataset(config.dataset)
 
 
 def _complain(error: Exception) -> int:

@@ -14,12 +14,6 @@ from fedexp.grid import RUN_ID, CohortGrid, InlineGrid, RayGrid
 from fedexp.ray_session import start_ray
 
 
-def prepare(config: Config, *, verbose: bool) -> None:
-    """Start what the backend needs; it goes on starting while the driver reads data."""
-    if isinstance(config.backend, RayBackend):
-        start_ray(config.backend, verbose=verbose)
-
-
 def run_server(
     config: Config,
     data: FederatedData,
@@ -34,8 +28,10 @@ def run_server(
         data: What server and clients hold.
         server: The body of the ServerApp; gets the grid, and must take clients only from its
             ``cohort``.
-        verbose: Let Flower and Ray speak.
+        verbose: Let Flower speak.
     """
+    if isinstance(config.backend, RayBackend):
+        start_ray(config)
     if isinstance(config.backend, FlowerBackend):
         from fedexp.flower_runtime import run_on_flower
 

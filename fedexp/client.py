@@ -49,7 +49,7 @@ def build_client_app(config: Config, source: Callable[[], FederatedData]) -> Cli
     @app.train()
     def train_client(message: Message, context: Context) -> Message:
         client, server_round = _client_and_round(message, context)
-        data, device = source(), pick_device(config.backend.device)
+        data, device = source(), pick_device(config.backend)
         with limited_threads(config.backend.threads):
             model = _load_model(config, message, device)
             result = train(
@@ -67,7 +67,7 @@ def build_client_app(config: Config, source: Callable[[], FederatedData]) -> Cli
     @app.evaluate()
     def evaluate_client(message: Message, context: Context) -> Message:
         client, _ = _client_and_round(message, context)
-        data, device = source(), pick_device(config.backend.device)
+        data, device = source(), pick_device(config.backend)
         examples = data.test.subset(data.client_test.client(client))
         metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
         if len(examples.labels):  # a reply of no examples has no weight

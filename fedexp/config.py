@@ -209,7 +209,7 @@ class InlineBackend(BackendConfig):
 
 @dataclass(frozen=True)
 class RayBackend(BackendConfig):
-    """On Ray; ``workers: null`` is one for every ``num_cpus_per_worker`` CPUs of the machine."""
+    """On Ray; ``workers: null`` is one per ``num_cpus_per_worker`` CPUs, or per client if few."""
 
     workers: int | None = ranged(None, ge=1)
     num_cpus_per_worker: float = ranged(1.0, gt=0)

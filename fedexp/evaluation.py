@@ -20,7 +20,7 @@ class ServerEvaluation:
     """Evaluate weights on the test set, which only the server holds."""
 
     def __init__(self, config: Config, data: FederatedData) -> None:
-        self._device = pick_device(config.backend.device)
+        self._device = pick_device(config.backend)
         self._model = build_model(config.model, data.spec).to(self._device)
         self._threads = config.backend.threads
         parallel = usable_cpus() if self._device.type == "cpu" else 1

@@ -27,7 +27,7 @@ def run_experiment(config: Config, run_dir: Path, *, verbose: bool = False) -> d
     Args:
         config: What to run; must have passed :func:`fedexp.config.validate`.
         run_dir: The run's folder; made if absent.
-        verbose: Let Flower and Ray speak.
+        verbose: Let Flower speak.
 
     Returns:
         What stands in summary.json.
@@ -38,7 +38,6 @@ def run_experiment(config: Config, run_dir: Path, *, verbose: bool = False) -> d
     _quieten_flower(verbose)
     folder = RunFolder(run_dir, config)
     try:
-        backend.prepare(config, verbose=verbose)
         data = federate(config)
         _describe_partition(folder, config, data)
         with Display(config, run_dir) as display:

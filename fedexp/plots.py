@@ -17,22 +17,25 @@ def partition_png(class_counts: Counts) -> bytes:
     Args:
         class_counts: Images per client and label, shape (num_clients, num_classes).
     """
-    import seaborn as sns
-
     num_clients, num_classes = class_counts.shape
     figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients), 4.0)
+    colours = _colours(num_classes)
     bottom = np.zeros(num_clients)
-    for label, colour in enumerate(sns.color_palette("tab10" if num_classes <= 10 else "husl", num_classes)):
+    for label in range(num_classes):
         heights = class_counts[:, label]
-        axes.bar(np.arange(num_clients), heights, bottom=bottom, color=colour, label=str(label))
+        axes.bar(range(num_clients), heights, bottom=bottom, color=colours[label], label=str(label))
         bottom += heights
     if num_clients <= 20:
-        axes.set_xticks(np.arange(num_clients))
+        axes.set_xticks(range(num_clients))
     axes.set(xlabel="client", ylabel="training images", title="Training images per client and label")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
-        handles[::-1][:20], labels[::-1][:20], title="label", loc="center left",
-        bbox_to_anchor=(1.0, 0.5), frameon=False,
+        handles[::-1][:20],
+        labels[::-1][:20],
+        title="label",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
     )
     return _png(figure)
 
@@ -43,21 +46,30 @@ def confusion_png(counts: Counts) -> bytes:
     Args:
         counts: Rows are true labels, columns predicted ones, shape (num_classes, num_classes).
     """
-    import seaborn as sns
-
-    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     accuracy = np.trace(counts) / counts.sum()
-    few = len(counts) <= 20
     figure, axes = _figure(6.4, 5.4)
-    sns.heatmap(
-        100 * share, ax=axes, vmin=0, vmax=100, cmap="Blues", square=True, annot=few, fmt=".0f",
-        cbar_kws={"label": "% of the true label's images"},
-    )
+    image = axes.imshow(percent, vmin=0, vmax=100, cmap="Blues")
+    figure.colorbar(image, label="% of the true label's images")
+    if len(counts) <= 20:
+        axes.set_xticks(range(len(counts)))
+        axes.set_yticks(range(len(counts)))
+        for (row, column), value in np.ndenumerate(percent):
+            ink = "white" if value > 50 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink)
     axes.set(
-        xlabel="predicted label", ylabel="true label",
+        xlabel="predicted label",
+        ylabel="true label",
         title=f"Global model on the test set (accuracy {accuracy:.3f})",
     )
     return _png(figure)
+
+
+def _colours(num_classes: int) -> Any:
+    from matplotlib import colormaps
+
+    palette = colormaps["tab10"] if num_classes <= 10 else colormaps["nipy_spectral"]
+    return [palette(k if num_classes <= 10 else k / num_classes) for k in range(num_classes)]
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -80,7 +81,7 @@ class Display:
                 f"  stopped after round {outcome.rounds}: {stop.metric} improved by less than "
                 f"{stop.min_delta} for {stop.patience} rounds"
             )
-        self._say(f"  {self._run_dir}")
+        self._say(f"  {os.path.relpath(self._run_dir)}")
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False)

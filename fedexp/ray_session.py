@@ -10,13 +10,13 @@ import os
 
 import ray
 
-from fedexp.config import FedexpError, RayBackend
+from fedexp.config import Config, FedexpError, RayBackend
 
 _current: tuple[object, ...] | None = None
 
 
-def start_ray(backend: RayBackend, *, verbose: bool) -> None:
-    """Start Ray for a backend, or keep the session that runs if it is the same.
+def start_ray(config: Config) -> None:
+    """Start Ray for an experiment, or keep the session that runs if it is the same.
 
     Returns as soon as Ray can take work; workers go on importing torch meanwhile.
 
@@ -24,20 +24,19 @@ def start_ray(backend: RayBackend, *, verbose: bool) -> None:
         FedexpError: If ``backend.address`` cannot be joined, or no worker would ever fit.
     """
     global _current
-    wanted = (backend.workers, backend.num_cpus_per_worker, backend.num_gpus_per_worker)
-    key = (*wanted, backend.address, verbose)
+    backend = config.backend
+    assert isinstance(backend, RayBackend)
+    workers = backend.workers or _default_workers(config, backend)
+    wanted = (workers, backend.num_cpus_per_worker, backend.num_gpus_per_worker, backend.address)
     if ray.is_initialized():
-        if key == _current:
+        if wanted == _current:
             return
         ray.shutdown()
-    # A worker without a GPU sees none; this silences Ray's notice about a future default.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    workers = backend.workers or max(1, int(usable_cpus() / backend.num_cpus_per_worker))
     if backend.address is None:
-        _init(verbose, num_cpus=workers * backend.num_cpus_per_worker)
+        _init(num_cpus=workers * backend.num_cpus_per_worker)
     else:
-        _init(verbose, address=backend.address)
-    _current = key
+        _init(address=backend.address)
+    _current = wanted
     _check_capacity(backend)
     warm = ray.remote(
         num_cpus=backend.num_cpus_per_worker, num_gpus=backend.num_gpus_per_worker, max_calls=0
@@ -46,14 +45,25 @@ def start_ray(backend: RayBackend, *, verbose: bool) -> None:
         warm.remote()
 
 
-def _init(verbose: bool, num_cpus: float | None = None, address: str | None = None) -> None:
+def _default_workers(config: Config, backend: RayBackend) -> int:
+    """Return a worker for every ``num_cpus_per_worker`` CPUs, or for every client of a small cohort.
+
+    Three clients on two CPUs end sooner as three processes that share them (1.5 clients' time) than
+    one after another on two (2 clients' time); from twice as many clients on, tasks even that out.
+    """
+    by_cpu = max(1, int(usable_cpus() / backend.num_cpus_per_worker))
+    cohort = max(1, round(config.clients.fraction_train * config.clients.num))
+    return cohort if cohort < 2 * by_cpu else by_cpu
+
+
+def _init(num_cpus: float | None = None, address: str | None = None) -> None:
     options = {} if address else {"num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(
             address=address,
             include_dashboard=False if address is None else None,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
             **options,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:

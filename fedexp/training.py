@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedexp.config import AUTO, DatasetSpec, TrainingConfig
+from fedexp.config import AUTO, BackendConfig, DatasetSpec, RayBackend, TrainingConfig
 from fedexp.data import ImageSet
 
 EVALUATION_BATCH = 500
@@ -50,11 +50,15 @@ class Predictions:
     losses: npt.NDArray[np.float64]
 
 
-def pick_device(name: str) -> torch.device:
-    """Turn ``auto`` into the GPU if this process may use one, else the CPU."""
-    if name == AUTO:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def pick_device(backend: BackendConfig) -> torch.device:
+    """Choose the device: ``auto`` is the GPU where there is one for the taking, else the CPU.
+
+    A Ray worker may take a GPU only if ``backend.num_gpus_per_worker`` reserves one for it.
+    """
+    if backend.device != AUTO:
+        return torch.device(backend.device)
+    reserved = not isinstance(backend, RayBackend) or backend.num_gpus_per_worker > 0
+    return torch.device("cuda" if reserved and torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
@@ -104,7 +108,9 @@ def train(
         total.zero_()
         order = torch.randperm(len(labels), generator=generator).to(device)
         for batch in order.split(config.batch_size):
-            loss = F.cross_entropy(model(normalise(images[batch])), labels[batch])
+            # index_select copies whole rows; indexing by [] gathers byte by byte, ten times slower.
+            logits = model(normalise(images.index_select(0, batch)))
+            loss = F.cross_entropy(logits, labels.index_select(0, batch))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -118,6 +124,7 @@ def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimize
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        fused=True,
     )
 
 
