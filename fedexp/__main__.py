@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,10 +39,9 @@ def main() -> None:
     runs = not any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion))
     if runs:
         try:
-            configs = _refuse_early(args.overrides, args.multirun, args.config_dir)
+            _start_up(_refuse_early(args.overrides, args.multirun, args.config_dir))
         except (ConfigError, FedexpError) as error:
             sys.exit(_complain(error))
-        _start_up(configs[0])
     register()
     run = hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run)
     interrupted = False
@@ -84,16 +84,17 @@ def _refuse_early(overrides: list[str], multirun: bool, config_dir: str | None) 
     return configs
 
 
-def _start_up(config: Config) -> None:
+def _start_up(configs: list[Config]) -> None:
     """Import torch and read the data beside Ray's start and Hydra's; each is mostly waiting.
 
-    What fails here fails again, and is then reported, in the run that needs it.
+    In a multirun, what fails here fails again in the job that needs it, and is reported there.
     """
-    ThreadPoolExecutor(1).submit(_import_and_read, config)
-    if isinstance(config.backend, RayBackend):
+    ThreadPoolExecutor(1).submit(_import_and_read, configs[0])
+    if isinstance(configs[0].backend, RayBackend):
         from fedexp.ray_session import start_ray
 
-        start_ray(config)
+        with suppress(FedexpError) if len(configs) > 1 else nullcontext():
+            start_ray(configs[0])
 
 
 def _import_and_read(config: Config) -> None:

@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -93,12 +93,12 @@ def from_hydra(node: DictConfig) -> Config:
 def _shape_errors(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:
     # A `+key=value` or `~key` on the command line gets past the schema, which would drop it silently.
     known = {item.name for item in dataclasses.fields(entry)}
-    for key in node:
-        if key not in known:
-            yield _unknown(f"{prefix}{key}", known)
-    for key in sorted(known - set(map(str, node))):
+    given = set(map(str, node))
+    for key in sorted(given - known):
+        yield _unknown(f"{prefix}{key}", known)
+    for key in sorted(known - given):
         yield f"{prefix}{key} cannot be removed (~{prefix}{key}): every option has a value"
-    for key in known & set(map(str, node)):
+    for key in sorted(known & given):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
             child_type = OmegaConf.get_type(child)
@@ -138,8 +138,10 @@ def check_command(
     register()
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        parsed = [_parse(item) for item in overrides]
+        parsed, errors = _parse_all(overrides)
         plain = [o for o in parsed if not o.is_sweep_override()]
+        if errors:
+            raise ConfigError(errors + _all_errors([*search, *_lines(plain)]))
         base = _compose([*search, *_lines(plain)])
         mode = OmegaConf.select(base, "hydra.mode")
         if not multirun and (mode is None or mode.name != "MULTIRUN"):
@@ -167,11 +169,21 @@ def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> 
     return configs
 
 
+def _parse_all(lines: Sequence[str]) -> tuple[list[Override], list[str]]:
+    parsed, errors = [], []
+    for line in lines:
+        try:
+            parsed.append(_parse(line))
+        except ConfigError as error:
+            errors += error.errors
+    return parsed, errors
+
+
 def _parse(line: str) -> Override:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     try:
         override = parser.parse_override(line)
-    except OverrideParseException as error:
+    except HydraException as error:
         raise ConfigError([f"{line}: not of the form option=value or group=choice"]) from error
     group, value = override.key_or_group, override.value()
     if group in SCHEMAS and not override.is_sweep_override() and not isinstance(value, str | list):

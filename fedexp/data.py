@@ -149,13 +149,18 @@ def _read_mnist(root: str) -> tuple[ImageSet, ImageSet]:
 def _torchvision_mnist(root: str, *, train: bool) -> ImageSet:
     import torchvision
 
+    folder = Path(root) / "MNIST" / "raw"
+    new = [path for path in (folder, folder.parent, Path(root)) if not path.exists()]
     try:
         dataset = torchvision.datasets.MNIST(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
+        for path in new:  # torchvision makes the folders before it finds that it cannot fill them
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
         raise FedexpError(
             f"dataset=mnist is not in dataset.root={root} and could not be downloaded "
-            f"({str(error).splitlines()[0]}).\n"
-            f"Fill {Path(root) / 'MNIST' / 'raw'} with the four files "
+            f"({str(error).splitlines()[0].rstrip(':')}).\n"
+            f"Fill {folder} with the four files "
             "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
             "t10k-labels-idx1-ubyte (unpacked), or name the folder that has them: "
             "dataset.root=FOLDER.\n"

@@ -109,9 +109,7 @@ def _conclude(
         final=_final(outcome),
         best={"round": outcome.best_round, "accuracy": outcome.best_accuracy},
         clients={
-            str(client): scores
-            for client, scores in outcome.scores.items()
-            if client is not None
+            str(client): scores for client, scores in outcome.scores.items() if client is not None
         },
         model_sha256=hash_weights(weights),
         partition_sha256=data.partition.sha256,

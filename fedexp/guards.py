@@ -23,7 +23,10 @@ def weights_problem(weights: Arrays, reference: Arrays) -> str | None:
         reference: The global model that it was sent; decides names, shapes and dtypes.
     """
     if set(weights) != set(reference):
-        missing, extra = sorted(set(reference) - set(weights)), sorted(set(weights) - set(reference))
+        missing, extra = (
+            sorted(set(reference) - set(weights)),
+            sorted(set(weights) - set(reference)),
+        )
         return f"other parameters than the model's (missing {missing}, unexpected {extra})"
     for name, array in weights.items():
         expected = reference[name]

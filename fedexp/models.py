@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,12 @@ def set_weights(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> No
     Raises:
         RuntimeError: If a name or a shape does not fit the model (torch's message names them).
     """
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    model.load_state_dict({name: _tensor(array) for name, array in weights.items()})
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    # torch has no read-only tensors and warns of arrays that are.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def hash_weights(weights: Mapping[str, npt.NDArray[Any]]) -> str:
@@ -71,7 +77,7 @@ def hash_weights(weights: Mapping[str, npt.NDArray[Any]]) -> str:
 def _mlp(config: MlpModel, spec: DatasetSpec) -> nn.Module:
     widths = [math.prod(spec.shape), *config.hidden]
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], spec.num_classes))
 

@@ -97,7 +97,7 @@ def torch_random_permutation(num_items: int, seed: int) -> Indices:
         seed: In [0, 2**32).
     """
     generator = np.random.MT19937()
-    generator._legacy_seeding(seed)  # type: ignore[attr-defined]
+    generator._legacy_seeding(seed)
     words = generator.random_raw(num_items)
     targets = np.arange(num_items) + (words % np.arange(num_items, 0, -1, dtype=np.uint64)).astype(
         np.int64

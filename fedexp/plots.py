@@ -27,7 +27,9 @@ def partition_png(class_counts: Counts) -> bytes:
         bottom += heights
     if num_clients <= 20:
         axes.set_xticks(range(num_clients))
-    axes.set(xlabel="client", ylabel="training images", title="Training images per client and label")
+    axes.set(
+        xlabel="client", ylabel="training images", title="Training images per client and label"
+    )
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
         handles[::-1][:20],

@@ -92,7 +92,7 @@ def comparison(runs: list[Run]) -> pd.DataFrame:
     if isolated:
         tables = list(isolated.values())
         rows.append({"model": f"{ISOLATED}: mean client", **_mean([t.mean() for t in tables])})
-        best = [table.loc[table["all"].idxmax()] for table in tables]
+        best = [table.iloc[int(table["all"].argmax())] for table in tables]
         rows.append({"model": f"{ISOLATED}: best client", **_mean(best)})
         clients = sorted(set.intersection(*(set(table.index) for table in tables)))
         if len(clients) <= MAX_CLIENT_ROWS:
@@ -103,7 +103,9 @@ def comparison(runs: list[Run]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     first = ["model", "seeds", "all"]
     last = [name for name in ("gain_over_mean", "gain_over_best") if name in frame]
-    return frame[[*first, *(c for c in frame if c not in [*first, *last]), *last]] if rows else frame
+    return (
+        frame[[*first, *(c for c in frame if c not in [*first, *last]), *last]] if rows else frame
+    )
 
 
 def _pair(run: Run) -> tuple[int, str]:
@@ -120,7 +122,8 @@ def _federated_row(run: Run, isolated: dict[tuple[int, str], pd.DataFrame]) -> p
 
 
 def _mean(rows: list[Any]) -> dict[str, Any]:
-    return {"seeds": len(rows), **pd.DataFrame(rows).mean().to_dict()}
+    means = pd.DataFrame(rows).mean()
+    return {"seeds": len(rows), **{str(name): value for name, value in means.items()}}
 
 
 def closing_table(path: Path) -> tuple[str, bool]:
@@ -151,9 +154,11 @@ def _render(frame: pd.DataFrame, path: Path) -> str:
         caption_justify="left",
     )
     for column in frame:
-        table.add_column(str(column).replace("_", " "), justify="left" if column == "model" else "right")
+        table.add_column(
+            str(column).replace("_", " "), justify="left" if column == "model" else "right"
+        )
     for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(name, value) for name, value in zip(frame, row, strict=True)))
+        table.add_row(*(_cell(str(name), value) for name, value in zip(frame, row, strict=True)))
     buffer = io.StringIO()
     Console(file=buffer, width=120).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
@@ -162,6 +167,6 @@ def _render(frame: pd.DataFrame, path: Path) -> str:
 def _cell(name: str, value: Any) -> str:
     if isinstance(value, float) and np.isnan(value):
         return ""
-    if str(name).startswith("gain"):
+    if name.startswith("gain"):
         return f"{value:+.3f}"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

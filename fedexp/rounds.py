@@ -115,9 +115,7 @@ class RoundLoop:
     def _train(self, server_round: int, grid: CohortGrid) -> None:
         fraction = self._config.clients.fraction_train
         grid.cohort = draw_cohort(self._config, "cohort", fraction, server_round)
-        messages = self._strategy.configure_train(
-            server_round, self._arrays, ConfigRecord(), grid
-        )
+        messages = self._strategy.configure_train(server_round, self._arrays, ConfigRecord(), grid)
         replies = self._exchange(server_round, "train", messages, grid)
         with self._timed(server_round, "aggregate"):
             usable = self._guard(server_round, "train", replies, self._train_problem)
@@ -130,7 +128,9 @@ class RoundLoop:
                     raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
         loss = None if metrics is None else metrics.get("train_loss")
         if isinstance(loss, float):
-            self._folder.add_metrics([Metric(server_round, "local", "train", "all", None, "loss", loss)])
+            self._folder.add_metrics(
+                [Metric(server_round, "local", "train", "all", None, "loss", loss)]
+            )
 
     def _evaluate_on_clients(self, server_round: int, grid: CohortGrid) -> None:
         fraction = self._config.clients.fraction_evaluate
@@ -145,7 +145,9 @@ class RoundLoop:
             return  # no client of the cohort holds a test image: there is nothing to average
         model = "local" if isinstance(self._strategy, LocalOnly) else "global"
         rows = [
-            Metric(server_round, model, "client_test", "all", reply.metadata.src_node_id, name, value)
+            Metric(
+                server_round, model, "client_test", "all", reply.metadata.src_node_id, name, value
+            )
             for reply in weighty
             for name, value in _metrics_of(reply).items()
             if isinstance(value, float)
@@ -203,7 +205,7 @@ class RoundLoop:
                 fresh: dict[int | None, Scores] = {None: self._evaluation.scores(outcome.weights)}
             elif server_round == 0:
                 initial = self._evaluation.scores(outcome.weights)
-                fresh = {client: initial for client in range(self._config.clients.num)}
+                fresh = dict.fromkeys(range(self._config.clients.num), initial)
             else:
                 fresh = {}
                 for client in strategy.updated:

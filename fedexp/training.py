@@ -112,7 +112,7 @@ def train(
             logits = model(normalise(images.index_select(0, batch)))
             loss = F.cross_entropy(logits, labels.index_select(0, batch))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             total += loss.detach() * len(batch)
     return TrainResult(len(labels), total.item() / len(labels))

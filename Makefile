@@ -1,0 +1,43 @@
+# make run and make test do all their own set-up; they need Python >= 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: help run test test-slow lint install reproduce benchmark clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+run: $(READY)  ## the lesson on 5,000 bundled digits: federated beside isolated clients, then a table
+	$(BIN)/fedexp -m strategy=fedavg,local_only
+
+test: $(READY)  ## the quick tests
+	$(BIN)/pytest
+
+test-slow: $(READY)  ## all tests
+	$(BIN)/pytest -m ''
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+reproduce: $(READY)  ## the lesson's published figures on all of MNIST (ROOT=folder of MNIST)
+	$(BIN)/python scripts/reproduce.py lesson $(if $(ROOT),dataset.root=$(ROOT))
+
+benchmark: $(READY)  ## time the backends against a plain PyTorch loop (ROOT=folder of MNIST)
+	$(BIN)/python scripts/benchmark.py $(if $(ROOT),dataset.root=$(ROOT))
+
+install: $(READY)  ## the virtual environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "fedexp needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): PyTorch is large, this takes some minutes the first time."
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+clean:  ## remove the virtual environment
+	rm -rf $(VENV)

@@ -1,0 +1,267 @@
+"""Time the backends against a plain PyTorch loop, all in one run.
+
+    python scripts/benchmark.py dataset.root=data               every work item, one table
+    python scripts/benchmark.py --work W3 --repeat 3            one item, medians of three passes
+
+Every row is a process of its own, as a user would start it. `round` is the median over rounds of
+training, aggregation and evaluation; `rest` is the total less the rounds (imports, Ray's start,
+reading data, figures, shutdown); `memory` is the peak of the process and its children (PSS, so that
+shared pages count once). The floor does the same SGD steps on float tensors in memory in two
+processes of one thread each, and nothing else: no messages, aggregation, evaluation or files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional as F
+
+from fedexp.composition import check_command
+from fedexp.config import Config
+from fedexp.data import federate
+from fedexp.models import Weights, build_model, initial_weights, set_weights
+from fedexp.partition import Partition
+from fedexp.rounds import draw_cohort
+
+DEVICES = [
+    "dataset=mnist",
+    "partition=iid",
+    "clients=cross_device",
+    "training.local_epochs=1",
+    "training.batch_size=10",
+    "training.learning_rate=0.05",
+    "training.momentum=0",
+]
+SAMPLED = ["partition.samples_per_client=60", "clients.fraction_train=1.0", "rounds=10"]
+WORK = {
+    "W1": ("100 clients of 600, 10 sampled, 20 rounds", [*DEVICES, "rounds=20"]),
+    "W2": ("the lesson, isolated clients included", ["+experiment=lesson"]),
+    "W3": (
+        "1,000 clients of 60, 100 sampled, 10 rounds",
+        [*DEVICES, "clients.num=1000", "rounds=10"],
+    ),
+    "S": ("100 clients of 60, all sampled, 10 rounds", [*DEVICES, *SAMPLED]),
+}
+MODES = {
+    "floor": [],
+    "inline": ["backend=inline"],
+    "ray, 1 worker": ["backend.workers=1"],
+    "ray, 2 workers": ["backend.workers=2"],
+    "ray, default": [],
+    "flower": ["backend=flower", "backend.workers=2"],
+}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One pass of one row: seconds, and the peak of memory in MiB."""
+
+    round: float
+    total: float
+    rest: float
+    memory: float
+
+
+def measure(command: list[str], folder: Path) -> Timing:
+    """Run a command that writes timings.csv files below a folder.
+
+    Raises:
+        subprocess.CalledProcessError: If it fails; its output is printed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
+    )
+    peak = [0.0]
+    watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
+    watcher.start()
+    output, _ = process.communicate()
+    total = time.perf_counter() - start
+    if process.returncode:
+        print(output, file=sys.stderr)
+        raise subprocess.CalledProcessError(process.returncode, command)
+    rounds: list[float] = []
+    for file in sorted(folder.rglob("timings.csv")):
+        table = pd.read_csv(file)
+        rounds += table[table["round"] > 0].groupby("round")["seconds"].sum().tolist()
+    median = statistics.median(rounds)
+    return Timing(median, total, total - median * len(rounds), peak[0] / 2**20)
+
+
+def _watch(pid: int, peak: list[float]) -> None:
+    while psutil.pid_exists(pid):
+        try:
+            tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+            peak[0] = max(peak[0], sum(_pss(process) for process in tree))
+        except psutil.NoSuchProcess:
+            return
+        time.sleep(0.5)
+
+
+def _pss(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0.0  # it ended between the listing and the question
+
+
+def floor(overrides: list[str]) -> None:
+    """Run the plain loop for a work item and write its rounds to ./timings.csv."""
+    seconds = []
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for config in check_command(overrides, multirun=True):
+            # Both processes read the data before the first round is timed.
+            list(pool.map(_floor_ready, [overrides] * 2))
+            for server_round in range(1, config.num_rounds + 1):
+                start = time.perf_counter()
+                jobs = [(overrides, server_round, half) for half in (0, 1)]
+                list(pool.map(_floor_half, jobs))
+                seconds.append(time.perf_counter() - start)
+    rows = [f"{k},train,{value}" for k, value in enumerate(seconds, start=1)]
+    Path("timings.csv").write_text("\n".join(["round,phase,seconds", *rows]) + "\n")
+
+
+@dataclass
+class _FloorData:
+    """What a process of the floor holds from its first call on."""
+
+    config: Config
+    partition: Partition
+    weights: Weights
+    model: torch.nn.Module
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+_floor_data: list[_FloorData] = []
+
+
+def _floor_ready(overrides: list[str]) -> None:
+    torch.set_num_threads(1)
+    if not _floor_data:
+        config = check_command(overrides, multirun=True)[0]
+        data = federate(config)
+        _floor_data.append(
+            _FloorData(
+                config,
+                data.partition,
+                initial_weights(config.model, data.spec, config.seed),
+                build_model(config.model, data.spec),
+                torch.from_numpy(data.train.images).float().div_(255).sub_(0.5).div_(0.5),
+                torch.from_numpy(data.train.labels),
+            )
+        )
+    time.sleep(0.2)  # long enough that the other process takes the other call
+
+
+def _floor_half(job: tuple[list[str], int, int]) -> None:
+    """Train every other client of a round's cohort, largest first."""
+    overrides, server_round, half = job
+    if not _floor_data:
+        _floor_ready(overrides)
+    held = _floor_data[0]
+    clients, options = held.config.clients, held.config.training
+    cohort = draw_cohort(held.config, "cohort", clients.fraction_train, server_round)
+    cohort.sort(key=lambda client: -held.partition.sizes[client])
+    for client in cohort[half::2]:
+        indices = torch.from_numpy(held.partition.client(client))
+        x, y = held.images[indices], held.labels[indices]
+        set_weights(held.model, held.weights)
+        optimizer = torch.optim.SGD(
+            held.model.parameters(), options.learning_rate, options.momentum, fused=True
+        )
+        for _ in range(options.local_epochs):
+            for batch in torch.randperm(len(y)).split(options.batch_size):
+                loss = F.cross_entropy(held.model(x[batch]), y[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+
+def report(timings: dict[tuple[str, str], list[Timing]]) -> None:
+    """Print the table: medians over the passes, and each row's round as a multiple of the floor's."""
+    table = Table(title="Seconds; medians", title_justify="left")
+    for column in ("work", "backend", "round", "x floor", "rest", "total", "memory MiB"):
+        table.add_column(column, justify="left" if column in ("work", "backend") else "right")
+    for (work, mode), passes in timings.items():
+        middle = {
+            k: statistics.median(getattr(t, k) for t in passes) for k in Timing.__annotations__
+        }
+        floors = timings.get((work, "floor"))
+        ratio = "" if floors is None else _ratio(passes, floors)
+        table.add_row(
+            work,
+            mode,
+            f"{middle['round']:.3f}",
+            ratio,
+            f"{middle['rest']:.1f}",
+            f"{middle['total']:.1f}",
+            f"{middle['memory']:.0f}",
+        )
+    Console(width=100).print(table)
+
+
+def _ratio(passes: list[Timing], floors: list[Timing]) -> str:
+    pairs = zip(passes, floors, strict=False)
+    return f"{statistics.median(mine.round / base.round for mine, base in pairs):.2f}"
+
+
+def main() -> None:
+    """Run the passes, interleaved, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", nargs="*", choices=WORK, default=list(WORK))
+    parser.add_argument("--modes", nargs="*", choices=MODES, default=list(MODES))
+    parser.add_argument("--repeat", type=int, default=1, help="passes over everything")
+    parser.add_argument("--floor", choices=WORK, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", help="for every row, such as dataset.root=data")
+    args = parser.parse_args()
+    shared = [_absolute(item) for item in args.overrides]
+    if args.floor:
+        floor([*WORK[args.floor][1], *shared])
+        return
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs")
+    timings: dict[tuple[str, str], list[Timing]] = {}
+    for _ in range(args.repeat):
+        for work in args.work:
+            print(f"{work}: {WORK[work][0]}", flush=True)
+            for mode in args.modes:
+                with tempfile.TemporaryDirectory() as folder:
+                    timing = measure(_command(work, mode, shared), Path(folder))
+                print(f"  {mode}: {timing.round:.3f} s a round, {timing.total:.1f} s", flush=True)
+                timings.setdefault((work, mode), []).append(timing)
+    report(timings)
+
+
+def _command(work: str, mode: str, shared: list[str]) -> list[str]:
+    if mode == "floor":
+        return [sys.executable, str(Path(__file__).absolute()), "--floor", work, *shared]
+    return [sys.executable, "-m", "fedexp", *WORK[work][1], *MODES[mode], *shared]
+
+
+def _absolute(override: str) -> str:
+    """Rows run in folders of their own, so a relative dataset.root must not stay relative."""
+    key, _, value = override.partition("=")
+    return f"{key}={Path(value).absolute()}" if key == "dataset.root" else override
+
+
+if __name__ == "__main__":
+    main()
