@@ -44,7 +44,7 @@ def register() -> None:
     for group, entries in SCHEMAS.items():
         root[group] = "???"
         for name, entry in entries.items():
-            store.store(group=f"schema/{group}", name=name, node=_schema(entry))
+            store.store(name=f"schema_{group}_{name}", node=_schema(entry))
     store.store(name="base_config", node=root)
     # Hydra's config caches the answer, so that every use of it in one command is the same folder.
     OmegaConf.register_new_resolver("fedexp_stamp", _stamp, use_cache=True, replace=True)
@@ -76,25 +76,27 @@ def from_hydra(node: DictConfig) -> Config:
     node = node.copy()
     with open_dict(node):
         node.pop("hydra", None)
-    errors = list(_shape_errors(node, Config, ""))
-    if errors:
-        raise ConfigError(errors)
+        errors = list(_take_strangers(node, Config, ""))
     try:
         config = OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
-        raise ConfigError([_one_line(error)]) from error
+        raise ConfigError([*errors, _one_line(error)]) from error
     assert isinstance(config, Config)
-    errors = validate(config)
+    errors += validate(config)
     if errors:
         raise ConfigError(errors)
     return config
 
 
-def _shape_errors(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:
-    # A `+key=value` or `~key` on the command line gets past the schema, which would drop it silently.
+def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:
+    """Remove and report what `+key=value` or `~key` changed in the shape of the configuration.
+
+    They get past the schema, which would otherwise drop such a key silently.
+    """
     known = {item.name for item in dataclasses.fields(entry)}
     given = set(map(str, node))
     for key in sorted(given - known):
+        node.pop(key)
         yield _unknown(f"{prefix}{key}", known)
     for key in sorted(known - given):
         yield f"{prefix}{key} cannot be removed (~{prefix}{key}): every option has a value"
@@ -103,7 +105,8 @@ def _shape_errors(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
             child_type = OmegaConf.get_type(child)
             if child_type is not None and dataclasses.is_dataclass(child_type):
-                yield from _shape_errors(child, child_type, f"{prefix}{key}.")
+                with open_dict(child):
+                    yield from _take_strangers(child, child_type, f"{prefix}{key}.")
 
 
 def compose_config(overrides: Sequence[str] = ()) -> Config:

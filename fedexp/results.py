@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -74,12 +74,12 @@ def _load_run(folder: Path) -> Run:
 def comparison(runs: list[Run]) -> pd.DataFrame:
     """Compare strategies with isolated clients.
 
-    Each number is a mean over the seeds of a strategy. The gain of a federated run is its accuracy
+    Each number is a mean over the runs of a strategy, one per seed in most sweeps. The gain of a federated run is its accuracy
     minus that of the isolated clients of the same seed on the same partition, where there are any.
 
     Returns:
         One row per federated strategy, then one for the mean isolated client, the best, and each (up
-        to ten); columns: model, seeds, one accuracy per subset (``all`` first), gain_over_mean and
+        to ten); columns: model, runs, one accuracy per subset (``all`` first), gain_over_mean and
         gain_over_best (differences of accuracy on ``all``).
     """
     done = [run for run in runs if run.completed]
@@ -101,7 +101,7 @@ def comparison(runs: list[Run]) -> pd.DataFrame:
                 for c in clients
             ]
     frame = pd.DataFrame(rows)
-    first = ["model", "seeds", "all"]
+    first = ["model", "runs", "all"]
     last = [name for name in ("gain_over_mean", "gain_over_best") if name in frame]
     return (
         frame[[*first, *(c for c in frame if c not in [*first, *last]), *last]] if rows else frame
@@ -123,7 +123,7 @@ def _federated_row(run: Run, isolated: dict[tuple[int, str], pd.DataFrame]) -> p
 
 def _mean(rows: list[Any]) -> dict[str, Any]:
     means = pd.DataFrame(rows).mean()
-    return {"seeds": len(rows), **{str(name): value for name, value in means.items()}}
+    return {"runs": len(rows), **{str(name): value for name, value in means.items()}}
 
 
 def closing_table(path: Path) -> tuple[str, bool]:
@@ -145,23 +145,20 @@ def closing_table(path: Path) -> tuple[str, bool]:
 
 
 def _render(frame: pd.DataFrame, path: Path) -> str:
-    table = Table(
-        title=f"Final accuracy on the test set, {path}",
-        caption="all: the whole test set; 1-3-7: its images of these labels; gain: federated minus "
-        "isolated, same seed and partition, on all.",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     for column in frame:
-        table.add_column(
-            str(column).replace("_", " "), justify="left" if column == "model" else "right"
-        )
+        side: Literal["left", "right"] = "left" if column == "model" else "right"
+        table.add_column(str(column).replace("_", " "), justify=side)
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(str(name), value) for name, value in zip(frame, row, strict=True)))
     buffer = io.StringIO()
     Console(file=buffer, width=120).print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+    lines = [f"Final accuracy on the test set, mean over runs: {path}"]
+    lines += [line.rstrip() for line in buffer.getvalue().rstrip().splitlines()]
+    lines.append("  all: the whole test set; a name such as 1-3-7: its images of these labels.")
+    if "gain_over_mean" in frame:
+        lines.append("  gain: federated minus isolated on all, same seed and partition.")
+    return "\n".join(lines)
 
 
 def _cell(name: str, value: Any) -> str:
