@@ -6,6 +6,7 @@ drawn, and hands replies back in the order of partitions, whatever the order the
 
 from __future__ import annotations
 
+import copy
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -114,7 +115,7 @@ def call_client(
         run_id=message.metadata.run_id,
         node_id=client,
         node_config={"partition-id": client, "num-partitions": num_partitions},
-        state=state,
+        state=copy.deepcopy(state),  # a client that fails must leave its state as it was
         run_config={},
     )
     try:
@@ -215,8 +216,7 @@ class RayGrid(CohortGrid):
         except ray.exceptions.RayError as error:
             return [_error_reply(message, error) for message in chunk]
         for reply, state in results:
-            if state is not None:
-                self._states[reply.metadata.src_node_id] = state
+            self._states[reply.metadata.src_node_id] = state
         return [reply for reply, _ in results]
 
 
@@ -226,7 +226,7 @@ _apps: dict[str, tuple[ClientApp, int]] = {}
 
 def _run_clients(
     setup: Sequence[Any], contents: Sequence[Any], work: list[Work]
-) -> list[tuple[Message, RecordDict | None]]:
+) -> list[tuple[Message, RecordDict]]:
     """Run some clients in a Ray worker. References come inside lists, so that Ray keeps them as such."""
     key = setup[0].hex()
     if key not in _apps:
@@ -237,9 +237,9 @@ def _run_clients(
         _apps[key] = build_client_app(config, lambda: data), data.partition.num_clients
     app, num_partitions = _apps[key]
     records = ray.get(list(contents))
-    results: list[tuple[Message, RecordDict | None]] = []
+    results = []
     for metadata, position, state in work:
         message = make_message(metadata, records[position])
         reply, state = call_client(app, message, num_partitions, state)
-        results.append((reply, state if len(state) else None))
+        results.append((reply, state))
     return results

@@ -27,6 +27,7 @@ def partition_png(class_counts: Counts) -> bytes:
         bottom += heights
     if num_clients <= 20:
         axes.set_xticks(range(num_clients))
+    axes.set_ylim(0, 1.05 * bottom.max())
     axes.set(
         xlabel="client", ylabel="training images", title="Training images per client and label"
     )

@@ -36,8 +36,8 @@ def start_ray(config: Config) -> None:
         _init(num_cpus=workers * backend.num_cpus_per_worker)
     else:
         _init(address=backend.address)
-    _current = wanted
     _check_capacity(backend)
+    _current = wanted
     warm = ray.remote(
         num_cpus=backend.num_cpus_per_worker, num_gpus=backend.num_gpus_per_worker, max_calls=0
     )(_import_client)

@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 ISOLATED = "local_only"
 MAX_CLIENT_ROWS = 10
+_NOT_SETTINGS = ("name", "seed", "strategy.name")
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,18 @@ class Run:
         path: The folder.
         summary: summary.json; ``status`` is completed, failed, interrupted or running.
         metrics: metrics.csv; empty if the run wrote none.
+        settings: config.yaml, flat (``training.learning_rate``), less what names or seeds the run.
     """
 
     path: Path
     summary: dict[str, Any]
     metrics: pd.DataFrame
+    settings: dict[str, Any]
+
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy."""
+        return str(self.summary["strategy"])
 
     @property
     def completed(self) -> bool:
@@ -68,14 +77,29 @@ def _load_run(folder: Path) -> Run:
     summary = json.loads((folder / "summary.json").read_text())
     file = folder / "metrics.csv"
     metrics = pd.read_csv(file, dtype={"subset": str}) if file.is_file() else pd.DataFrame()
-    return Run(folder, summary, metrics)
+    file = folder / "config.yaml"
+    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    settings = {k: v for k, v in _flat(config, "").items() if k not in _NOT_SETTINGS}
+    return Run(folder, summary, metrics, settings)
+
+
+def _flat(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat.update(
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
+    return flat
 
 
 def comparison(runs: list[Run]) -> pd.DataFrame:
     """Compare strategies with isolated clients.
 
-    Each number is a mean over the runs of a strategy, one per seed in most sweeps. The gain of a federated run is its accuracy
-    minus that of the isolated clients of the same seed on the same partition, where there are any.
+    Runs that differ in their seed alone are averaged; any other setting that a sweep varies is part
+    of a row's name. The gain of a federated run is its accuracy minus that of the isolated clients of
+    the same seed, partition and settings, where there are any.
 
     Returns:
         One row per federated strategy, then one for the mean isolated client, the best, and each (up
@@ -83,41 +107,66 @@ def comparison(runs: list[Run]) -> pd.DataFrame:
         gain_over_best (differences of accuracy on ``all``).
     """
     done = [run for run in runs if run.completed]
-    isolated = {_pair(run): run.final() for run in done if run.summary["strategy"] == ISOLATED}
+    varied = _varied(done)
+    isolated = {_pair(run, varied): run for run in done if run.strategy == ISOLATED}
     rows: list[dict[str, Any]] = []
-    federated = [run for run in done if run.summary["strategy"] != ISOLATED]
-    for strategy in dict.fromkeys(run.summary["strategy"] for run in federated):
-        group = [run for run in federated if run.summary["strategy"] == strategy]
-        rows.append({"model": strategy, **_mean([_federated_row(run, isolated) for run in group])})
-    if isolated:
-        tables = list(isolated.values())
-        rows.append({"model": f"{ISOLATED}: mean client", **_mean([t.mean() for t in tables])})
-        best = [table.iloc[int(table["all"].argmax())] for table in tables]
-        rows.append({"model": f"{ISOLATED}: best client", **_mean(best)})
-        clients = sorted(set.intersection(*(set(table.index) for table in tables)))
-        if len(clients) <= MAX_CLIENT_ROWS:
-            rows += [
-                {"model": f"{ISOLATED}: client {int(c)}", **_mean([t.loc[c] for t in tables])}
-                for c in clients
-            ]
+    for name, group in _by_name([r for r in done if r.strategy != ISOLATED], varied):
+        finals = [_with_gain(run, isolated.get(_pair(run, varied))) for run in group]
+        rows.append({"model": name, **_mean(finals)})
+    for name, group in _by_name([r for r in done if r.strategy == ISOLATED], varied):
+        rows += _isolated_rows(name, [run.final() for run in group])
     frame = pd.DataFrame(rows)
     first = ["model", "runs", "all"]
     last = [name for name in ("gain_over_mean", "gain_over_best") if name in frame]
-    return (
-        frame[[*first, *(c for c in frame if c not in [*first, *last]), *last]] if rows else frame
-    )
+    middle = [str(name) for name in frame if name not in [*first, *last]]
+    return frame[first + middle + last] if rows else frame
 
 
-def _pair(run: Run) -> tuple[int, str]:
-    return run.summary["seed"], run.summary["partition_sha256"]
+def _isolated_rows(name: str, tables: list[pd.DataFrame]) -> list[dict[str, Any]]:
+    best = [table.iloc[int(table["all"].argmax())] for table in tables]
+    rows = [
+        {"model": f"{name}: mean client", **_mean([table.mean() for table in tables])},
+        {"model": f"{name}: best client", **_mean(best)},
+    ]
+    clients = sorted(set.intersection(*(set(table.index) for table in tables)))
+    if len(clients) <= MAX_CLIENT_ROWS:
+        rows += [
+            {"model": f"{name}: client {int(c)}", **_mean([t.loc[c] for t in tables])}
+            for c in clients
+        ]
+    return rows
 
 
-def _federated_row(run: Run, isolated: dict[tuple[int, str], pd.DataFrame]) -> pd.Series:
+def _varied(runs: list[Run]) -> list[str]:
+    """Return the options, but for seed and strategy, in which runs differ."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in run.settings.items():
+            values.setdefault(key, set()).add(repr(value))
+    return [key for key, seen in values.items() if len(seen) > 1]
+
+
+def _by_name(runs: list[Run], varied: list[str]) -> list[tuple[str, list[Run]]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        parts = [f"{key}={run.settings[key]}" for key in varied if key in run.settings]
+        groups.setdefault(" ".join([run.strategy, *parts]), []).append(run)
+    return list(groups.items())
+
+
+def _pair(run: Run, varied: list[str]) -> tuple[str, ...]:
+    # A strategy's own options do not concern the isolated clients that it is held against.
+    shared = [key for key in varied if not key.startswith("strategy.")]
+    settings = [f"{key}={run.settings.get(key)}" for key in shared]
+    return (str(run.summary["seed"]), run.summary["partition_sha256"], *settings)
+
+
+def _with_gain(run: Run, isolated: Run | None) -> pd.Series:
     row = run.final().iloc[0].copy()
-    alone = isolated.get(_pair(run))
-    if alone is not None:
-        row["gain_over_mean"] = row["all"] - alone["all"].mean()
-        row["gain_over_best"] = row["all"] - alone["all"].max()
+    if isolated is not None:
+        alone = isolated.final()["all"]
+        row["gain_over_mean"] = row["all"] - alone.mean()
+        row["gain_over_best"] = row["all"] - alone.max()
     return row
 
 

@@ -192,11 +192,15 @@ class RoundLoop:
         return [reply for reply in replies if reply.metadata.src_node_id not in failures]
 
     def _train_problem(self, reply: Message) -> str | None:
-        record = reply.content[ARRAYS]
-        assert isinstance(record, ArrayRecord)
-        if not _metrics_of(reply).get(NUM_EXAMPLES):
+        problem = _metrics_problem(reply)
+        if problem:
+            return problem
+        record = reply.content.get(ARRAYS)
+        if not isinstance(record, ArrayRecord):
+            return f"the reply holds no weights ({ARRAYS})"
+        if not _metrics_of(reply)[NUM_EXAMPLES]:
             return f"{NUM_EXAMPLES} must be >= 1 after training"
-        return _metrics_problem(reply) or weights_problem(to_weights(record), self.outcome.weights)
+        return weights_problem(to_weights(record), self.outcome.weights)
 
     def _evaluate(self, server_round: int) -> None:
         outcome, strategy = self.outcome, self._strategy
@@ -263,4 +267,6 @@ def _metrics_of(reply: Message) -> MetricRecord:
 
 
 def _metrics_problem(reply: Message) -> str | None:
+    if not isinstance(reply.content.get(METRICS), MetricRecord):
+        return f"the reply holds no metrics ({METRICS})"
     return metrics_problem(_metrics_of(reply), NUM_EXAMPLES)
