@@ -52,17 +52,22 @@ def get_weights(model: nn.Module) -> Weights:
 
 
 def set_weights(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Copy arrays into the model.
+    """Copy arrays into the model's own memory.
 
     Raises:
-        RuntimeError: If a name or a shape does not fit the model (torch's message names them).
+        ValueError: If the names or shapes are not the model's.
     """
-    model.load_state_dict({name: _tensor(array) for name, array in weights.items()})
-
-
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    # torch has no read-only tensors and warns of arrays that are.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    state = model.state_dict()
+    if state.keys() != weights.keys():
+        raise ValueError(f"weights for {list(weights)} do not fit a model of {list(state)}")
+    for name, target in state.items():
+        array = weights[name]
+        if array.shape != tuple(target.shape):
+            raise ValueError(f"{name} has shape {array.shape}, the model's {tuple(target.shape)}")
+        if target.device.type == "cpu":
+            np.copyto(target.numpy(), array, casting="same_kind")
+        else:
+            target.copy_(torch.tensor(array))
 
 
 def hash_weights(weights: Mapping[str, npt.NDArray[Any]]) -> str:

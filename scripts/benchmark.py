@@ -5,9 +5,10 @@
 
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
 training, aggregation and evaluation; `rest` is the total less the rounds (imports, Ray's start,
-reading data, figures, shutdown); `memory` is the peak of the process and its children (PSS, so that
-shared pages count once). The floor does the same SGD steps on float tensors in memory in two
-processes of one thread each, and nothing else: no messages, aggregation, evaluation or files.
+reading data, figures, shutdown); `memory` is the peak of the private pages of the process and its
+children plus the largest shared part (mapped files and Ray's object store). The floor does the same
+SGD steps on float tensors in memory, with torch's default SGD, in two processes of one thread each,
+and nothing else: no messages, aggregation, evaluation or files.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -107,19 +109,13 @@ def measure(command: list[str], folder: Path) -> Timing:
 
 def _watch(pid: int, peak: list[float]) -> None:
     while psutil.pid_exists(pid):
-        try:
-            tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-            peak[0] = max(peak[0], sum(_pss(process) for process in tree))
-        except psutil.NoSuchProcess:
-            return
+        sizes = []
+        with suppress(psutil.NoSuchProcess):  # it may end between the listing and the question
+            for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+                sizes.append(process.memory_info())
+        private = sum(size.rss - size.shared for size in sizes)
+        peak[0] = max(peak[0], private + max((size.shared for size in sizes), default=0))
         time.sleep(0.5)
-
-
-def _pss(process: psutil.Process) -> float:
-    try:
-        return float(process.memory_full_info().pss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return 0.0  # it ended between the listing and the question
 
 
 def floor(overrides: list[str]) -> None:
@@ -185,7 +181,7 @@ def _floor_half(job: tuple[list[str], int, int]) -> None:
         x, y = held.images[indices], held.labels[indices]
         set_weights(held.model, held.weights)
         optimizer = torch.optim.SGD(
-            held.model.parameters(), options.learning_rate, options.momentum, fused=True
+            held.model.parameters(), options.learning_rate, options.momentum
         )
         for _ in range(options.local_epochs):
             for batch in torch.randperm(len(y)).split(options.batch_size):

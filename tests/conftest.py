@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from helpers import TWO_WORKERS
+
+from fedexp.composition import compose_config
+from fedexp.experiment import run_experiment
+from fedexp.ray_session import start_ray
+
+BUDGET = ("training.local_epochs=1", "rounds=2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_ends() -> Iterator[None]:
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def two_workers() -> None:
+    """Start Ray, or keep it: starting the session that runs already costs nothing."""
+    start_ray(TWO_WORKERS)
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function from overrides to the folder of a run of two short rounds, made once."""
+    folders: dict[tuple[str, ...], Path] = {}
+
+    def run(*overrides: str) -> Path:
+        if overrides not in folders:
+            folders[overrides] = tmp_path_factory.mktemp("run")
+            run_experiment(compose_config([*BUDGET, *overrides]), folders[overrides])
+        return folders[overrides]
+
+    return run

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from helpers import config, instruction, same_weights, tiny_data
+
+from fedexp.client import build_client_app, to_record, to_weights
+from fedexp.config import Config, MlpModel
+from fedexp.data import FederatedData
+from fedexp.grid import InlineGrid
+from fedexp.models import Weights, build_model, get_weights, initial_weights, set_weights
+from fedexp.seeding import derive_seed
+from fedexp.training import limited_threads, pick_device, train
+
+
+def _call(
+    client: int,
+    weights: Weights,
+    data: FederatedData,
+    *,
+    server_round: int = 1,
+    kind: str = "train",
+    experiment: Config | None = None,
+) -> RecordDict:
+    grid = InlineGrid(build_client_app(experiment or config(), lambda: data), 3)
+    message = instruction(client, server_round, to_record(weights), kind)
+    (reply,) = grid.send_and_receive([message])
+    assert not reply.has_error(), reply.error
+    return reply.content
+
+
+def _initial() -> Weights:
+    return initial_weights(config().model, config().dataset.spec, 0)
+
+
+def _sent(content: RecordDict) -> Weights:
+    return to_weights(content.array_records["arrays"])
+
+
+def test_training_is_the_training_loop_on_the_clients_own_images() -> None:
+    data = tiny_data()
+    content = _call(1, _initial(), data, server_round=3)
+    model = build_model(config().model, data.spec)
+    set_weights(model, _initial())
+    own = data.train.subset(np.arange(4, 12))  # client 1's 8 images follow client 0's 4
+    seed = derive_seed(0, "train", 3, 1)
+    with limited_threads(1):
+        result = train(
+            model, own, data.spec, config().training, seed, pick_device(config().backend)
+        )
+    assert same_weights(_sent(content), get_weights(model))
+    assert dict(content.metric_records["metrics"]) == {"num-examples": 8, "train_loss": result.loss}
+
+
+def test_a_reply_depends_on_round_and_client_and_on_nothing_else() -> None:
+    data = tiny_data()
+    first = _sent(_call(2, _initial(), data))
+    _call(0, _initial(), data)  # what ran in between must not matter
+    assert same_weights(first, _sent(_call(2, _initial(), data)))
+    assert not same_weights(first, _sent(_call(2, _initial(), data, server_round=2)))
+
+
+def test_evaluation_of_zero_weights_is_the_share_of_label_0() -> None:
+    data = tiny_data()
+    zeros = {name: np.zeros_like(array) for name, array in _initial().items()}
+    content = _call(1, zeros, data, kind="evaluate")
+    labels = data.test.labels[3:8]  # client 1's 5 test images follow client 0's 3
+    metrics = content.metric_records["metrics"]
+    assert metrics["num-examples"] == 5
+    # All logits are equal: the loss of every image is ln 10 and the first label is predicted.
+    assert metrics["loss"] == pytest.approx(math.log(10), abs=1e-6)
+    assert metrics["accuracy"] == (labels == 0).mean()
+
+
+def test_evaluation_on_no_image_has_no_weight() -> None:
+    content = _call(1, _initial(), tiny_data(test_sizes=(4, 0, 6)), kind="evaluate")
+    expected: dict[str, Any] = {"num-examples": 0, "loss": 0.0, "accuracy": 0.0}
+    assert content.metric_records["metrics"] == MetricRecord(expected)
+
+
+def test_every_node_says_which_partition_it_holds() -> None:
+    app = build_client_app(config(), tiny_data)
+    InlineGrid(app, 3)  # sets who this process is
+    message = Message(RecordDict(), dst_node_id=987654321, message_type="query")
+    answer = app(message, Context(1, 987654321, {"partition-id": 2}, RecordDict(), {}))
+    assert answer.content.config_records["config"] == {"partition-id": 2}
+
+
+def test_two_models_in_one_process_do_not_share_a_module() -> None:
+    data, wide = tiny_data(), config(model=MlpModel(hidden=[5]))
+    weights = initial_weights(wide.model, data.spec, 0)
+    before = _sent(_call(0, _initial(), data))
+    assert _sent(_call(0, weights, data, experiment=wide))["1.weight"].shape == (5, 784)
+    assert same_weights(before, _sent(_call(0, _initial(), data)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([1.5, -2.0], dtype=np.float32),
+        np.arange(6, dtype=np.float64).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::2],
+        np.array(7, dtype=np.int64),
+        np.zeros((0, 3), dtype=np.float32),
+        np.array([True, False]),
+        np.array([1.0, 2.0], dtype=">f4"),
+    ],
+    ids=["vector", "matrix", "fortran", "strided", "scalar", "empty", "bool", "big-endian"],
+)
+def test_weights_survive_a_message_bit_for_bit(array: np.ndarray) -> None:
+    (found,) = to_weights(to_record({"w": array})).values()
+    assert found.dtype == array.dtype
+    assert found.shape == array.shape
+    np.testing.assert_array_equal(found, array)
+
+
+def test_weights_keep_the_models_order() -> None:
+    weights = {name: np.zeros(1, dtype=np.float32) for name in ("b", "a", "10", "9")}
+    assert list(to_weights(to_record(weights))) == ["b", "a", "10", "9"]
+    assert list(to_weights(ArrayRecord({"z": Array(np.ones(2))}))) == ["z"]

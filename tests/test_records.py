@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers import config
+from safetensors.numpy import load_file
+
+from fedexp.models import Weights
+from fedexp.records import METRIC_COLUMNS, Metric, RunFolder
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_new_folder_says_what_will_run(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    RunFolder(path, config(seed=5))
+    saved = yaml.safe_load((path / "config.yaml").read_text())
+    assert (saved["seed"], saved["clients"]["num"], saved["model"]["hidden"]) == (5, 3, [])
+    environment = json.loads((path / "environment.json").read_text())
+    assert environment["seed"] == 5
+    assert environment["packages"]["flwr"].startswith("1.42.")
+    assert json.loads((path / "summary.json").read_text()) == {"status": "running"}
+    assert _rows(path / "metrics.csv") == [list(METRIC_COLUMNS)]
+    assert _rows(path / "timings.csv") == [["round", "phase", "seconds"]]
+    assert _rows(path / "failures.csv") == [["round", "phase", "client", "reason"]]
+
+
+def test_tables_are_on_disk_at_once_and_in_full_precision(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, config())
+    folder.add_metrics([Metric(1, "global", "test", "1-3-7", None, "accuracy", 1 / 3)])
+    folder.add_metrics([Metric(2, "local", "client_test", "all", 0, "loss", 0.1)])
+    folder.add_timing(1, "train", 0.25)
+    folder.add_failures(1, "train", {2: 'ValueError: a "quoted", comma\nand a line'})
+    assert (tmp_path / "metrics.csv").read_text() == (
+        "round,model,split,subset,client,metric,value\n"
+        "1,global,test,1-3-7,,accuracy,0.3333333333333333\n"
+        "2,local,client_test,all,0,loss,0.1\n"
+    )
+    assert _rows(tmp_path / "timings.csv")[1:] == [["1", "train", "0.250000"]]
+    reason = 'ValueError: a "quoted", comma\nand a line'
+    assert _rows(tmp_path / "failures.csv")[1:] == [["1", "train", "2", reason]]
+
+
+def test_finish_writes_the_summary(tmp_path: Path) -> None:
+    RunFolder(tmp_path, config(seed=3)).finish("failed", error="why")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary) == ["status", "strategy", "seed", "seconds", "error"]
+    assert 0 <= summary.pop("seconds") < 60
+    expected = {"status": "failed", "strategy": "fedavg", "seed": 3, "error": "why"}
+    assert summary == expected
+
+
+def test_a_model_is_saved_bit_for_bit(tmp_path: Path) -> None:
+    weights: Weights = {
+        "b": np.array([[1.5, -0.0]], dtype=np.float32),
+        "a": np.array(3, dtype=np.int64),
+    }
+    RunFolder(tmp_path, config()).write_model(weights)
+    found = load_file(tmp_path / "model.safetensors")
+    assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in found.items()} == {
+        name: (a.dtype, a.shape, a.tobytes()) for name, a in weights.items()
+    }
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path, config())
+    folder.write_text("note.txt", "old")
+
+    def cut_off(*_: Any) -> None:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", cut_off)
+        with pytest.raises(OSError, match="the power went"):
+            folder.write_text("note.txt", "new and longer")
+    assert (tmp_path / "note.txt").read_text() == "old"
+    folder.write_text("note.txt", "new")
+    assert (tmp_path / "note.txt").read_text() == "new"
+    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial"))
