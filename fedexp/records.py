@@ -83,8 +83,12 @@ class RunFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file in one step: a reader sees the old one or the new one."""
         partial = self.path / f".{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, self.path / name)
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, self.path / name)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file in one step."""

@@ -138,11 +138,12 @@ def _isolated_rows(name: str, tables: list[pd.DataFrame]) -> list[dict[str, Any]
 
 
 def _varied(runs: list[Run]) -> list[str]:
-    """Return the options, but for seed and strategy, in which runs differ."""
+    """Return the options that change results, but for seed and strategy, in which runs differ."""
     values: dict[str, set[str]] = {}
     for run in runs:
         for key, value in run.settings.items():
-            values.setdefault(key, set()).add(repr(value))
+            if not key.startswith("backend.") and key != "dataset.root":
+                values.setdefault(key, set()).add(repr(value))
     return [key for key, seen in values.items() if len(seen) > 1]
 
 

@@ -121,11 +121,11 @@ class RoundLoop:
             usable = self._guard(server_round, "train", replies, self._train_problem)
             arrays, metrics = self._strategy.aggregate_train(server_round, usable)
             if arrays is not None:
-                self._arrays = arrays
-                self.outcome.weights = to_weights(arrays)
-                problem = weights_problem(self.outcome.weights, self.outcome.weights)
+                weights = to_weights(arrays)
+                problem = weights_problem(weights, self.outcome.weights)
                 if problem:
                     raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
+                self._arrays, self.outcome.weights = arrays, weights
         loss = None if metrics is None else metrics.get("train_loss")
         if isinstance(loss, float):
             self._folder.add_metrics(

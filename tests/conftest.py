@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,3 +39,13 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folders[overrides]
 
     return run
+
+
+@pytest.fixture
+def mnist_root() -> Path:
+    """Return the folder of all of MNIST, where there is one."""
+    named = os.environ.get("FEDEXP_DATA")
+    root = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if not (root / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip("needs all of MNIST: name its folder in FEDEXP_DATA")
+    return root

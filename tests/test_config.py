@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from fedexp.config import (
+    SCHEMAS,
+    ClientsConfig,
+    Config,
+    DatasetConfig,
+    ExcludePartition,
+    IidPartition,
+    LocalOnlyStrategy,
+    MlpModel,
+    TrainingConfig,
+    validate,
+)
+
+
+def test_the_defaults_are_sound() -> None:
+    assert validate(Config()) == []
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    config = Config(
+        seed=-1,
+        rounds=0,
+        clients=ClientsConfig(num=0, fraction_train=0.0, fraction_evaluate=1.5),
+        training=TrainingConfig(learning_rate=float("nan"), momentum=1.0, optimizer="sdg"),
+    )
+    assert validate(config) == [
+        "seed must be >= 0, got -1",
+        "rounds must be >= 1, got 0",
+        "clients.num must be >= 1, got 0",
+        "clients.fraction_train must be > 0, got 0.0",
+        "clients.fraction_evaluate must be <= 1, got 1.5",
+        "training.optimizer must be one of sgd, got 'sdg'",
+        "training.learning_rate must be a finite number, got nan",
+        "training.momentum must be < 1, got 1.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config(name="a/b"), "name must be a word without '/'"),
+        (Config(dataset=DatasetConfig("mnits")), "dataset.name must be one of mnist5k, mnist"),
+        (Config(clients=ClientsConfig(num=4001)), "clients.num must be <= 4000"),
+        (Config(model=MlpModel(hidden=[3, 0])), "model.hidden must hold widths >= 1, got [3, 0]"),
+        (
+            Config(partition=IidPartition(samples_per_client=2000)),
+            "partition.samples_per_client must be <= 1333 for clients.num=3",
+        ),
+        (
+            Config(partition=ExcludePartition(exclude=[[1]])),
+            "clients.num=3, got 1 lists",
+        ),
+        (
+            Config(partition=ExcludePartition(exclude=[[1], [10], []])),
+            "partition.exclude[1] must hold labels from 0 to 9, got [10]",
+        ),
+        (
+            Config(partition=ExcludePartition(exclude=[[], [], list(range(10))])),
+            "partition.exclude[2] leaves the client without a single label",
+        ),
+    ],
+)
+def test_rules_between_options(config: Config, message: str) -> None:
+    (line,) = validate(config)
+    assert message in line
+
+
+def test_isolated_clients_may_have_rounds_of_their_own() -> None:
+    config = Config(rounds=3, isolated_rounds=1)
+    assert config.num_rounds == 3
+    assert dataclasses.replace(config, strategy=LocalOnlyStrategy()).num_rounds == 1
+    assert Config(rounds=3, strategy=LocalOnlyStrategy()).num_rounds == 3
+
+
+def test_every_schema_is_frozen() -> None:
+    for entries in SCHEMAS.values():
+        for entry in entries.values():
+            assert entry.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "module", ["config", "seeding", "partition", "data", "models", "training", "guards"]
+)
+def test_the_maths_imports_no_framework(module: str) -> None:
+    code = (
+        f"import sys, fedexp.{module};"
+        "print([m for m in ('flwr', 'ray', 'hydra', 'wandb') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

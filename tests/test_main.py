@@ -1,0 +1,56 @@
+"""The command line's refusals: exit code 2, a line a mistake, nothing written, nothing imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Like `python -m fedexp`, but ends by saying which heavy modules were imported.
+SPY = """
+import atexit, runpy, sys
+atexit.register(lambda: print([m for m in ("torch", "ray", "flwr") if m in sys.modules]))
+sys.argv = ["fedexp", *sys.argv[1:]]
+runpy.run_module("fedexp", run_name="__main__")
+"""
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SPY, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_bad_command_costs_a_line_a_mistake(tmp_path: Path, multirun: list[str]) -> None:
+    found = _run(tmp_path, *multirun, "rounds=0", "training.batchsize=32")
+    assert found.returncode == 2
+    assert found.stderr.splitlines() == [
+        "fedexp: training.batchsize: no such option; did you mean batch_size?",
+        "fedexp: rounds must be >= 1, got 0",
+    ]
+    assert list(tmp_path.iterdir()) == []
+    assert found.stdout.strip() == "[]"
+
+
+def test_help_lists_groups_and_options(tmp_path: Path) -> None:
+    found = _run(tmp_path, "--help")
+    assert found.returncode == 0
+    assert "strategy: fedavg, local_only" in found.stdout
+    assert "schema" not in found.stdout
+    assert "local_epochs: 10" in found.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_can_be_shown_without_a_run(tmp_path: Path) -> None:
+    found = _run(tmp_path, "--cfg", "job", "seed=7")
+    assert found.returncode == 0
+    assert "seed: 7" in found.stdout
+    assert list(tmp_path.iterdir()) == []

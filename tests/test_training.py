@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedexp.config import (
+    DATASET_SPECS,
+    BackendConfig,
+    DatasetConfig,
+    DatasetSpec,
+    MlpModel,
+    RayBackend,
+    TrainingConfig,
+)
+from fedexp.data import ImageSet, load_dataset
+from fedexp.models import build_model, get_weights, hash_weights, initial_weights, set_weights
+from fedexp.training import Evaluator, limited_threads, normaliser, pick_device, train
+
+SPEC = DATASET_SPECS["mnist5k"]
+CPU = torch.device("cpu")
+# One pixel, two classes, no normalisation but the division by 255.
+PIXEL = DatasetSpec((1, 1, 1), 2, 2, 2, (0.0,), (1.0,))
+
+
+def _pixels(values: list[int], labels: list[int]) -> ImageSet:
+    images = np.array(values, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    return ImageSet(images, np.array(labels))
+
+
+class Linear(nn.Module):
+    """Two logits, each the pixel times a weight that starts at 0."""
+
+    def __init__(self, first: float = 0.0, second: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([first, second]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) * self.weight
+
+
+def test_two_steps_with_momentum_by_hand() -> None:
+    model = Linear()
+    config = TrainingConfig(local_epochs=2, batch_size=2, learning_rate=0.5, momentum=0.9)
+    result = train(model, _pixels([255, 255], [0, 0]), PIXEL, config, 0, CPU)
+    # Step 1: p = (1/2, 1/2), gradient (-1/2, 1/2), w = (1/4, -1/4).
+    # Step 2: p0 = 1 / (1 + exp(-1/2)), gradient (p0 - 1, 1 - p0), velocity 0.9 * (-1/2) + p0 - 1.
+    p0 = 1 / (1 + math.exp(-0.5))
+    expected = 0.25 - 0.5 * (0.9 * -0.5 + p0 - 1)
+    assert model.weight.tolist() == pytest.approx([expected, -expected])
+    # The loss is the last epoch's, before its step.
+    assert result.loss == pytest.approx(-math.log(p0))
+    assert result.num_examples == 2
+
+
+def test_the_loss_weighs_a_short_batch_by_its_images() -> None:
+    config = TrainingConfig(local_epochs=1, batch_size=2, learning_rate=1e-12, momentum=0)
+    result = train(Linear(), _pixels([255, 255, 0], [0, 1, 1]), PIXEL, config, 0, CPU)
+    assert result.loss == pytest.approx(math.log(2))  # all weights are zero
+
+
+def test_weight_decay_by_hand() -> None:
+    model = Linear(2.0, 2.0)
+    config = TrainingConfig(
+        local_epochs=1, batch_size=1, learning_rate=0.5, momentum=0, weight_decay=0.1
+    )
+    train(model, _pixels([0], [0]), PIXEL, config, 0, CPU)
+    # A black pixel has no gradient; 2 - 0.5 * 0.1 * 2.
+    assert model.weight.tolist() == pytest.approx([1.9, 1.9])
+
+
+def test_normalisation_is_the_lessons() -> None:
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
+    found = normaliser(SPEC, CPU)(pixels).flatten().tolist()
+    assert found == pytest.approx([-1.0, -0.6, 1.0])
+
+
+def _trained(seed: int) -> str:
+    examples = load_dataset(DatasetConfig())[1].subset(np.arange(100))
+    model = build_model(MlpModel(), SPEC)
+    set_weights(model, initial_weights(MlpModel(), SPEC, 0))
+    with limited_threads(1):
+        train(model, examples, SPEC, TrainingConfig(local_epochs=2), seed, CPU)
+    return hash_weights(get_weights(model))
+
+
+def test_the_seed_decides_every_bit_and_no_global_state_is_touched() -> None:
+    before = torch.get_rng_state()
+    one, again, other = _trained(1), _trained(1), _trained(2)
+    assert one == again != other
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    with limited_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_evaluation_by_hand() -> None:
+    found = Evaluator(_pixels([255, 255], [0, 1]), PIXEL, CPU).predict(Linear(1.0, 0.0))
+    assert found.labels.tolist() == [0, 0]
+    # Logits (1, 0): -log softmax is log(1 + e^-1) and log(1 + e).
+    expected = [math.log(1 + math.exp(-1)), math.log(1 + math.e)]
+    assert found.losses.tolist() == pytest.approx(expected)
+
+
+def test_evaluation_does_not_depend_on_how_many_batches_run_at_once() -> None:
+    examples = load_dataset(DatasetConfig())[0]
+    model = build_model(MlpModel(), SPEC)
+    set_weights(model, initial_weights(MlpModel(), SPEC, 0))
+    with limited_threads(1):
+        alone, together = (
+            Evaluator(examples, SPEC, CPU, parallel=parallel).predict(model) for parallel in (1, 4)
+        )
+    assert alone.losses.tobytes() == together.losses.tobytes()
+    assert alone.labels.tolist() == together.labels.tolist()
+    assert len(alone.labels) == 4_000
+
+
+def test_a_ray_worker_takes_no_gpu_that_is_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device(RayBackend()).type == "cpu"
+    assert pick_device(RayBackend(num_gpus_per_worker=0.5)).type == "cuda"
+    assert pick_device(BackendConfig("inline")).type == "cuda"
+    assert pick_device(BackendConfig("inline", device="cpu")).type == "cpu"
+
+
+def test_mnist_pixels_reach_the_model_as_they_are(mnist_root: Path) -> None:
+    train_set, test_set = load_dataset(DatasetConfig("mnist", str(mnist_root)))
+    assert (train_set.images.shape, test_set.images.shape) == (
+        (60_000, 1, 28, 28),
+        (10_000, 1, 28, 28),
+    )
+    assert train_set.images.dtype == np.uint8
+    assert train_set.images.max() == 255
