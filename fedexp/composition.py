@@ -89,17 +89,12 @@ def from_hydra(node: DictConfig) -> Config:
 
 
 def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:
-    """Remove and report what `+key=value` or `~key` changed in the shape of the configuration.
-
-    They get past the schema, which would otherwise drop such a key silently.
-    """
+    """Remove and report what `+key=value` added: it gets past the schema, which would drop it."""
     known = {item.name for item in dataclasses.fields(entry)}
     given = set(map(str, node))
     for key in sorted(given - known):
         node.pop(key)
         yield _unknown(f"{prefix}{key}", known)
-    for key in sorted(known - given):
-        yield f"{prefix}{key} cannot be removed (~{prefix}{key}): every option has a value"
     for key in sorted(known & given):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
@@ -138,21 +133,27 @@ def check_command(
     Raises:
         ConfigError: With one line for every mistake in any job.
     """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError([f"--config-dir {config_dir}: no such folder"])
     register()
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         parsed, errors = _parse_all(overrides)
-        plain = [o for o in parsed if not o.is_sweep_override()]
-        if errors:
-            raise ConfigError(errors + _all_errors([*search, *_lines(plain)]))
-        base = _compose([*search, *_lines(plain)])
-        mode = OmegaConf.select(base, "hydra.mode")
-        if not multirun and (mode is None or mode.name != "MULTIRUN"):
-            swept = [o.input_line for o in parsed if o.is_sweep_override()]
-            if swept:
-                raise ConfigError([f"{s}: several values need a multirun (-m)" for s in swept])
-            return [from_hydra(base)]
-        return _check_jobs(base, parsed, search)
+        swept = [o for o in parsed if o.is_sweep_override()]
+        configs: list[Config] = []
+        try:
+            base = _compose([*search, *_lines([o for o in parsed if o not in swept])])
+            mode = OmegaConf.select(base, "hydra.mode")
+            if multirun or (mode is not None and mode.name == "MULTIRUN"):
+                configs = _check_jobs(base, parsed, search)
+            else:
+                errors += [f"{o.input_line}: several values need a multirun (-m)" for o in swept]
+                configs = [from_hydra(base)]
+        except ConfigError as error:
+            errors += error.errors
+    if errors:
+        raise ConfigError(errors)
+    return configs
 
 
 def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> list[Config]:
@@ -189,7 +190,9 @@ def _parse(line: str) -> Override:
     except HydraException as error:
         raise ConfigError([f"{line}: not of the form option=value or group=choice"]) from error
     group, value = override.key_or_group, override.value()
-    if group in SCHEMAS and not override.is_sweep_override() and not isinstance(value, str | list):
+    if override.is_delete():
+        raise ConfigError([f"{group} cannot be removed ({line}): every option has a value"])
+    if group in SCHEMAS and not override.is_sweep_override() and not isinstance(value, str):
         choices = ", ".join(_choices(group))
         hint = f"; the count is clients.num={value}" if group == "clients" else ""
         raise ConfigError([f"{line}: a group is chosen by name ({choices}){hint}"])

@@ -209,7 +209,7 @@ class InlineBackend(BackendConfig):
 
 @dataclass(frozen=True)
 class RayBackend(BackendConfig):
-    """On Ray; ``workers: null`` is one per ``num_cpus_per_worker`` CPUs, or per client if few."""
+    """On Ray; ``workers: null`` is one per ``num_cpus_per_worker`` CPUs, at most one per client."""
 
     workers: int | None = ranged(None, ge=1)
     num_cpus_per_worker: float = ranged(1.0, gt=0)
@@ -276,9 +276,14 @@ def validate(config: Config) -> list[str]:
     """Return every mistake in a configuration, one line each; an empty list means it can run."""
     errors = list(_range_errors(config, ""))
     for group in ("dataset", "partition", "model", "strategy", "backend", "tracking"):
-        name = getattr(config, group).name
-        if name not in SCHEMAS[group]:
-            errors.append(f"{group}.name must be one of {', '.join(SCHEMAS[group])}, got {name!r}")
+        chosen, entries = getattr(config, group), SCHEMAS[group]
+        if chosen.name not in entries:
+            errors.append(f"{group}.name must be one of {', '.join(entries)}, got {chosen.name!r}")
+        elif entries[chosen.name] is not type(chosen):
+            errors.append(
+                f"{group}.name must be what was chosen, got {chosen.name!r}; choose it by "
+                f"{group}={chosen.name}"
+            )
     # Rules that relate options to each other only make sense once each is sound on its own.
     return errors or list(_relation_errors(config))
 
@@ -310,7 +315,7 @@ _HOLDS = {
 
 def _relation_errors(config: Config) -> Iterator[str]:
     spec, clients, partition = config.dataset.spec, config.clients, config.partition
-    if not config.name or "/" in config.name:
+    if config.name in ("", ".", "..") or "/" in config.name:
         yield f"name must be a word without '/': it names a folder of results/, got {config.name!r}"
     if clients.num > spec.num_train:
         yield (
@@ -334,6 +339,8 @@ def _relation_errors(config: Config) -> Iterator[str]:
 def _exclude_errors(
     partition: ExcludePartition, num_clients: int, num_classes: int
 ) -> Iterator[str]:
+    if partition.seed is not None and partition.seed >= 2**32:
+        yield f"partition.seed must be < {2**32} (torch's random_split), got {partition.seed}"
     if len(partition.exclude) != num_clients:
         yield (
             f"partition.exclude must hold one list of labels per client: clients.num={num_clients}, "

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 
@@ -153,13 +154,13 @@ def _torchvision_mnist(root: str, *, train: bool) -> ImageSet:
     new = [path for path in (folder, folder.parent, Path(root)) if not path.exists()]
     try:
         dataset = torchvision.datasets.MNIST(root, train=train, download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         for path in new:  # torchvision makes the folders before it finds that it cannot fill them
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
         raise FedexpError(
             f"dataset=mnist is not in dataset.root={root} and could not be downloaded "
-            f"({str(error).splitlines()[0].rstrip(':')}).\n"
+            f"({_first_line(error)}).\n"
             f"Fill {folder} with the four files "
             "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
             "t10k-labels-idx1-ubyte (unpacked), or name the folder that has them: "
@@ -167,6 +168,10 @@ def _torchvision_mnist(root: str, *, train: bool) -> ImageSet:
             "No network? dataset=mnist5k comes with the installation: 5,000 real digits."
         ) from error
     return ImageSet(dataset.data.numpy()[:, None], dataset.targets.numpy().astype(np.int64))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
 
 
 READERS: dict[str, Callable[[str], tuple[ImageSet, ImageSet]]] = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.config import ExcludePartition, IidPartition, PartitionConfig
+from fedexp.config import ExcludePartition, FedexpError, IidPartition, PartitionConfig
 from fedexp.seeding import derive_rng, derive_seed
 
 Indices = npt.NDArray[np.int64]
@@ -80,9 +80,19 @@ def make_partition(
         seed: The experiment's seed.
 
     Returns:
-        A partition in which no image belongs to two clients.
+        A partition in which no image belongs to two clients, and every client holds at least one.
+
+    Raises:
+        FedexpError: If a client would be left without an image.
     """
-    return PARTITIONERS[type(config)](config, labels, num_clients, seed)
+    partition = PARTITIONERS[type(config)](config, labels, num_clients, seed)
+    empty = np.flatnonzero(partition.sizes == 0)
+    if len(empty):
+        raise FedexpError(
+            f"partition={config.name} leaves {len(empty)} of {num_clients} clients without an image "
+            f"(the first is client {empty[0]}): fewer clients (clients.num) or another partition"
+        )
+    return partition
 
 
 def torch_random_permutation(num_items: int, seed: int) -> Indices:

@@ -46,14 +46,9 @@ def start_ray(config: Config) -> None:
 
 
 def _default_workers(config: Config, backend: RayBackend) -> int:
-    """Return a worker for every ``num_cpus_per_worker`` CPUs, or for every client of a small cohort.
-
-    Three clients on two CPUs end sooner as three processes that share them (1.5 clients' time) than
-    one after another on two (2 clients' time); from twice as many clients on, tasks even that out.
-    """
+    """Return a worker for every ``num_cpus_per_worker`` CPUs, but no more than a round has clients."""
     by_cpu = max(1, int(usable_cpus() / backend.num_cpus_per_worker))
-    cohort = max(1, round(config.clients.fraction_train * config.clients.num))
-    return cohort if cohort < 2 * by_cpu else by_cpu
+    return min(by_cpu, max(1, round(config.clients.fraction_train * config.clients.num)))
 
 
 def _init(num_cpus: float | None = None, address: str | None = None) -> None:

@@ -66,7 +66,6 @@ MODES = {
     "inline": ["backend=inline"],
     "ray, 1 worker": ["backend.workers=1"],
     "ray, 2 workers": ["backend.workers=2"],
-    "ray, default": [],
     "flower": ["backend=flower", "backend.workers=2"],
 }
 

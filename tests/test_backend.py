@@ -215,8 +215,8 @@ def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("cpus", "num_clients", "fraction", "cpus_per_worker", "expected"),
     [
-        (2, 3, 1.0, 1.0, 3),  # three share two CPUs
-        (2, 4, 1.0, 1.0, 2),  # from twice as many clients on, a worker a CPU
+        (2, 3, 1.0, 1.0, 2),
+        (8, 3, 1.0, 1.0, 3),  # a fourth would have nothing to do
         (2, 100, 0.01, 1.0, 1),  # a cohort of one
         (8, 100, 1.0, 4.0, 2),
         (1, 1, 1.0, 4.0, 1),  # at least one

@@ -37,6 +37,17 @@ def test_several_mistakes_are_named_in_one_go() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("strategi=fedavg", "strategi: no such option; did you mean strategy?"),
+        ("clients.nun=5", "clients.nun: no such option; did you mean num?"),
+        ("backend.worker=2", "backend.worker: no such option; did you mean workers?"),
+        ("dataset=fmnist", "dataset must be one of mnist, mnist5k"),
+        ("+unknown.key=1", "unknown: no such option; it must be one of"),
+        ("++unknown.key=1", "unknown: no such option; it must be one of"),
+        ("~training", "training cannot be removed"),
+        ("~training.momentum", "training.momentum cannot be removed"),
+        ("clients=50", "the count is clients.num=50"),
+        ("clients=[50]", "clients=[50]: "),
+        ("seed=range(0,3)", "several values need a multirun (-m)"),
         ("strategy=fedavgg", "strategy must be one of fedavg, local_only"),
         ("+experiment=lessen", "experiment must be one of lesson"),
         ("strategy.q=1", "strategy.q: no such option; it must be one of name"),
@@ -53,6 +64,34 @@ def test_one_mistake_is_one_line(override: str, message: str) -> None:
     (line,) = _errors(override)
     assert message in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "strategy.name=local_only",
+        "backend.name=inline",
+        "partition.name=iid",
+    ],
+)
+def test_a_name_cannot_say_another_thing_than_what_runs(override: str) -> None:
+    # The name labels the results; a group is chosen by strategy=, backend=, partition=.
+    (line,) = _errors(override)
+    assert override.split("=")[0] in line
+
+
+def test_a_mistake_beside_a_sweep_that_lacks_its_multirun_is_named_too() -> None:
+    errors = _errors("seed=1,2", "rounds=0")
+    assert sorted(errors) == [
+        "rounds must be >= 1, got 0",
+        "seed=1,2: several values need a multirun (-m)",
+    ]
+
+
+def test_swept_values_are_checked_beside_a_bad_group() -> None:
+    errors = _errors("clients=50", "rounds=1,0", multirun=True)
+    assert len(errors) == 2
+    assert "rounds must be >= 1, got 0" in errors
 
 
 def test_every_job_of_a_multirun_is_checked_before_the_first_runs() -> None:
@@ -79,4 +118,6 @@ def test_the_lesson_is_two_runs_by_itself() -> None:
     assert (isolated.strategy, isolated.num_rounds) == (LocalOnlyStrategy(), 1)
     assert federated.dataset.name == "mnist"
     assert federated.training.local_epochs == 10
-    assert len(check_command(["+experiment=lesson", "strategy=fedavg"], multirun=False)) == 1
+    for name in ("fedavg", "local_only"):
+        (only,) = check_command(["+experiment=lesson", f"strategy={name}"], multirun=False)
+        assert (only.strategy.name, only.dataset.name) == (name, "mnist")

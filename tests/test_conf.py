@@ -1,9 +1,11 @@
-"""Every YAML file composes, opens with a command, and that command is sound."""
+"""Every YAML file composes, opens with a command that chooses it, and that command is sound."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,17 +13,24 @@ import yaml
 from fedexp.composition import check_command, conf_dir
 from fedexp.config import SCHEMAS
 
-FILES = [file for file in sorted(conf_dir().rglob("*.yaml")) if "hydra" not in file.parts[-3:]]
+ALL = sorted(file.relative_to(conf_dir()) for file in conf_dir().rglob("*.yaml"))
+FILES = [file for file in ALL if file.parts[0] != "hydra"]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((conf_dir() / file).read_text())
+    return content
 
 
 def _commands(file: Path) -> list[list[str]]:
-    comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
+    text = (conf_dir() / file).read_text()
+    comments = [line[2:] for line in text.splitlines() if line.startswith("# ")]
     lines = [line for line in comments if line.split()[0] == "fedexp"]
     # Two blanks or more set off an explanation.
     return [shlex.split(line.split("   ")[0])[1:] for line in lines]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(conf_dir())))
+@pytest.mark.parametrize("file", FILES, ids=str)
 def test_the_commands_of_a_file_are_sound(file: Path) -> None:
     commands = _commands(file)
     assert commands, "the file must open with the command that runs it"
@@ -29,13 +38,29 @@ def test_the_commands_of_a_file_are_sound(file: Path) -> None:
         multirun = words[:1] == ["-m"]
         configs = check_command(words[1:] if multirun else words, multirun=multirun)
         group = file.parent.name
-        if group in SCHEMAS and group != "clients" and file.stem != "lesson":
-            assert getattr(configs[0], group).name == file.stem
+        if group:
+            assert {f"{group}={file.stem}", f"+{group}={file.stem}"} & set(words)
+        if group in SCHEMAS:
+            chosen = dataclasses.asdict(getattr(configs[0], group))
+            given = {word.split("=")[0] for word in words}
+            stated = _read(file).items()
+            kept = {k: v for k, v in stated if k != "defaults" and f"{group}.{k}" not in given}
+            assert kept
+            assert {key: chosen[key] for key in kept} == kept
 
 
-@pytest.mark.parametrize("group", SCHEMAS)
+@pytest.mark.parametrize("file", [file for file in ALL if file not in FILES], ids=str)
+def test_hydras_own_choices_are_made_by_the_root(file: Path) -> None:
+    assert {f"override {file.parent}": file.stem} in _read(Path("config.yaml"))["defaults"]
+
+
+@pytest.mark.parametrize("group", [group for group in SCHEMAS if group != "clients"])
 def test_every_schema_has_a_file(group: str) -> None:
-    files = [yaml.safe_load(file.read_text()) for file in (conf_dir() / group).glob("*.yaml")]
-    if group == "clients":
-        return  # presets of one schema
-    assert {content["name"] for content in files if "name" in content} == set(SCHEMAS[group])
+    contents = [_read(file) for file in FILES if file.parent.name == group]
+    assert {content["name"] for content in contents if "name" in content} == set(SCHEMAS[group])
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.parent.name == "clients"], ids=str)
+def test_a_preset_of_clients_states_every_option(file: Path) -> None:
+    options = {item.name for item in dataclasses.fields(SCHEMAS["clients"]["clients"])}
+    assert set(_read(file)) - {"defaults"} == options

@@ -47,6 +47,7 @@ def test_every_mistake_is_named_at_once() -> None:
     ("config", "message"),
     [
         (Config(name="a/b"), "name must be a word without '/'"),
+        (Config(name=".."), "name must be"),  # its folder would lie outside results/
         (Config(dataset=DatasetConfig("mnits")), "dataset.name must be one of mnist5k, mnist"),
         (Config(clients=ClientsConfig(num=4001)), "clients.num must be <= 4000"),
         (Config(model=MlpModel(hidden=[3, 0])), "model.hidden must hold widths >= 1, got [3, 0]"),
@@ -65,6 +66,11 @@ def test_every_mistake_is_named_at_once() -> None:
         (
             Config(partition=ExcludePartition(exclude=[[], [], list(range(10))])),
             "partition.exclude[2] leaves the client without a single label",
+        ),
+        (
+            # random_split's generator takes 32 bits.
+            Config(partition=ExcludePartition(seed=2**32, exclude=[[], [], []])),
+            "partition.seed must be < 4294967296",
         ),
     ],
 )

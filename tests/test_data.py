@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from http.client import IncompleteRead
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,21 @@ def _keys(images: ImageSet) -> set[bytes]:
     return {image.tobytes() for image in images.images}
 
 
-def test_mnist5k_is_stratified_and_disjoint() -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_mnist5k_is_stratified_and_disjoint(empty_cache: Path, cached: bool) -> None:
+    if cached:
+        load_dataset(DatasetConfig())
+        data._load.cache_clear()
+    assert any(empty_cache.iterdir()) == cached
     train, test = load_dataset(DatasetConfig())
     assert np.bincount(train.labels).tolist() == [400] * 10
     assert np.bincount(test.labels).tolist() == [100] * 10
     assert train.images.shape == (4_000, 1, 28, 28)
     assert (str(train.images.dtype), str(train.labels.dtype)) == ("uint8", "int64")
     assert not _keys(train) & _keys(test)
+    images, labels = data._mnist5k_arrays()  # digit after digit, so every fifth of each
+    assert test.images.tobytes() == images[4::5].tobytes()
+    assert test.labels.tolist() == labels[4::5].tolist()
 
 
 def test_mnist5k_is_the_same_from_the_cache(empty_cache: Path) -> None:
@@ -51,13 +60,18 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert len(load_dataset(DatasetConfig())[1].labels) == 1_000
 
 
-@pytest.mark.parametrize("error", [OSError, RuntimeError])
+LONG = "Error downloading:\nlong story"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(LONG), RuntimeError(LONG), OSError(), IncompleteRead(b"", 9)], ids=repr
+)
 def test_mnist_without_a_network_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def download(root: str, **_: object) -> None:
         (Path(root) / "MNIST" / "raw").mkdir(parents=True)  # as torchvision does
-        raise error("Error downloading:\nlong story")
+        raise error
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", download)
     root = tmp_path / "new" / "data"

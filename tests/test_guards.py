@@ -41,7 +41,10 @@ def test_missing_weights_are_named() -> None:
         ({"k": -1}, "k must be a number >= 0, got -1"),
         ({"k": float("nan")}, "k must be a number >= 0, got nan"),
         ({"k": 3, "loss": float("inf")}, "metric loss is inf"),
+        ({"k": 3, "loss": float("nan")}, "metric loss is nan"),
+        ({"k": float("inf")}, "metric k is inf"),
+        ({"k": "3"}, "k must be a number >= 0, got 3"),
     ],
 )
-def test_metrics(metrics: dict[str, float], reason: str | None) -> None:
+def test_metrics(metrics: dict[str, Any], reason: str | None) -> None:
     assert metrics_problem(metrics, "k") == reason

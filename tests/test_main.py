@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,38 @@ def test_a_bad_command_costs_a_line_a_mistake(tmp_path: Path, multirun: list[str
     ]
     assert list(tmp_path.iterdir()) == []
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["clients=50", "~seed", "+unknown.key=1", "training.momentum=2"], 4),
+        (["strategy=fedavg,local_only"], 1),
+        (["-m", "strategy=fedavg,fedavgg", "training.batch_size=0"], 2),
+        (["rounds", "model.hidden=[1"], 2),
+        (["clients=[50]"], 1),
+        (["--config-dir", "absent"], 1),
+    ],
+)
+def test_whatever_is_wrong_is_refused(tmp_path: Path, arguments: list[str], lines: int) -> None:
+    found = _run(tmp_path, *arguments)
+    assert "Traceback" not in found.stderr
+    assert found.returncode == 2
+    assert len(found.stderr.splitlines()) == lines
+    assert all(line.startswith("fedexp: ") for line in found.stderr.splitlines())
+    assert list(tmp_path.iterdir()) == []
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_installed_program_refuses_alike(tmp_path: Path) -> None:
+    program = shutil.which("fedexp", path=str(Path(sys.executable).parent))
+    assert program is not None
+    found = subprocess.run(
+        [program, "rounds=0"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == "fedexp: rounds must be >= 1, got 0\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_lists_groups_and_options(tmp_path: Path) -> None:

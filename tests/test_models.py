@@ -35,10 +35,11 @@ def test_the_mlp_computes_what_it_says() -> None:
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
-    before = torch.get_rng_state()
+    before, numpy_before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
     one, again, other = (hash_weights(initial_weights(MlpModel(), SPEC, s)) for s in (0, 0, 1))
     assert one == again != other
     assert torch.equal(torch.get_rng_state(), before)
+    assert repr(np.random.get_state()) == numpy_before  # noqa: NPY002
 
 
 def test_weights_make_the_round_trip() -> None:

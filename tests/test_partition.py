@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import random_split
 
-from fedexp.config import DatasetConfig, ExcludePartition, IidPartition
+from fedexp.config import DatasetConfig, ExcludePartition, FedexpError, IidPartition
 from fedexp.data import load_dataset
 from fedexp.partition import (
     Partition,
@@ -32,8 +32,9 @@ def _labels(count: int, classes: int = 10, seed: int = 0) -> npt.NDArray[np.int6
 @pytest.mark.parametrize("num_items", [1, 2, 17, 4_000, 60_000])
 @pytest.mark.parametrize("seed", [0, 42, 2**32 - 1])
 def test_permutation_is_torchs(num_items: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    expected = torch.randperm(num_items, generator=generator).tolist()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expected = torch.randperm(num_items).tolist()
     assert torch_random_permutation(num_items, seed).tolist() == expected
 
 
@@ -82,6 +83,12 @@ def test_exclude_loses_the_named_labels_and_no_other(lists: list[list[int]], see
         assert partition.client(client).tolist() == [i for i in whole if labels[i] not in excluded]
 
 
+def test_a_client_without_an_image_is_refused() -> None:
+    nothing_left = ExcludePartition(seed=0, exclude=[[], [3]])
+    with pytest.raises(FedexpError, match=r"leaves 1 of 2 clients without an image.*client 1"):
+        make_partition(nothing_left, np.full(10, 3), 2, seed=0)
+
+
 def test_samples_per_client() -> None:
     partition = make_partition(IidPartition(samples_per_client=7), _labels(100), 5, seed=1)
     assert partition.sizes.tolist() == [7] * 5
@@ -120,6 +127,10 @@ def test_test_shares_follow_the_training_labels() -> None:
     # 8 zeros: 6 and 2; 4 ones: 0 and 4; nobody trains on twos, so nobody is tested on them.
     assert shares.class_counts(test_labels, 3).tolist() == [[6, 0, 0], [2, 4, 0]]
     assert len(set(shares.indices.tolist())) == 12
+    for client in range(2):
+        assert (np.diff(shares.client(client)) > 0).all(), "in the dataset's order"
+    again, other = (match_test(train, train_labels, test_labels, 3, seed) for seed in (0, 2))
+    assert again.sha256 == shares.sha256 != other.sha256
 
 
 def test_largest_remainders_deal_every_test_image() -> None:

@@ -1,17 +1,29 @@
 from __future__ import annotations
 
 import random
+from typing import get_args
 
 import numpy as np
 import torch
 
-from fedexp.seeding import derive_rng, derive_seed
+from fedexp.seeding import Purpose, derive_rng, derive_seed
 
 
 def test_every_part_of_the_key_matters() -> None:
     keys = [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 3, 2)]
     seeds = {derive_seed(seed, "train", r, client) for seed, r, client in keys}
     assert len(seeds | {derive_seed(1, "cohort", 2, 3)}) == 6
+
+
+def test_no_two_draws_share_a_seed() -> None:
+    seeds = {
+        derive_seed(seed, purpose, server_round, client)
+        for seed in range(4)
+        for purpose in get_args(Purpose)
+        for server_round in range(5)
+        for client in range(20)
+    }
+    assert len(seeds) == 4 * 6 * 5 * 20
 
 
 def test_seeds_never_change_and_fit_torch() -> None:

@@ -89,10 +89,11 @@ def _trained(seed: int) -> str:
 
 
 def test_the_seed_decides_every_bit_and_no_global_state_is_touched() -> None:
-    before = torch.get_rng_state()
+    before, numpy_before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
     one, again, other = _trained(1), _trained(1), _trained(2)
     assert one == again != other
     assert torch.equal(torch.get_rng_state(), before)
+    assert repr(np.random.get_state()) == numpy_before  # noqa: NPY002
 
 
 def test_threads_are_put_back() -> None:
@@ -110,13 +111,26 @@ def test_evaluation_by_hand() -> None:
     assert found.losses.tolist() == pytest.approx(expected)
 
 
-def test_evaluation_does_not_depend_on_how_many_batches_run_at_once() -> None:
+def test_a_model_is_trained_in_its_training_mode_and_judged_out_of_it() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), Linear(1.0, 0.0))
+    evaluator = Evaluator(_pixels([255] * 64, [0] * 64), PIXEL, CPU)
+    # Nothing is dropped: every image has the loss that one alone would have.
+    assert evaluator.predict(model).losses.tolist() == pytest.approx(
+        [math.log(1 + 1 / math.e)] * 64
+    )
+    assert not model.training
+    train(model, _pixels([255], [0]), PIXEL, TrainingConfig(local_epochs=1), 0, CPU)
+    assert model.training
+
+
+@pytest.mark.parametrize("parallel", [2, 4])
+def test_evaluation_does_not_depend_on_how_many_batches_run_at_once(parallel: int) -> None:
     examples = load_dataset(DatasetConfig())[0]
     model = build_model(MlpModel(), SPEC)
     set_weights(model, initial_weights(MlpModel(), SPEC, 0))
     with limited_threads(1):
         alone, together = (
-            Evaluator(examples, SPEC, CPU, parallel=parallel).predict(model) for parallel in (1, 4)
+            Evaluator(examples, SPEC, CPU, parallel=count).predict(model) for count in (1, parallel)
         )
     assert alone.losses.tobytes() == together.losses.tobytes()
     assert alone.labels.tolist() == together.labels.tolist()
