@@ -8,9 +8,6 @@ refused at once.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -267,91 +264,3 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "backend": {"ray": RayBackend, "flower": FlowerBackend, "inline": InlineBackend},
     "tracking": {"csv": TrackingConfig},
 }
-
-
-# --- validation -----------------------------------------------------------------------------------
-
-
-def validate(config: Config) -> list[str]:
-    """Return every mistake in a configuration, one line each; an empty list means it can run."""
-    errors = list(_range_errors(config, ""))
-    for group in ("dataset", "partition", "model", "strategy", "backend", "tracking"):
-        chosen, entries = getattr(config, group), SCHEMAS[group]
-        if chosen.name not in entries:
-            errors.append(f"{group}.name must be one of {', '.join(entries)}, got {chosen.name!r}")
-        elif entries[chosen.name] is not type(chosen):
-            errors.append(
-                f"{group}.name must be what was chosen, got {chosen.name!r}; choose it by "
-                f"{group}={chosen.name}"
-            )
-    # Rules that relate options to each other only make sense once each is sound on its own.
-    return errors or list(_relation_errors(config))
-
-
-def _range_errors(node: Any, prefix: str) -> Iterator[str]:
-    for item in dataclasses.fields(node):
-        value, path = getattr(node, item.name), f"{prefix}{item.name}"
-        if dataclasses.is_dataclass(value):
-            yield from _range_errors(value, f"{path}.")
-            continue
-        choices = item.metadata.get("choices", ())
-        if choices and value not in choices:
-            yield f"{path} must be one of {', '.join(choices)}, got {value!r}"
-        if isinstance(value, float) and not math.isfinite(value):
-            yield f"{path} must be a finite number, got {value}"
-        elif value is not None:
-            for sign, bound in item.metadata.get("bounds", ()):
-                if not _HOLDS[sign](value, bound):
-                    yield f"{path} must be {sign} {bound}, got {value}"
-
-
-_HOLDS = {
-    ">": lambda value, bound: value > bound,
-    ">=": lambda value, bound: value >= bound,
-    "<": lambda value, bound: value < bound,
-    "<=": lambda value, bound: value <= bound,
-}
-
-
-def _relation_errors(config: Config) -> Iterator[str]:
-    spec, clients, partition = config.dataset.spec, config.clients, config.partition
-    if config.name in ("", ".", "..") or "/" in config.name:
-        yield f"name must be a word without '/': it names a folder of results/, got {config.name!r}"
-    if clients.num > spec.num_train:
-        yield (
-            f"clients.num must be <= {spec.num_train}, the training images of dataset="
-            f"{config.dataset.name}, got {clients.num}"
-        )
-    if isinstance(partition, IidPartition) and partition.samples_per_client is not None:
-        wanted = partition.samples_per_client * clients.num
-        if wanted > spec.num_train:
-            yield (
-                f"partition.samples_per_client must be <= {spec.num_train // clients.num} for "
-                f"clients.num={clients.num} on {config.dataset.name} ({spec.num_train} training "
-                f"images), got {partition.samples_per_client}"
-            )
-    if isinstance(partition, ExcludePartition):
-        yield from _exclude_errors(partition, clients.num, spec.num_classes)
-    if isinstance(config.model, MlpModel) and any(width < 1 for width in config.model.hidden):
-        yield f"model.hidden must hold widths >= 1, got {list(config.model.hidden)}"
-
-
-def _exclude_errors(
-    partition: ExcludePartition, num_clients: int, num_classes: int
-) -> Iterator[str]:
-    if partition.seed is not None and partition.seed >= 2**32:
-        yield f"partition.seed must be < {2**32} (torch's random_split), got {partition.seed}"
-    if len(partition.exclude) != num_clients:
-        yield (
-            f"partition.exclude must hold one list of labels per client: clients.num={num_clients}, "
-            f"got {len(partition.exclude)} lists (another partition, such as partition=iid, fits "
-            "any number of clients)"
-        )
-    for client, labels in enumerate(partition.exclude):
-        if not set(labels) <= set(range(num_classes)):
-            yield (
-                f"partition.exclude[{client}] must hold labels from 0 to {num_classes - 1}, "
-                f"got {list(labels)}"
-            )
-        elif set(labels) == set(range(num_classes)):
-            yield f"partition.exclude[{client}] leaves the client without a single label"

@@ -26,7 +26,7 @@ def run_experiment(config: Config, run_dir: Path, *, verbose: bool = False) -> d
     """Run one experiment and write its folder.
 
     Args:
-        config: What to run; must have passed :func:`fedexp.config.validate`.
+        config: What to run; must have passed :func:`fedexp.validation.validate`.
         run_dir: The run's folder; made if absent.
         verbose: Let Flower speak.
 

@@ -108,7 +108,7 @@ def train(
         total.zero_()
         order = torch.randperm(len(labels), generator=generator).to(device)
         for batch in order.split(config.batch_size):
-            # index_select copies whole rows; indexing by [] gathers byte by byte, ten times slower.
+            # index_select copies whole rows; indexing by [] gathers byte by byte, at twice the time.
             logits = model(normalise(images.index_select(0, batch)))
             loss = F.cross_entropy(logits, labels.index_select(0, batch))
             optimizer.zero_grad()

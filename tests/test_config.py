@@ -16,8 +16,8 @@ from fedexp.config import (
     LocalOnlyStrategy,
     MlpModel,
     TrainingConfig,
-    validate,
 )
+from fedexp.validation import validate
 
 
 def test_the_defaults_are_sound() -> None:
