@@ -6,61 +6,21 @@ Flower's ``Context``.
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedexp.arrays import to_record, to_weights
 from fedexp.config import Config
 from fedexp.data import FederatedData
-from fedexp.models import Weights, build_model, get_weights, set_weights
+from fedexp.models import build_model, get_weights, set_weights
 from fedexp.seeding import derive_seed
 from fedexp.training import Evaluator, limited_threads, pick_device, train
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES, SERVER_ROUND, PARTITION_ID = "num-examples", "server-round", "partition-id"
-
-
-def to_record(weights: Weights) -> ArrayRecord:
-    """Pack weights for a message."""
-    return ArrayRecord({name: _pack(array) for name, array in weights.items()})
-
-
-def _pack(array: npt.NDArray[Any]) -> Array:
-    # What Array(array) makes, with one copy of the numbers instead of three.
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    data = b"".join((_npy_header(array.dtype.str, array.shape), array.data))
-    return Array(str(array.dtype), array.shape, "numpy.ndarray", data)
-
-
-@lru_cache
-def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    buffer = io.BytesIO()
-    header = {"descr": dtype, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.getvalue()
-
-
-def to_weights(record: ArrayRecord) -> Weights:
-    """Unpack the weights of a message, without a copy where that is possible: do not write to them."""
-    return {name: _view(array) for name, array in record.items()}
-
-
-def _view(array: Array) -> npt.NDArray[Any]:
-    # Array.numpy() parses the .npy header as Python code and copies: 50 us an array, which a round of
-    # many small clients spends thousands of times. The record states dtype and shape by itself.
-    if array.stype != "numpy.ndarray" or b"'fortran_order': False" not in array.data[:128]:
-        return array.numpy()
-    dtype = np.dtype(array.dtype)
-    start = len(array.data) - math.prod(array.shape) * dtype.itemsize
-    return np.frombuffer(array.data, dtype, offset=start).reshape(array.shape)
 
 
 def build_client_app(config: Config, source: Callable[[], FederatedData]) -> ClientApp:

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedexp.arrays import to_record, to_weights
 from fedexp.client import ARRAYS, CONFIG, SERVER_ROUND
 
 
@@ -49,7 +50,9 @@ class LocalOnly(FedAvg):
         for client, reply in zip(self.updated, replies, strict=True):
             record = reply.content[ARRAYS]
             assert isinstance(record, ArrayRecord)
-            self.local_arrays[client] = record
+            # Copied, because on Ray the numbers lie in the object store, which is not for keeps.
+            weights = {name: array.copy() for name, array in to_weights(record).items()}
+            self.local_arrays[client] = to_record(weights)
         return None, self.train_metrics_aggr_fn([r.content for r in replies], self.weighted_by_key)
 
     def _own_weights(

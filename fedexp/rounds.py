@@ -16,7 +16,8 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
-from fedexp.client import ARRAYS, METRICS, NUM_EXAMPLES, to_record, to_weights
+from fedexp.arrays import to_record, to_weights
+from fedexp.client import ARRAYS, METRICS, NUM_EXAMPLES
 from fedexp.config import Config, FedexpError, StopConfig
 from fedexp.evaluation import Scores, ServerEvaluation
 from fedexp.grid import CohortGrid
@@ -125,7 +126,7 @@ class RoundLoop:
                 problem = weights_problem(weights, self.outcome.weights)
                 if problem:
                     raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
-                self._arrays, self.outcome.weights = arrays, weights
+                self._arrays, self.outcome.weights = to_record(weights), weights
         loss = None if metrics is None else metrics.get("train_loss")
         if isinstance(loss, float):
             self._folder.add_metrics(

@@ -17,11 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.sgd import sgd
 
 from fedexp.config import AUTO, BackendConfig, DatasetSpec, RayBackend, TrainingConfig
 from fedexp.data import ImageSet
 
 EVALUATION_BATCH = 500
+
+BATCHES_AT_ONCE = 16
+"""Batches that are gathered and normalised in one go: small ones cost more in calls than in work."""
 
 
 @dataclass(frozen=True)
@@ -100,32 +104,52 @@ def train(
     images = torch.from_numpy(examples.images).to(device)
     labels = torch.from_numpy(examples.labels).to(device)
     normalise = normaliser(spec, device)
-    optimizer = _optimizer(model, config)
+    parameters: list[Tensor] = list(model.parameters())
+    update = _updater(parameters, config)
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros((), device=device)
     model.train()
     for _ in range(config.local_epochs):
-        total.zero_()
+        losses, sizes = [], []
         order = torch.randperm(len(labels), generator=generator).to(device)
-        for batch in order.split(config.batch_size):
+        for chunk in order.split(config.batch_size * BATCHES_AT_ONCE):
             # index_select copies whole rows; indexing by [] gathers byte by byte, at twice the time.
-            logits = model(normalise(images.index_select(0, batch)))
-            loss = F.cross_entropy(logits, labels.index_select(0, batch))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(batch)
+            inputs = normalise(images.index_select(0, chunk)).split(config.batch_size)
+            targets = labels.index_select(0, chunk).split(config.batch_size)
+            for x, y in zip(inputs, targets, strict=True):
+                loss = F.cross_entropy(model(x), y)
+                update(list(torch.autograd.grad(loss, parameters)))
+                losses.append(loss.detach())
+                sizes.append(len(y))
+    total = (
+        torch.stack(losses).double().dot(torch.tensor(sizes, dtype=torch.float64, device=device))
+    )
     return TrainResult(len(labels), total.item() / len(labels))
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+def _updater(parameters: list[Tensor], config: TrainingConfig) -> Callable[[list[Tensor]], None]:
+    """Return the optimizer's step: gradients in, parameters changed in place.
+
+    torch's functional SGD, because ``torch.optim.SGD`` spends 50 us a step on hooks and profiling: a
+    fifth of a step on a small network.
+    """
+    momenta: list[Tensor | None] = [None] * len(parameters)
+
+    @torch.no_grad()
+    def step(gradients: list[Tensor]) -> None:
+        sgd(
+            parameters,
+            gradients,
+            momenta,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            fused=True,
+        )
+
+    return step
 
 
 class Evaluator:

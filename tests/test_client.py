@@ -8,7 +8,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from helpers import config, instruction, same_weights, tiny_data
 
-from fedexp.client import build_client_app, to_record, to_weights
+from fedexp.arrays import to_record, to_weights
+from fedexp.client import build_client_app
 from fedexp.config import Config, MlpModel
 from fedexp.data import FederatedData
 from fedexp.grid import InlineGrid

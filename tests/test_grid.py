@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedexp import grid as grid_module
-from fedexp.client import build_client_app, to_record, to_weights
+from fedexp.arrays import to_record, to_weights
+from fedexp.client import build_client_app
 from fedexp.grid import CohortGrid, InlineGrid, RayGrid
 from fedexp.models import Weights, initial_weights
 

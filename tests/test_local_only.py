@@ -3,7 +3,8 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, Message
 from helpers import arrays, config, same_weights, scripted_app, tiny_data, trained, values
 
-from fedexp.client import build_client_app, to_record, to_weights
+from fedexp.arrays import to_record, to_weights
+from fedexp.client import build_client_app
 from fedexp.config import FedAvgStrategy, LocalOnlyStrategy, StrategyConfig
 from fedexp.grid import InlineGrid
 from fedexp.local_only import LocalOnly
