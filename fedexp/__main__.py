@@ -23,7 +23,8 @@ from fedexp.composition import (
     from_hydra,
     register,
 )
-from fedexp.config import Config, ConfigError, FedexpError, RayBackend
+from fedexp.config import Config, RayBackend
+from fedexp.options import ConfigError, FedexpError
 
 EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 _failed_runs: list[Path] = []

@@ -26,7 +26,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fedexp.config import SCHEMAS, Config, ConfigError
+from fedexp.config import SCHEMAS, Config
+from fedexp.options import ConfigError
 from fedexp.validation import validate
 
 CONFIG_NAME = "config"

@@ -9,168 +9,17 @@ refused at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-AUTO = "auto"
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be run, with one line for every mistake in it."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = errors
-
-
-class FedexpError(Exception):
-    """A run that cannot go on; the message says what to do about it."""
-
-
-def ranged(
-    default: Any,
-    *,
-    gt: float | None = None,
-    ge: float | None = None,
-    lt: float | None = None,
-    le: float | None = None,
-) -> Any:
-    """Declare a dataclass field whose number must lie in a range (``None`` values are exempt)."""
-    bounds = [(">", gt), (">=", ge), ("<", lt), ("<=", le)]
-    return field(default=default, metadata={"bounds": [b for b in bounds if b[1] is not None]})
-
-
-def one_of(default: str, *choices: str) -> Any:
-    """Declare a dataclass field that must be one of a few words."""
-    return field(default=default, metadata={"choices": choices})
-
-
-# --- datasets -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """What is known of a dataset before it is read.
-
-    Attributes:
-        shape: Channels, height and width of one image.
-        num_classes: Number of labels; labels are 0 .. num_classes - 1.
-        num_train: Training images.
-        num_test: Test images.
-        mean: Per channel, subtracted from pixels scaled to [0, 1].
-        std: Per channel, divides what is left.
-    """
-
-    shape: tuple[int, int, int]
-    num_classes: int
-    num_train: int
-    num_test: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-DATASET_SPECS = {
-    "mnist5k": DatasetSpec((1, 28, 28), 10, 4_000, 1_000, (0.5,), (0.5,)),
-    "mnist": DatasetSpec((1, 28, 28), 10, 60_000, 10_000, (0.5,), (0.5,)),
-}
-
-
-@dataclass(frozen=True)
-class DatasetConfig:
-    """Which images, and the folder that holds them (in torchvision's layout)."""
-
-    name: str = "mnist5k"
-    root: str = "data"
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """Shape, classes and sizes of the dataset."""
-        return DATASET_SPECS[self.name]
-
-
-# --- partitions -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PartitionConfig:
-    """How the training images are dealt to clients; ``seed: null`` follows the experiment's seed."""
-
-    name: str = "iid"
-    seed: int | None = ranged(None, ge=0)
-
-
-@dataclass(frozen=True)
-class IidPartition(PartitionConfig):
-    """A uniform random split; ``samples_per_client: null`` deals every image."""
-
-    samples_per_client: int | None = ranged(None, ge=1)
-
-
-@dataclass(frozen=True)
-class ExcludePartition(PartitionConfig):
-    """A uniform random split from which client ``k`` then loses the labels ``exclude[k]``."""
-
-    name: str = "exclude"
-    exclude: list[list[int]] = field(default_factory=list)
-
-
-# --- models, strategies, clients ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which network."""
-
-    name: str = "mlp"
-
-
-@dataclass(frozen=True)
-class MlpModel(ModelConfig):
-    """Fully connected layers with ReLU between them; ``hidden`` are the widths in between."""
-
-    hidden: list[int] = field(default_factory=lambda: [128])
-
-
-@dataclass(frozen=True)
-class StrategyConfig:
-    """How the server combines what the clients send."""
-
-    name: str = "fedavg"
-
-
-@dataclass(frozen=True)
-class FedAvgStrategy(StrategyConfig):
-    """Federated averaging, weighted by examples."""
-
-
-@dataclass(frozen=True)
-class LocalOnlyStrategy(StrategyConfig):
-    """No federation: every client trains alone from the same initial weights."""
-
-    name: str = "local_only"
-
-
-@dataclass(frozen=True)
-class ClientsConfig:
-    """How many clients there are, and which share takes part in a round (at least one client)."""
-
-    num: int = ranged(3, ge=1)
-    fraction_train: float = ranged(1.0, gt=0, le=1)
-    fraction_evaluate: float = ranged(0.0, ge=0, le=1)
-
-
-# --- training and stopping ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What a client does between two messages of the server."""
-
-    local_epochs: int = ranged(10, ge=1)
-    batch_size: int = ranged(64, ge=1)
-    optimizer: str = one_of("sgd", "sgd")
-    learning_rate: float = ranged(0.01, gt=0)
-    momentum: float = ranged(0.9, ge=0, lt=1)
-    weight_decay: float = ranged(0.0, ge=0)
+from fedexp.config_data import DatasetConfig, MlpModel, ModelConfig
+from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
+from fedexp.config_strategy import (
+    ClientsConfig,
+    FedAvgStrategy,
+    LocalOnlyStrategy,
+    StrategyConfig,
+    TrainingConfig,
+)
+from fedexp.options import AUTO, one_of, ranged
 
 
 @dataclass(frozen=True)
@@ -183,9 +32,6 @@ class StopConfig:
     metric: str = one_of("accuracy", "accuracy", "loss")
     min_delta: float = ranged(0.001, ge=0)
     patience: int | None = ranged(None, ge=1)
-
-
-# --- backends and tracking ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

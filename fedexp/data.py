@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.config import Config, DatasetConfig, DatasetSpec, FedexpError
+from fedexp.config import Config
+from fedexp.config_data import DatasetConfig, DatasetSpec
+from fedexp.options import FedexpError
 from fedexp.partition import Partition, make_partition, match_test
 
 

@@ -1,6 +1,6 @@
 """Networks by name, and their weights as plain NumPy arrays.
 
-A new network is a function here, a dataclass in :mod:`fedexp.config`, and a line in :data:`MODELS`.
+A new network is a function here, a dataclass in :mod:`fedexp.config_data`, and a line in :data:`MODELS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fedexp.config import DatasetSpec, MlpModel, ModelConfig
+from fedexp.config_data import DatasetSpec, MlpModel, ModelConfig
 from fedexp.seeding import derive_seed
 
 Weights = dict[str, npt.NDArray[Any]]

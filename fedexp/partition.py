@@ -1,7 +1,7 @@
 """Deal training images to clients: labels in, one index array per client out.
 
 Pure NumPy, so that equal configurations give equal partitions on every machine. A new partition is a
-function here, a dataclass in :mod:`fedexp.config`, and a line in :data:`PARTITIONERS`.
+function here, a dataclass in :mod:`fedexp.config_partition`, and a line in :data:`PARTITIONERS`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.config import ExcludePartition, FedexpError, IidPartition, PartitionConfig
+from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
+from fedexp.options import FedexpError
 from fedexp.seeding import derive_rng, derive_seed
 
 Indices = npt.NDArray[np.int64]

@@ -10,7 +10,8 @@ import os
 
 import ray
 
-from fedexp.config import Config, FedexpError, RayBackend
+from fedexp.config import Config, RayBackend
+from fedexp.options import FedexpError
 
 _current: tuple[object, ...] | None = None
 

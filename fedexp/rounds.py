@@ -18,12 +18,13 @@ from flwr.serverapp.strategy import Strategy
 
 from fedexp.arrays import to_record, to_weights
 from fedexp.client import ARRAYS, METRICS, NUM_EXAMPLES
-from fedexp.config import Config, FedexpError, StopConfig
+from fedexp.config import Config, StopConfig
 from fedexp.evaluation import Scores, ServerEvaluation
 from fedexp.grid import CohortGrid
 from fedexp.guards import metrics_problem, weights_problem
 from fedexp.local_only import LocalOnly
 from fedexp.models import Weights
+from fedexp.options import FedexpError
 from fedexp.records import Metric, RunFolder
 from fedexp.seeding import Purpose, derive_rng
 

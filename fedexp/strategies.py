@@ -11,7 +11,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from fedexp.config import FedAvgStrategy, LocalOnlyStrategy, StrategyConfig
+from fedexp.config_strategy import FedAvgStrategy, LocalOnlyStrategy, StrategyConfig
 from fedexp.local_only import LocalOnly
 
 # The round loop draws the cohort and shows the strategy nothing else, so the strategy takes all it

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.sgd import sgd
 
-from fedexp.config import AUTO, BackendConfig, DatasetSpec, RayBackend, TrainingConfig
+from fedexp.config import BackendConfig, RayBackend
+from fedexp.config_data import DatasetSpec
+from fedexp.config_strategy import TrainingConfig
 from fedexp.data import ImageSet
+from fedexp.options import AUTO
 
 EVALUATION_BATCH = 500
 

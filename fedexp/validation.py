@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fedexp.config import SCHEMAS, Config, ExcludePartition, IidPartition, MlpModel
+from fedexp.config import SCHEMAS, Config
+from fedexp.config_data import MlpModel
+from fedexp.config_partition import ExcludePartition, IidPartition
 
 
 def validate(config: Config) -> list[str]:

@@ -16,15 +16,10 @@ import ray
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedexp.config import (
-    ClientsConfig,
-    Config,
-    IidPartition,
-    InlineBackend,
-    MlpModel,
-    RayBackend,
-    TrainingConfig,
-)
+from fedexp.config import Config, InlineBackend, RayBackend
+from fedexp.config_data import MlpModel
+from fedexp.config_partition import IidPartition
+from fedexp.config_strategy import ClientsConfig, TrainingConfig
 from fedexp.data import FederatedData, ImageSet
 from fedexp.evaluation import Scores, ServerEvaluation
 from fedexp.models import Weights

@@ -24,9 +24,10 @@ from helpers import (
 from fedexp import backend, flower_runtime, ray_session
 from fedexp.arrays import to_record, to_weights
 from fedexp.backend import run_server
-from fedexp.config import Config, FedexpError, FlowerBackend, RayBackend
+from fedexp.config import Config, FlowerBackend, RayBackend
 from fedexp.grid import CohortGrid
 from fedexp.models import Weights, initial_weights
+from fedexp.options import FedexpError
 from fedexp.results import load
 
 LESSON: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ from helpers import config, instruction, same_weights, tiny_data
 
 from fedexp.arrays import to_record, to_weights
 from fedexp.client import build_client_app
-from fedexp.config import Config, MlpModel
+from fedexp.config import Config
+from fedexp.config_data import MlpModel
 from fedexp.data import FederatedData
 from fedexp.grid import InlineGrid
 from fedexp.models import Weights, build_model, get_weights, initial_weights, set_weights

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 
 from fedexp.composition import check_command, compose_config
-from fedexp.config import ConfigError, FlowerBackend, IidPartition, LocalOnlyStrategy
+from fedexp.config import FlowerBackend
+from fedexp.config_partition import IidPartition
+from fedexp.config_strategy import LocalOnlyStrategy
+from fedexp.options import ConfigError
 
 
 def _errors(*overrides: str, multirun: bool = False) -> list[str]:

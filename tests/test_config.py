@@ -6,17 +6,10 @@ import sys
 
 import pytest
 
-from fedexp.config import (
-    SCHEMAS,
-    ClientsConfig,
-    Config,
-    DatasetConfig,
-    ExcludePartition,
-    IidPartition,
-    LocalOnlyStrategy,
-    MlpModel,
-    TrainingConfig,
-)
+from fedexp.config import SCHEMAS, Config
+from fedexp.config_data import DatasetConfig, MlpModel
+from fedexp.config_partition import ExcludePartition, IidPartition
+from fedexp.config_strategy import ClientsConfig, LocalOnlyStrategy, TrainingConfig
 from fedexp.validation import validate
 
 

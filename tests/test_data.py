@@ -9,8 +9,9 @@ import torchvision
 
 from fedexp import data
 from fedexp.composition import compose_config
-from fedexp.config import DatasetConfig, FedexpError
+from fedexp.config_data import DatasetConfig
 from fedexp.data import ImageSet, ensure, federate, load_dataset
+from fedexp.options import FedexpError
 
 
 @pytest.fixture

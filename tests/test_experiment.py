@@ -14,9 +14,11 @@ from safetensors.numpy import load_file
 
 from fedexp import experiment
 from fedexp.composition import compose_config
-from fedexp.config import ClientsConfig, FedexpError, LocalOnlyStrategy, StopConfig
+from fedexp.config import StopConfig
+from fedexp.config_strategy import ClientsConfig, LocalOnlyStrategy
 from fedexp.experiment import run_experiment
 from fedexp.models import hash_weights
+from fedexp.options import FedexpError
 
 RunOf = Callable[..., Path]
 SUBSETS = ["all", "1-3-7", "2-5-8", "4-6-9"]

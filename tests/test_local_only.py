@@ -5,7 +5,7 @@ from helpers import arrays, config, same_weights, scripted_app, tiny_data, train
 
 from fedexp.arrays import to_record, to_weights
 from fedexp.client import build_client_app
-from fedexp.config import FedAvgStrategy, LocalOnlyStrategy, StrategyConfig
+from fedexp.config_strategy import FedAvgStrategy, LocalOnlyStrategy, StrategyConfig
 from fedexp.grid import InlineGrid
 from fedexp.local_only import LocalOnly
 from fedexp.models import Weights, initial_weights

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.config import DATASET_SPECS, MlpModel
+from fedexp.config_data import DATASET_SPECS, MlpModel
 from fedexp.models import build_model, get_weights, hash_weights, initial_weights, set_weights
 
 SPEC = DATASET_SPECS["mnist5k"]

@@ -9,7 +9,7 @@ import pytest
 from helpers import ONE_WORKER
 
 from fedexp import __main__ as program
-from fedexp.config import FedexpError
+from fedexp.options import FedexpError
 
 SHORT = ["backend=inline", "training.local_epochs=1", "rounds=1"]
 COMPARE = Path(__file__).parents[1] / "scripts" / "compare.py"

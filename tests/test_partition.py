@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import random_split
 
-from fedexp.config import DatasetConfig, ExcludePartition, FedexpError, IidPartition
+from fedexp.config_data import DatasetConfig
+from fedexp.config_partition import ExcludePartition, IidPartition
 from fedexp.data import load_dataset
+from fedexp.options import FedexpError
 from fedexp.partition import (
     Partition,
     make_partition,

@@ -21,15 +21,10 @@ from helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedexp.config import (
-    ClientsConfig,
-    Config,
-    FedexpError,
-    LocalOnlyStrategy,
-    StopConfig,
-    TrainingConfig,
-)
+from fedexp.config import Config, StopConfig
+from fedexp.config_strategy import ClientsConfig, LocalOnlyStrategy, TrainingConfig
 from fedexp.grid import InlineGrid
+from fedexp.options import FedexpError
 from fedexp.records import RunFolder
 from fedexp.rounds import Outcome, Patience, Progress, RoundLoop, draw_cohort
 from fedexp.strategies import build_strategy

@@ -5,7 +5,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg
 from helpers import arrays, evaluated, scripted_app, trained, values
 
-from fedexp.config import FedAvgStrategy, LocalOnlyStrategy
+from fedexp.config_strategy import FedAvgStrategy, LocalOnlyStrategy
 from fedexp.grid import InlineGrid
 from fedexp.local_only import LocalOnly
 from fedexp.strategies import build_strategy

@@ -8,15 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedexp.config import (
-    DATASET_SPECS,
-    BackendConfig,
-    DatasetConfig,
-    DatasetSpec,
-    MlpModel,
-    RayBackend,
-    TrainingConfig,
-)
+from fedexp.config import BackendConfig, RayBackend
+from fedexp.config_data import DATASET_SPECS, DatasetConfig, DatasetSpec, MlpModel
+from fedexp.config_strategy import TrainingConfig
 from fedexp.data import ImageSet, load_dataset
 from fedexp.models import build_model, get_weights, hash_weights, initial_weights, set_weights
 from fedexp.training import Evaluator, limited_threads, normaliser, pick_device, train

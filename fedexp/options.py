@@ -1,0 +1,38 @@
+"""How options are declared: their ranges, and the errors that bad ones raise."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+AUTO = "auto"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be run, with one line for every mistake in it."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+class FedexpError(Exception):
+    """A run that cannot go on; the message says what to do about it."""
+
+
+def ranged(
+    default: Any,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """Declare a dataclass field whose number must lie in a range (``None`` values are exempt)."""
+    bounds = [(">", gt), (">=", ge), ("<", lt), ("<=", le)]
+    return field(default=default, metadata={"bounds": [b for b in bounds if b[1] is not None]})
+
+
+def one_of(default: str, *choices: str) -> Any:
+    """Declare a dataclass field that must be one of a few words."""
+    return field(default=default, metadata={"choices": choices})
