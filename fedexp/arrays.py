@@ -63,3 +63,8 @@ def to_record(weights: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
 def to_weights(record: ArrayRecord) -> Weights:
     """Unpack the weights of a message; do not write to them."""
     return {name: array.numpy() for name, array in record.items()}
+
+
+def own(record: ArrayRecord) -> ArrayRecord:
+    """Copy a record that is to be kept: on Ray the numbers of a reply lie in the object store."""
+    return to_record({name: array.numpy().copy() for name, array in record.items()})

@@ -8,19 +8,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedexp.arrays import to_record, to_weights
+from fedexp.behaviour import (
+    byzantine_clients,
+    drop_out,
+    faulty_examples,
+    faulty_weights,
+    steps_of,
+)
 from fedexp.config import Config
-from fedexp.data import FederatedData
+from fedexp.data import FederatedData, ImageSet
 from fedexp.models import build_model, get_weights, set_weights
+from fedexp.protocol import (
+    ARRAYS,
+    CONFIG,
+    CONTROL,
+    GLOBAL_LOSS,
+    GRADIENT_MASS,
+    METRICS,
+    NUM_EXAMPLES,
+    PARTITION_ID,
+    PARTITION_IDS,
+    PROXIMAL_MU,
+    SERVER_ROUND,
+    TRAIN_LOSS,
+)
+from fedexp.scaffold import ClientControl
 from fedexp.seeding import derive_seed
-from fedexp.training import Evaluator, limited_threads, pick_device, train
-
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
-NUM_EXAMPLES, SERVER_ROUND, PARTITION_ID = "num-examples", "server-round", "partition-id"
+from fedexp.training import (
+    Evaluator,
+    Work,
+    gradient_mass,
+    limited_threads,
+    num_steps,
+    pick_device,
+    train,
+)
 
 
 def build_client_app(config: Config, source: Callable[[], FederatedData]) -> ClientApp:
@@ -33,51 +61,21 @@ def build_client_app(config: Config, source: Callable[[], FederatedData]) -> Cli
 
     Returns:
         An app whose replies carry ``num-examples`` and, after training, the new weights and
-        ``train_loss``; after evaluation, ``loss`` and ``accuracy``.
+        ``train_loss``; after evaluation, ``loss`` and ``accuracy``. :mod:`fedexp.protocol` lists what
+        else it can be asked for.
     """
     app = ClientApp()
-    scratch: list[torch.nn.Module] = []
-
-    def load_model(message: Message, device: torch.device) -> torch.nn.Module:
-        # Building a module costs as much as a step of training; its weights never outlive a call.
-        if not scratch:
-            scratch.append(build_model(config.model, config.dataset.spec).to(device))
-        record = message.content[ARRAYS]
-        assert isinstance(record, ArrayRecord)
-        set_weights(scratch[0], to_weights(record))
-        return scratch[0]
+    node = _Node(config, source)
 
     @app.train()
     def train_client(message: Message, context: Context) -> Message:
-        client, server_round = _client_and_round(message, context)
-        data, device = source(), pick_device(config.backend)
         with limited_threads(config.backend.threads):
-            model = load_model(message, device)
-            result = train(
-                model,
-                data.train.subset(data.partition.client(client)),
-                data.spec,
-                config.training,
-                derive_seed(config.seed, "train", server_round, client),
-                device,
-            )
-            arrays = to_record(get_weights(model))
-        metrics = MetricRecord({NUM_EXAMPLES: result.num_examples, "train_loss": result.loss})
-        return Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
+            return Message(node.train(message, context), reply_to=message)
 
     @app.evaluate()
     def evaluate_client(message: Message, context: Context) -> Message:
-        client, _ = _client_and_round(message, context)
-        data, device = source(), pick_device(config.backend)
-        examples = data.test.subset(data.client_test.client(client))
-        metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
-        if len(examples.labels):  # a reply of no examples has no weight
-            with limited_threads(config.backend.threads):
-                model = load_model(message, device)
-                predictions = Evaluator(examples, data.spec, device).predict(model)
-            metrics["loss"] = float(predictions.losses.mean())
-            metrics["accuracy"] = float((predictions.labels == examples.labels).mean())
-        return Message(RecordDict({METRICS: metrics}), reply_to=message)
+        with limited_threads(config.backend.threads):
+            return Message(node.evaluate(message, context), reply_to=message)
 
     @app.query()
     def which_partition(message: Message, context: Context) -> Message:
@@ -87,7 +85,85 @@ def build_client_app(config: Config, source: Callable[[], FederatedData]) -> Cli
     return app
 
 
-def _client_and_round(message: Message, context: Context) -> tuple[int, int]:
-    instructions = message.content[CONFIG]
-    assert isinstance(instructions, ConfigRecord)
-    return int(context.node_config[PARTITION_ID]), int(str(instructions[SERVER_ROUND]))
+class _Node:
+    """What clients do; holds nothing of any one client."""
+
+    def __init__(self, config: Config, source: Callable[[], FederatedData]) -> None:
+        self._config, self._source = config, source
+        self._faulty = frozenset(byzantine_clients(config))
+        self._scratch: torch.nn.Module | None = None
+
+    def train(self, message: Message, context: Context) -> RecordDict:
+        config, data = self._config, self._source()
+        client, server_round, instructions = _addressed(message, context)
+        union = instructions.get(PARTITION_IDS)  # the reference that nothing goes wrong with
+        if union is None:
+            drop_out(config, server_round, client)
+        faulty = union is None and client in self._faulty
+        examples = data.train_images([client] if union is None else [int(i) for i in union])  # type: ignore[union-attr]
+        if faulty:
+            examples = faulty_examples(config, examples, data.spec.num_classes)
+
+        device = pick_device(config.backend)
+        model = self._load_model(message, device)
+        content = RecordDict({METRICS: MetricRecord({NUM_EXAMPLES: len(examples.labels)})})
+        metrics = content.metric_records[METRICS]
+        if instructions.get(GLOBAL_LOSS):
+            metrics[GLOBAL_LOSS], _ = self._judge(model, examples, data)
+        if union is None:
+            steps = steps_of(config, server_round, client, len(examples.labels))
+        else:
+            steps = num_steps(config.training, len(examples.labels))
+        mass = gradient_mass(steps, config.training.momentum)
+        if instructions.get(GRADIENT_MASS):
+            metrics[GRADIENT_MASS] = mass
+        drift = ClientControl(message, context, model) if CONTROL in message.content else None
+        rate = config.training.rate(server_round)
+        work = Work(
+            steps=steps,
+            learning_rate=rate,
+            proximal_mu=float(instructions.get(PROXIMAL_MU, 0.0)),  # type: ignore[arg-type]
+            correction=drift.correction(device) if drift else None,
+        )
+        seed = derive_seed(config.seed, "train", server_round, client)
+        result = train(model, examples, data.spec, config.training, work, seed, device)
+        metrics[TRAIN_LOSS] = result.loss
+        before, after = to_weights(message.content.array_records[ARRAYS]), get_weights(model)
+        if drift:
+            content[CONTROL] = drift.renew(before, after, rate * mass)
+        if faulty:
+            after = faulty_weights(config, before, after, server_round, client)
+        content[ARRAYS] = to_record(after)
+        return content
+
+    def evaluate(self, message: Message, context: Context) -> RecordDict:
+        client, _, _ = _addressed(message, context)
+        data = self._source()
+        examples = data.test.subset(data.client_test.client(client))
+        metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
+        if len(examples.labels):  # a reply of no examples has no weight
+            model = self._load_model(message, pick_device(self._config.backend))
+            metrics["loss"], metrics["accuracy"] = self._judge(model, examples, data)
+        return RecordDict({METRICS: metrics})
+
+    def _judge(
+        self, model: torch.nn.Module, examples: ImageSet, data: FederatedData
+    ) -> tuple[float, float]:
+        device = pick_device(self._config.backend)
+        predictions = Evaluator(examples, data.spec, device).predict(model)
+        right = predictions.labels == examples.labels
+        return float(predictions.losses.mean()), float(np.mean(right))
+
+    def _load_model(self, message: Message, device: torch.device) -> torch.nn.Module:
+        # Building a module costs as much as a step of training; its weights never outlive a call.
+        if self._scratch is None:
+            spec = self._config.dataset.spec
+            self._scratch = build_model(self._config.model, spec).to(device)
+        set_weights(self._scratch, to_weights(message.content.array_records[ARRAYS]))
+        return self._scratch
+
+
+def _addressed(message: Message, context: Context) -> tuple[int, int, ConfigRecord]:
+    instructions = message.content.config_records[CONFIG]
+    client = int(context.node_config[PARTITION_ID])
+    return client, int(str(instructions[SERVER_ROUND])), instructions

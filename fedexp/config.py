@@ -10,14 +10,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fedexp.config_clients import ClientsConfig, TrainingConfig
 from fedexp.config_data import DatasetConfig, MlpModel, ModelConfig
 from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
 from fedexp.config_strategy import (
-    ClientsConfig,
+    BulyanStrategy,
+    CentralizedStrategy,
+    FedAdagradStrategy,
+    FedAdamStrategy,
+    FedAvgMStrategy,
     FedAvgStrategy,
+    FedMedianStrategy,
+    FedNovaStrategy,
+    FedProxStrategy,
+    FedTrimmedAvgStrategy,
+    FedYogiStrategy,
+    KrumStrategy,
     LocalOnlyStrategy,
+    MultiKrumStrategy,
+    QFedAvgStrategy,
+    ScaffoldStrategy,
     StrategyConfig,
-    TrainingConfig,
 )
 from fedexp.options import AUTO, one_of, ranged
 
@@ -105,7 +118,24 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "dataset": {"mnist5k": DatasetConfig, "mnist": DatasetConfig},
     "partition": {"iid": IidPartition, "exclude": ExcludePartition},
     "model": {"mlp": MlpModel},
-    "strategy": {"fedavg": FedAvgStrategy, "local_only": LocalOnlyStrategy},
+    "strategy": {
+        "fedavg": FedAvgStrategy,
+        "fedprox": FedProxStrategy,
+        "fedavgm": FedAvgMStrategy,
+        "fedadagrad": FedAdagradStrategy,
+        "fedadam": FedAdamStrategy,
+        "fedyogi": FedYogiStrategy,
+        "qfedavg": QFedAvgStrategy,
+        "fedmedian": FedMedianStrategy,
+        "fedtrimmedavg": FedTrimmedAvgStrategy,
+        "krum": KrumStrategy,
+        "multikrum": MultiKrumStrategy,
+        "bulyan": BulyanStrategy,
+        "scaffold": ScaffoldStrategy,
+        "fednova": FedNovaStrategy,
+        "local_only": LocalOnlyStrategy,
+        "centralized": CentralizedStrategy,
+    },
     "clients": {"clients": ClientsConfig},
     "backend": {"ray": RayBackend, "flower": FlowerBackend, "inline": InlineBackend},
     "tracking": {"csv": TrackingConfig},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which network."""
+    """Which network.
+
+    Attributes:
+        has_buffers: Whether it holds BatchNorm statistics beside its parameters.
+    """
+
+    has_buffers: ClassVar[bool] = False
 
     name: str = "mlp"
 

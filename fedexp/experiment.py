@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fedexp import backend, plots
+from fedexp.behaviour import byzantine_clients
 from fedexp.config import Config
 from fedexp.data import FederatedData, federate
 from fedexp.evaluation import ServerEvaluation
 from fedexp.grid import CohortGrid
-from fedexp.models import Weights, hash_weights, initial_weights
+from fedexp.models import Weights, buffer_names, hash_weights, initial_weights
 from fedexp.progress import Display
 from fedexp.records import RunFolder
 from fedexp.rounds import Outcome, RoundLoop
@@ -44,7 +45,7 @@ def run_experiment(config: Config, run_dir: Path, *, verbose: bool = False) -> d
         with Display(config, run_dir) as display:
             loop = RoundLoop(
                 config,
-                build_strategy(config.strategy),
+                build_strategy(config, buffer_names(config.model, data.spec)),
                 ServerEvaluation(config, data),
                 folder,
                 initial_weights(config.model, data.spec, config.seed),
@@ -114,6 +115,7 @@ def _conclude(
         clients={
             str(client): scores for client, scores in outcome.scores.items() if client is not None
         },
+        byzantine=byzantine_clients(config),
         model_sha256=hash_weights(weights),
         partition_sha256=data.partition.sha256,
     )

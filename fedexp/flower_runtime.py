@@ -12,10 +12,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedexp.client import CONFIG, PARTITION_ID, build_client_app
+from fedexp.client import build_client_app
 from fedexp.config import Config, RayBackend
 from fedexp.data import FederatedData, federate
 from fedexp.grid import CohortGrid
+from fedexp.protocol import CONFIG, PARTITION_ID
 
 
 class FlowerGrid(CohortGrid):

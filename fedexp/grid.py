@@ -22,6 +22,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedexp.arrays import own
 from fedexp.config import Config, RayBackend
 from fedexp.data import FederatedData
 
@@ -217,6 +218,8 @@ class RayGrid(CohortGrid):
         except ray.exceptions.RayError as error:
             return [_error_reply(message, error) for message in chunk]
         for reply, state in results:
+            for name, record in list(state.array_records.items()):
+                state[name] = own(record)
             self._states[reply.metadata.src_node_id] = state
         return [reply for reply, _ in results]
 

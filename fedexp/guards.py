@@ -40,6 +40,20 @@ def weights_problem(weights: Arrays, reference: Arrays) -> str | None:
     return None
 
 
+def restore_dtypes(weights: Arrays, reference: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Give an aggregate the model's dtypes again; means of integer counters are rounded.
+
+    Strategies multiply by Python and NumPy floats, which makes float64 of what was float32 or int64.
+    """
+    restored = {}
+    for name, array in weights.items():
+        dtype = reference[name].dtype if name in reference else array.dtype
+        if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer):
+            array = np.rint(array)
+        restored[name] = array.astype(dtype, copy=False)
+    return restored
+
+
 def metrics_problem(metrics: Mapping[str, Any], weight_key: str) -> str | None:
     """Say why metrics must not be aggregated, or None if they may."""
     weight = metrics.get(weight_key)

@@ -12,8 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedexp.arrays import to_record, to_weights
-from fedexp.client import ARRAYS, CONFIG, SERVER_ROUND
+from fedexp.arrays import own
+from fedexp.protocol import ARRAYS, CONFIG, SERVER_ROUND
 
 
 class LocalOnly(FedAvg):
@@ -50,9 +50,7 @@ class LocalOnly(FedAvg):
         for client, reply in zip(self.updated, replies, strict=True):
             record = reply.content[ARRAYS]
             assert isinstance(record, ArrayRecord)
-            # Copied, because on Ray the numbers lie in the object store, which is not for keeps.
-            weights = {name: array.copy() for name, array in to_weights(record).items()}
-            self.local_arrays[client] = to_record(weights)
+            self.local_arrays[client] = own(record)
         return None, self.train_metrics_aggr_fn([r.content for r in replies], self.weighted_by_key)
 
     def _own_weights(

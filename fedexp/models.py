@@ -39,6 +39,11 @@ def build_model(config: ModelConfig, spec: DatasetSpec) -> nn.Module:
     return model.to_empty(device="cpu")
 
 
+def buffer_names(config: ModelConfig, spec: DatasetSpec) -> list[str]:
+    """Return the names of a network's entries that are no parameters (BatchNorm's statistics)."""
+    return [name for name, _ in build_model(config, spec).named_buffers()]
+
+
 def initial_weights(config: ModelConfig, spec: DatasetSpec, seed: int) -> Weights:
     """Draw a network's initial weights; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):

@@ -17,14 +17,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
 from fedexp.arrays import to_record, to_weights
-from fedexp.client import ARRAYS, METRICS, NUM_EXAMPLES
+from fedexp.behaviour import byzantine_clients
 from fedexp.config import Config, StopConfig
 from fedexp.evaluation import Scores, ServerEvaluation
 from fedexp.grid import CohortGrid
-from fedexp.guards import metrics_problem, weights_problem
+from fedexp.guards import metrics_problem, restore_dtypes, weights_problem
 from fedexp.local_only import LocalOnly
 from fedexp.models import Weights
 from fedexp.options import FedexpError
+from fedexp.protocol import ARRAYS, CONTROL, METRICS, NUM_EXAMPLES, TRAIN_LOSS
 from fedexp.records import Metric, RunFolder
 from fedexp.seeding import Purpose, derive_rng
 
@@ -74,7 +75,7 @@ def draw_cohort(config: Config, purpose: Purpose, fraction: float, server_round:
 
     Depends on the seed and the round only, so that a round can be repeated on its own.
     """
-    size = max(1, round(fraction * config.clients.num))
+    size = config.clients.cohort_size(fraction)
     rng = derive_rng(config.seed, purpose, server_round)
     return sorted(rng.choice(config.clients.num, size, replace=False).tolist())
 
@@ -102,6 +103,7 @@ class RoundLoop:
         Raises:
             FedexpError: If no client of a round returns anything that can be aggregated.
         """
+        self._record_faults()
         self._evaluate(0)
         stop = Patience(self._config.stop, self.outcome.headline(self._config.stop.metric))
         for server_round in range(1, self._config.num_rounds + 1):
@@ -114,6 +116,13 @@ class RoundLoop:
                 self.outcome.stopped_early = server_round < self._config.num_rounds
                 break
 
+    def _record_faults(self) -> None:
+        self._folder.add_failures(
+            0,
+            "byzantine",
+            dict.fromkeys(byzantine_clients(self._config), self._config.clients.byzantine.kind),
+        )
+
     def _train(self, server_round: int, grid: CohortGrid) -> None:
         fraction = self._config.clients.fraction_train
         grid.cohort = draw_cohort(self._config, "cohort", fraction, server_round)
@@ -121,14 +130,15 @@ class RoundLoop:
         replies = self._exchange(server_round, "train", messages, grid)
         with self._timed(server_round, "aggregate"):
             usable = self._guard(server_round, "train", replies, self._train_problem)
+            self._require(server_round, len(usable))
             arrays, metrics = self._strategy.aggregate_train(server_round, usable)
             if arrays is not None:
-                weights = to_weights(arrays)
+                weights = restore_dtypes(to_weights(arrays), self.outcome.weights)
                 problem = weights_problem(weights, self.outcome.weights)
                 if problem:
                     raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
                 self._arrays, self.outcome.weights = to_record(weights), weights
-        loss = None if metrics is None else metrics.get("train_loss")
+        loss = None if metrics is None else metrics.get(TRAIN_LOSS)
         if isinstance(loss, float):
             self._folder.add_metrics(
                 [Metric(server_round, "local", "train", "all", None, "loss", loss)]
@@ -193,6 +203,15 @@ class RoundLoop:
             )
         return [reply for reply in replies if reply.metadata.src_node_id not in failures]
 
+    def _require(self, server_round: int, num_replies: int) -> None:
+        strategy = self._config.strategy
+        if num_replies < strategy.min_clients:
+            raise FedexpError(
+                f"round {server_round}: strategy={strategy.name} needs {strategy.min_clients} replies "
+                f"({strategy.formula}), got {num_replies}: a larger clients.fraction_train or "
+                "clients.num, or a smaller clients.dropout"
+            )
+
     def _train_problem(self, reply: Message) -> str | None:
         problem = _metrics_problem(reply)
         if problem:
@@ -202,6 +221,14 @@ class RoundLoop:
             return f"the reply holds no weights ({ARRAYS})"
         if not _metrics_of(reply)[NUM_EXAMPLES]:
             return f"{NUM_EXAMPLES} must be >= 1 after training"
+        control = reply.content.array_records.get(CONTROL)
+        if control is not None:
+            weights = to_weights(control)
+            # Control variates are of parameters alone; a model's buffers have none.
+            expected = {n: a for n, a in self.outcome.weights.items() if n in weights}
+            problem = weights_problem(weights, expected)
+            if problem:
+                return f"{CONTROL}: {problem}"
         return weights_problem(to_weights(record), self.outcome.weights)
 
     def _evaluate(self, server_round: int) -> None:

@@ -11,7 +11,17 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["init", "partition", "cohort", "evaluate_cohort", "train", "client_test"]
+Purpose = Literal[
+    "init",
+    "partition",
+    "cohort",
+    "evaluate_cohort",
+    "train",
+    "client_test",
+    "dropout",
+    "straggler",
+    "byzantine",
+]
 
 # Fixed numbers: renumbering them would change the results of every published run.
 _PURPOSE_IDS: dict[str, int] = {
@@ -21,6 +31,9 @@ _PURPOSE_IDS: dict[str, int] = {
     "evaluate_cohort": 3,
     "train": 4,
     "client_test": 5,
+    "dropout": 6,
+    "straggler": 7,
+    "byzantine": 8,
 }
 
 

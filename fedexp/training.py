@@ -6,6 +6,7 @@ the order of batches comes from the seed that is passed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,18 +18,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.sgd import sgd
+from torch.nn.utils import get_total_norm
 
 from fedexp.config import BackendConfig, RayBackend
+from fedexp.config_clients import FULL, TrainingConfig
 from fedexp.config_data import DatasetSpec
-from fedexp.config_strategy import TrainingConfig
 from fedexp.data import ImageSet
+from fedexp.optimizers import build_updater
 from fedexp.options import AUTO
 
 EVALUATION_BATCH = 500
 
-BATCHES_AT_ONCE = 16
-"""Batches that are gathered and normalised in one go: small ones cost more in calls than in work."""
+IMAGES_AT_ONCE = 256
+"""Images that are gathered and normalised in one go: small batches cost more in calls than in work."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class TrainResult:
 
     Attributes:
         num_examples: Images the client holds.
-        loss: Mean cross-entropy of the last epoch's batches, each taken before its step.
+        loss: Mean cross-entropy of the last epoch's images, each taken before its batch's step.
     """
 
     num_examples: int
@@ -86,73 +88,130 @@ def normaliser(spec: DatasetSpec, device: torch.device) -> Callable[[Tensor], Te
     return lambda images: images.float().div_(255.0).sub_(mean).div_(std)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the server asks of one client in one round.
+
+    Attributes:
+        steps: SGD steps to take, >= 1.
+        learning_rate: Of every step, > 0.
+        proximal_mu: Strength of the pull towards the incoming weights, >= 0 (FedProx).
+        correction: Added to every gradient, one tensor per parameter, or None (SCAFFOLD).
+    """
+
+    steps: int
+    learning_rate: float
+    proximal_mu: float = 0.0
+    correction: list[Tensor] | None = None
+
+
+def num_steps(config: TrainingConfig, num_examples: int) -> int:
+    """Return the SGD steps of a round: ``local_steps``, or those of ``local_epochs``."""
+    if config.local_steps is not None:
+        return config.local_steps
+    batches = math.ceil(num_examples / _batch_size(config, num_examples))
+    return config.local_epochs * batches
+
+
+def _batch_size(config: TrainingConfig, num_examples: int) -> int:
+    return num_examples if config.batch_size == FULL else int(config.batch_size)
+
+
+def gradient_mass(steps: int, momentum: float) -> float:
+    """Return by how much the gradients of so many SGD steps move the weights, in learning rates.
+
+    The L1 norm of the accumulation vector of Wang et al. (arXiv 2007.07481, section 4): gradient
+    ``k`` of ``n`` counts ``(1 - momentum ** (n - k + 1)) / (1 - momentum)`` times. Without momentum it
+    is the number of steps.
+    """
+    lost = momentum * (1 - momentum**steps) / (1 - momentum)
+    return (steps - lost) / (1 - momentum)
+
+
 def train(
     model: nn.Module,
     examples: ImageSet,
     spec: DatasetSpec,
     config: TrainingConfig,
+    work: Work,
     seed: int,
     device: torch.device,
 ) -> TrainResult:
-    """Train a model in place by mini-batch SGD on cross-entropy.
+    """Train a model in place by mini-batch steps on cross-entropy.
 
     Args:
         model: Network on ``device``; its weights are the starting point.
         examples: The client's images, at least one.
         spec: How to normalise them.
-        config: Epochs, batch size and optimizer.
+        config: Batch size and optimizer.
+        work: How many steps, and what else goes into them.
         seed: Decides the order of images in every epoch.
         device: Where the model lies.
     """
-    images = torch.from_numpy(examples.images).to(device)
-    labels = torch.from_numpy(examples.labels).to(device)
-    normalise = normaliser(spec, device)
+    batches = _Batches(examples, spec, _batch_size(config, len(examples.labels)), seed, device)
     parameters: list[Tensor] = list(model.parameters())
-    update = _updater(parameters, config)
-    generator = torch.Generator().manual_seed(seed)
+    update = build_updater(parameters, config, work.learning_rate)
+    adjust = _adjuster(parameters, config, work)
     model.train()
-    for _ in range(config.local_epochs):
+    steps = 0
+    while steps < work.steps:
         losses, sizes = [], []
-        order = torch.randperm(len(labels), generator=generator).to(device)
-        for chunk in order.split(config.batch_size * BATCHES_AT_ONCE):
-            # index_select copies whole rows; indexing by [] gathers byte by byte, at twice the time.
-            inputs = normalise(images.index_select(0, chunk)).split(config.batch_size)
-            targets = labels.index_select(0, chunk).split(config.batch_size)
-            for x, y in zip(inputs, targets, strict=True):
+        for x, y in batches.epoch():
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
                 loss = F.cross_entropy(model(x), y)
-                update(list(torch.autograd.grad(loss, parameters)))
-                losses.append(loss.detach())
-                sizes.append(len(y))
-    total = (
-        torch.stack(losses).double().dot(torch.tensor(sizes, dtype=torch.float64, device=device))
-    )
-    return TrainResult(len(labels), total.item() / len(labels))
+            gradients = list(torch.autograd.grad(loss, parameters))
+            adjust(gradients)
+            update(gradients)
+            losses.append(loss.detach())
+            sizes.append(len(y))
+            steps += 1
+            if steps == work.steps:
+                break
+    weights = torch.tensor(sizes, dtype=torch.float64, device=device)
+    total = torch.stack(losses).double().dot(weights).item()
+    return TrainResult(len(examples.labels), total / sum(sizes))
 
 
-def _updater(parameters: list[Tensor], config: TrainingConfig) -> Callable[[list[Tensor]], None]:
-    """Return the optimizer's step: gradients in, parameters changed in place.
+class _Batches:
+    """A client's images, in a new order every epoch."""
 
-    torch's functional SGD, because ``torch.optim.SGD`` spends 50 us a step on hooks and profiling: a
-    fifth of a step on a small network.
-    """
-    momenta: list[Tensor | None] = [None] * len(parameters)
+    def __init__(
+        self, examples: ImageSet, spec: DatasetSpec, size: int, seed: int, device: torch.device
+    ) -> None:
+        self._images = torch.from_numpy(examples.images).to(device)
+        self._labels = torch.from_numpy(examples.labels).to(device)
+        self._normalise, self._size, self._device = normaliser(spec, device), size, device
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self._labels), generator=self._generator).to(self._device)
+        for chunk in order.split(self._size * max(1, IMAGES_AT_ONCE // self._size)):
+            # index_select copies whole rows; indexing by [] gathers byte by byte, at twice the time.
+            inputs = self._normalise(self._images.index_select(0, chunk)).split(self._size)
+            targets = self._labels.index_select(0, chunk).split(self._size)
+            yield from zip(inputs, targets, strict=True)
+
+
+def _adjuster(
+    parameters: list[Tensor], config: TrainingConfig, work: Work
+) -> Callable[[list[Tensor]], None]:
+    """Return what is done to gradients, in place, between their computation and the step."""
+    start = [p.detach().clone() for p in parameters] if work.proximal_mu else []
 
     @torch.no_grad()
-    def step(gradients: list[Tensor]) -> None:
-        sgd(
-            parameters,
-            gradients,
-            momenta,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            fused=True,
-        )
+    def adjust(gradients: list[Tensor]) -> None:
+        if config.max_grad_norm is not None:
+            norm = get_total_norm(gradients)
+            for gradient in gradients:
+                gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        if work.proximal_mu:
+            for gradient, parameter, before in zip(gradients, parameters, start, strict=True):
+                gradient.add_(parameter - before, alpha=work.proximal_mu)
+        if work.correction is not None:
+            for gradient, correction in zip(gradients, work.correction, strict=True):
+                gradient.add_(correction)
 
-    return step
+    return adjust
 
 
 class Evaluator:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fedexp.config import SCHEMAS, Config
+from fedexp.config_clients import FULL
 from fedexp.config_data import MlpModel
 from fedexp.config_partition import ExcludePartition, IidPartition
 
@@ -37,6 +38,8 @@ def _range_errors(node: Any, prefix: str) -> Iterator[str]:
         choices = item.metadata.get("choices", ())
         if choices and value not in choices:
             yield f"{path} must be one of {', '.join(choices)}, got {value!r}"
+        if isinstance(value, str):
+            continue  # a word beside numbers, such as batch_size=full, is a matter of relation rules
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{path} must be a finite number, got {value}"
         elif value is not None:
@@ -72,6 +75,8 @@ def _relation_errors(config: Config) -> Iterator[str]:
             )
     if isinstance(partition, ExcludePartition):
         yield from _exclude_errors(partition, clients.num, spec.num_classes)
+    yield from _strategy_errors(config)
+    yield from _training_errors(config)
     if isinstance(config.model, MlpModel) and any(width < 1 for width in config.model.hidden):
         yield f"model.hidden must hold widths >= 1, got {list(config.model.hidden)}"
 
@@ -95,3 +100,35 @@ def _exclude_errors(
             )
         elif set(labels) == set(range(num_classes)):
             yield f"partition.exclude[{client}] leaves the client without a single label"
+
+
+def _strategy_errors(config: Config) -> Iterator[str]:
+    strategy, clients = config.strategy, config.clients
+    cohort = clients.cohort_size(clients.fraction_train)
+    if cohort < strategy.min_clients:
+        yield (
+            f"strategy={strategy.name} needs at least {strategy.min_clients} clients in a round "
+            f"({strategy.formula}), got {cohort} (clients.num={clients.num}, "
+            f"clients.fraction_train={clients.fraction_train})"
+        )
+    if strategy.counts_steps and config.training.optimizer != "sgd":
+        yield (
+            f"strategy={strategy.name} divides updates by the SGD steps behind them: "
+            f"training.optimizer must be sgd, got {config.training.optimizer!r}"
+        )
+    if strategy.spoils_buffers and config.model.has_buffers:
+        yield (
+            f"strategy={strategy.name} measures distances between weights, which the BatchNorm "
+            f"statistics of model={config.model.name} would dominate: another model"
+        )
+
+
+def _training_errors(config: Config) -> Iterator[str]:
+    training = config.training
+    if isinstance(training.batch_size, str) and training.batch_size != FULL:
+        yield f"training.batch_size must be a number >= 1 or {FULL}, got {training.batch_size!r}"
+    if training.amp and config.backend.device == "cpu":
+        yield "training.amp needs a GPU (bfloat16): backend.device must not be cpu"
+    unit = "local_epochs" if training.local_steps is None else "local_steps"
+    if config.clients.stragglers and getattr(training, unit) < 2:
+        yield f"clients.stragglers needs training.{unit} >= 2: a straggler trains for fewer"

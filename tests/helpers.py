@@ -17,9 +17,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from fedexp.config import Config, InlineBackend, RayBackend
+from fedexp.config_clients import ClientsConfig, TrainingConfig
 from fedexp.config_data import MlpModel
 from fedexp.config_partition import IidPartition
-from fedexp.config_strategy import ClientsConfig, TrainingConfig
 from fedexp.data import FederatedData, ImageSet
 from fedexp.evaluation import Scores, ServerEvaluation
 from fedexp.models import Weights

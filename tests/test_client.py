@@ -16,7 +16,7 @@ from fedexp.data import FederatedData
 from fedexp.grid import InlineGrid
 from fedexp.models import Weights, build_model, get_weights, initial_weights, set_weights
 from fedexp.seeding import derive_seed
-from fedexp.training import limited_threads, pick_device, train
+from fedexp.training import Work, limited_threads, num_steps, pick_device, train
 
 
 def _call(
@@ -51,8 +51,9 @@ def test_training_is_the_training_loop_on_the_clients_own_images() -> None:
     own = data.train.subset(np.arange(4, 12))  # client 1's 8 images follow client 0's 4
     seed = derive_seed(0, "train", 3, 1)
     with limited_threads(1):
+        work = Work(num_steps(config().training, 8), config().training.learning_rate)
         result = train(
-            model, own, data.spec, config().training, seed, pick_device(config().backend)
+            model, own, data.spec, config().training, work, seed, pick_device(config().backend)
         )
     assert same_weights(_sent(content), get_weights(model))
     assert dict(content.metric_records["metrics"]) == {"num-examples": 8, "train_loss": result.loss}

@@ -51,7 +51,7 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("clients=50", "the count is clients.num=50"),
         ("clients=[50]", "clients=[50]: "),
         ("seed=range(0,3)", "several values need a multirun (-m)"),
-        ("strategy=fedavgg", "strategy must be one of fedavg, local_only"),
+        ("strategy=fedavgg", "strategy must be one of bulyan, centralized,"),
         ("+experiment=lessen", "experiment must be one of lesson"),
         ("strategy.q=1", "strategy.q: no such option; it must be one of name"),
         ("~seed", "seed cannot be removed"),

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from fedexp.config import SCHEMAS, Config
+from fedexp.config_clients import ClientsConfig, TrainingConfig
 from fedexp.config_data import DatasetConfig, MlpModel
 from fedexp.config_partition import ExcludePartition, IidPartition
-from fedexp.config_strategy import ClientsConfig, LocalOnlyStrategy, TrainingConfig
+from fedexp.config_strategy import LocalOnlyStrategy
 from fedexp.validation import validate
 
 
@@ -30,7 +31,7 @@ def test_every_mistake_is_named_at_once() -> None:
         "clients.num must be >= 1, got 0",
         "clients.fraction_train must be > 0, got 0.0",
         "clients.fraction_evaluate must be <= 1, got 1.5",
-        "training.optimizer must be one of sgd, got 'sdg'",
+        "training.optimizer must be one of sgd, adam, adamw, got 'sdg'",
         "training.learning_rate must be a finite number, got nan",
         "training.momentum must be < 1, got 1.0",
     ]

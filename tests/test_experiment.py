@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 from fedexp import experiment
 from fedexp.composition import compose_config
 from fedexp.config import StopConfig
-from fedexp.config_strategy import ClientsConfig, LocalOnlyStrategy
+from fedexp.config_clients import ClientsConfig
+from fedexp.config_strategy import LocalOnlyStrategy
 from fedexp.experiment import run_experiment
 from fedexp.models import hash_weights
 from fedexp.options import FedexpError
@@ -53,7 +54,7 @@ def test_a_run_leaves_these_files_and_no_others(lesson: Path, isolated: Path) ->
 def test_the_summary_says_what_came_out(lesson: Path) -> None:
     summary = _summary(lesson)
     keys = ["status", "strategy", "seed", "seconds", "rounds", "stopped_early", "final", "best"]
-    assert list(summary) == [*keys, "clients", "model_sha256", "partition_sha256"]
+    assert list(summary) == [*keys, "clients", "byzantine", "model_sha256", "partition_sha256"]
     assert (summary["status"], summary["strategy"], summary["seed"]) == ("completed", "fedavg", 0)
     assert (summary["rounds"], summary["stopped_early"]) == (2, False)
     assert summary["seconds"] > 0

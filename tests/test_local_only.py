@@ -63,7 +63,7 @@ def _first_round(strategy_config: StrategyConfig) -> dict[int, Weights]:
     grid = InlineGrid(build_client_app(experiment, lambda: data), 3)
     grid.cohort = [0, 1, 2]
     initial = to_record(initial_weights(experiment.model, data.spec, experiment.seed))
-    strategy = build_strategy(strategy_config)
+    strategy = build_strategy(experiment)
     replies = list(
         grid.send_and_receive(strategy.configure_train(1, initial, ConfigRecord(), grid))
     )

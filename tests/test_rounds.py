@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedexp.config import Config, StopConfig
-from fedexp.config_strategy import ClientsConfig, LocalOnlyStrategy, TrainingConfig
+from fedexp.config_clients import ClientsConfig, TrainingConfig
+from fedexp.config_strategy import LocalOnlyStrategy
 from fedexp.grid import InlineGrid
 from fedexp.options import FedexpError
 from fedexp.records import RunFolder
@@ -109,7 +110,7 @@ class Loop:
         self.evaluation = FirstWeight()
         self._loop = RoundLoop(
             experiment,
-            build_strategy(experiment.strategy),
+            build_strategy(experiment),
             self.evaluation,
             RunFolder(path, experiment),
             {"w": np.zeros(1, dtype=np.float32)},
@@ -260,7 +261,7 @@ def test_an_aggregate_that_overflows_ends_the_run(tmp_path: Path) -> None:
     def grow(client: int, weight: Floats) -> RecordDict:
         return trained(3.4e38, num_examples=1)
 
-    class Sum(type(build_strategy(config().strategy))):  # type: ignore[misc]
+    class Sum(type(build_strategy(config()))):  # type: ignore[misc]
         def aggregate_train(self, server_round: int, replies: Any) -> Any:
             total = sum(reply.content["arrays"]["w"].numpy() for reply in replies)
             return trained(*total, num_examples=1)["arrays"], None

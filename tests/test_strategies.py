@@ -5,6 +5,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg
 from helpers import arrays, evaluated, scripted_app, trained, values
 
+from fedexp.config import Config
 from fedexp.config_strategy import FedAvgStrategy, LocalOnlyStrategy
 from fedexp.grid import InlineGrid
 from fedexp.local_only import LocalOnly
@@ -42,7 +43,7 @@ def _replies(strategy: FedAvg, grid: InlineGrid) -> list[Message]:
 def test_fedavg_is_the_mean_weighted_by_examples(
     num_clients: int, expected: list[float], loss: float
 ) -> None:
-    strategy = build_strategy(FedAvgStrategy())
+    strategy = build_strategy(Config(strategy=FedAvgStrategy()))
     assert isinstance(strategy, FedAvg)
     record, metrics = strategy.aggregate_train(1, _replies(strategy, _grid(num_clients)))
     assert record is not None
@@ -56,7 +57,7 @@ def test_fedavg_weighs_evaluations_by_examples() -> None:
     app = scripted_app(lambda client, _: REPLIES[client], lambda client, _: answers[client])
     grid = InlineGrid(app, 2)
     grid.cohort = [0, 1]
-    strategy = build_strategy(FedAvgStrategy())
+    strategy = build_strategy(Config(strategy=FedAvgStrategy()))
     messages = strategy.configure_evaluate(1, arrays(0.0), ConfigRecord(), grid)
     mean = strategy.aggregate_evaluate(1, grid.send_and_receive(messages))
     assert mean is not None
@@ -71,7 +72,7 @@ def test_one_client_alone_is_not_kept_waiting(
         raise AssertionError("Flower waits for a second client that does not exist")
 
     monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", wait)
-    grid, strategy = _grid(1), build_strategy(kind())
+    grid, strategy = _grid(1), build_strategy(Config(strategy=kind()))
     for configure in (strategy.configure_train, strategy.configure_evaluate):
         messages = list(configure(1, arrays(0.0), ConfigRecord(), grid))
         assert [message.metadata.dst_node_id for message in messages] == [0]
@@ -79,7 +80,7 @@ def test_one_client_alone_is_not_kept_waiting(
 
 def test_strategies_send_to_the_whole_cohort_and_name_the_round() -> None:
     for kind in (FedAvgStrategy(), LocalOnlyStrategy()):
-        grid, strategy = _grid(3), build_strategy(kind)
+        grid, strategy = _grid(3), build_strategy(Config(strategy=kind))
         grid.cohort = [0, 2]
         messages = list(strategy.configure_train(5, arrays(1.0), ConfigRecord(), grid))
         assert sorted(message.metadata.dst_node_id for message in messages) == [0, 2]
@@ -89,5 +90,5 @@ def test_strategies_send_to_the_whole_cohort_and_name_the_round() -> None:
 
 
 def test_strategies_by_name() -> None:
-    assert type(build_strategy(FedAvgStrategy())) is FedAvg
-    assert type(build_strategy(LocalOnlyStrategy())) is LocalOnly
+    assert type(build_strategy(Config(strategy=FedAvgStrategy()))) is FedAvg
+    assert type(build_strategy(Config(strategy=LocalOnlyStrategy()))) is LocalOnly

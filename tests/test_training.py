@@ -9,11 +9,20 @@ import torch
 from torch import nn
 
 from fedexp.config import BackendConfig, RayBackend
+from fedexp.config_clients import TrainingConfig
 from fedexp.config_data import DATASET_SPECS, DatasetConfig, DatasetSpec, MlpModel
-from fedexp.config_strategy import TrainingConfig
 from fedexp.data import ImageSet, load_dataset
 from fedexp.models import build_model, get_weights, hash_weights, initial_weights, set_weights
-from fedexp.training import Evaluator, limited_threads, normaliser, pick_device, train
+from fedexp.training import (
+    Evaluator,
+    TrainResult,
+    Work,
+    limited_threads,
+    normaliser,
+    num_steps,
+    pick_device,
+    train,
+)
 
 SPEC = DATASET_SPECS["mnist5k"]
 CPU = torch.device("cpu")
@@ -24,6 +33,18 @@ PIXEL = DatasetSpec((1, 1, 1), 2, 2, 2, (0.0,), (1.0,))
 def _pixels(values: list[int], labels: list[int]) -> ImageSet:
     images = np.array(values, dtype=np.uint8).reshape(-1, 1, 1, 1)
     return ImageSet(images, np.array(labels))
+
+
+def _train(
+    model: nn.Module,
+    examples: ImageSet,
+    config: TrainingConfig,
+    seed: int = 0,
+    spec: DatasetSpec = PIXEL,
+) -> TrainResult:
+    steps = num_steps(config, len(examples.labels))
+    work = Work(steps, config.learning_rate)
+    return train(model, examples, spec, config, work, seed, CPU)
 
 
 class Linear(nn.Module):
@@ -40,7 +61,7 @@ class Linear(nn.Module):
 def test_two_steps_with_momentum_by_hand() -> None:
     model = Linear()
     config = TrainingConfig(local_epochs=2, batch_size=2, learning_rate=0.5, momentum=0.9)
-    result = train(model, _pixels([255, 255], [0, 0]), PIXEL, config, 0, CPU)
+    result = _train(model, _pixels([255, 255], [0, 0]), config)
     # Step 1: p = (1/2, 1/2), gradient (-1/2, 1/2), w = (1/4, -1/4).
     # Step 2: p0 = 1 / (1 + exp(-1/2)), gradient (p0 - 1, 1 - p0), velocity 0.9 * (-1/2) + p0 - 1.
     p0 = 1 / (1 + math.exp(-0.5))
@@ -53,7 +74,7 @@ def test_two_steps_with_momentum_by_hand() -> None:
 
 def test_the_loss_weighs_a_short_batch_by_its_images() -> None:
     config = TrainingConfig(local_epochs=1, batch_size=2, learning_rate=1e-12, momentum=0)
-    result = train(Linear(), _pixels([255, 255, 0], [0, 1, 1]), PIXEL, config, 0, CPU)
+    result = _train(Linear(), _pixels([255, 255, 0], [0, 1, 1]), config)
     assert result.loss == pytest.approx(math.log(2))  # all weights are zero
 
 
@@ -62,7 +83,7 @@ def test_weight_decay_by_hand() -> None:
     config = TrainingConfig(
         local_epochs=1, batch_size=1, learning_rate=0.5, momentum=0, weight_decay=0.1
     )
-    train(model, _pixels([0], [0]), PIXEL, config, 0, CPU)
+    _train(model, _pixels([0], [0]), config)
     # A black pixel has no gradient; 2 - 0.5 * 0.1 * 2.
     assert model.weight.tolist() == pytest.approx([1.9, 1.9])
 
@@ -78,7 +99,7 @@ def _trained(seed: int) -> str:
     model = build_model(MlpModel(), SPEC)
     set_weights(model, initial_weights(MlpModel(), SPEC, 0))
     with limited_threads(1):
-        train(model, examples, SPEC, TrainingConfig(local_epochs=2), seed, CPU)
+        _train(model, examples, TrainingConfig(local_epochs=2), seed, SPEC)
     return hash_weights(get_weights(model))
 
 
@@ -113,7 +134,7 @@ def test_a_model_is_trained_in_its_training_mode_and_judged_out_of_it() -> None:
         [math.log(1 + 1 / math.e)] * 64
     )
     assert not model.training
-    train(model, _pixels([255], [0]), PIXEL, TrainingConfig(local_epochs=1), 0, CPU)
+    _train(model, _pixels([255], [0]), TrainingConfig(local_epochs=1))
     assert model.training
 
 
