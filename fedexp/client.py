@@ -60,6 +60,7 @@ def build_client_app(config: Config, source: Callable[[], FederatedData]) -> Cli
                 config.training,
                 derive_seed(config.seed, "train", server_round, client),
                 device,
+                config.dataset.augmentation,
             )
             arrays = to_record(get_weights(model))
         metrics = MetricRecord({NUM_EXAMPLES: result.num_examples, "train_loss": result.loss})

@@ -10,7 +10,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fedexp.config_data import DatasetConfig, MlpModel, ModelConfig
+from fedexp.config_data import (
+    CifarDataset,
+    CnnModel,
+    DatasetConfig,
+    EmnistDataset,
+    Lenet5Model,
+    LogisticModel,
+    MlpModel,
+    MobilenetV3SmallModel,
+    ModelConfig,
+    Resnet18Model,
+    TwoNnModel,
+)
 from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
 from fedexp.config_strategy import (
     ClientsConfig,
@@ -102,9 +114,26 @@ class Config:
 
 # One line an entry: group -> the name in YAML -> its dataclass.
 SCHEMAS: dict[str, dict[str, type]] = {
-    "dataset": {"mnist5k": DatasetConfig, "mnist": DatasetConfig},
+    "dataset": {
+        "mnist5k": DatasetConfig,
+        "mnist": DatasetConfig,
+        "fashion_mnist": DatasetConfig,
+        "kmnist": DatasetConfig,
+        "emnist": EmnistDataset,
+        "cifar10": CifarDataset,
+        "cifar100": CifarDataset,
+        "svhn": DatasetConfig,
+    },
     "partition": {"iid": IidPartition, "exclude": ExcludePartition},
-    "model": {"mlp": MlpModel},
+    "model": {
+        "mlp": MlpModel,
+        "logistic": LogisticModel,
+        "two_nn": TwoNnModel,
+        "cnn": CnnModel,
+        "lenet5": Lenet5Model,
+        "resnet18": Resnet18Model,
+        "mobilenet_v3_small": MobilenetV3SmallModel,
+    },
     "strategy": {"fedavg": FedAvgStrategy, "local_only": LocalOnlyStrategy},
     "clients": {"clients": ClientsConfig},
     "backend": {"ray": RayBackend, "flower": FlowerBackend, "inline": InlineBackend},

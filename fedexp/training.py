@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.sgd import sgd
 
+from fedexp.augment import augment
 from fedexp.config import BackendConfig, RayBackend
-from fedexp.config_data import DatasetSpec
+from fedexp.config_data import Augmentation, DatasetSpec
 from fedexp.config_strategy import TrainingConfig
 from fedexp.data import ImageSet
 from fedexp.options import AUTO
@@ -93,6 +94,7 @@ def train(
     config: TrainingConfig,
     seed: int,
     device: torch.device,
+    augmentation: Augmentation | None = None,
 ) -> TrainResult:
     """Train a model in place by mini-batch SGD on cross-entropy.
 
@@ -101,8 +103,9 @@ def train(
         examples: The client's images, at least one.
         spec: How to normalise them.
         config: Epochs, batch size and optimizer.
-        seed: Decides the order of images in every epoch.
+        seed: Decides the order of images in every epoch, and what augmentation does to them.
         device: Where the model lies.
+        augmentation: Random changes to every image before it is normalised, if any.
     """
     images = torch.from_numpy(examples.images).to(device)
     labels = torch.from_numpy(examples.labels).to(device)
@@ -116,7 +119,10 @@ def train(
         order = torch.randperm(len(labels), generator=generator).to(device)
         for chunk in order.split(config.batch_size * BATCHES_AT_ONCE):
             # index_select copies whole rows; indexing by [] gathers byte by byte, at twice the time.
-            inputs = normalise(images.index_select(0, chunk)).split(config.batch_size)
+            pixels = images.index_select(0, chunk)
+            if augmentation is not None:
+                pixels = augment(pixels, generator, augmentation.padding, augmentation.flip)
+            inputs = normalise(pixels).split(config.batch_size)
             targets = labels.index_select(0, chunk).split(config.batch_size)
             for x, y in zip(inputs, targets, strict=True):
                 loss = F.cross_entropy(model(x), y)
