@@ -255,20 +255,22 @@ def test_files_that_are_mixed_up_are_no_traceback(tmp_path: Path) -> None:
     config = DatasetConfig("mnist", str(tmp_path))
     # Sound in form, but labels where images should be: no checksum tells.
     parts = _parts(GREY, LABELS)
-    _write_idx(tmp_path / "MNIST" / "raw", IDX, [parts[1], parts[1], parts[2], parts[3]])
+    parts[0] = parts[1]
+    _write_idx(tmp_path / "MNIST" / "raw", IDX, parts)
     assert f"{tmp_path / 'MNIST' / 'raw'} cannot be read (x should have 3 dim" in _one_line(config)
 
 
 def test_what_is_read_is_held_against_the_spec(tmp_path: Path) -> None:
     config = DatasetConfig("mnist", str(tmp_path))
     folder = tmp_path / "MNIST" / "raw"
-    few = [GREY[: TRAIN - 1], LABELS[: TRAIN - 1], GREY[TRAIN:], LABELS[TRAIN:]]
+    few: list[np.ndarray] = [GREY[: TRAIN - 1], LABELS[: TRAIN - 1], GREY[TRAIN:], LABELS[TRAIN:]]
     _write_idx(folder, IDX, few)
     message = _one_line(config)
     assert f"{folder} holds training images of uint8 (19, 1, 28, 28)" in message
     assert "must be uint8 (20, 1, 28, 28)" in message
     parts = _parts(GREY, LABELS)
-    for name, array in zip(IDX, [*parts[:3], parts[3] + 1], strict=True):
+    parts[3] = parts[3] + 1
+    for name, array in zip(IDX, parts, strict=True):
         (folder / name).write_bytes(_idx(array))
     assert "holds test labels from 1 to 10; they must lie between 0 and 9" in _one_line(config)
     for name, array in zip(IDX, _parts(GREY[:, :27], LABELS), strict=True):
