@@ -103,7 +103,7 @@ def ensure_files(config: DatasetConfig) -> None:
         raise FedexpError(
             f"dataset={config.name} is not in dataset.root={config.root} and could not be "
             f"downloaded ({_first_line(error)}).\n"
-            f"Fill {folder} with {_listed(source.files)} (unpacked), "
+            f"Fill {folder} with {_listed(source.files)}{' (unpacked)' if source.folder else ''}, "
             "or name the folder that has them: dataset.root=FOLDER.\n"
             "No network? dataset=mnist5k comes with the installation: 5,000 real digits."
         ) from error
