@@ -126,7 +126,8 @@ class _Node:
             correction=drift.correction(device) if drift else None,
         )
         seed = derive_seed(config.seed, "train", server_round, client)
-        result = train(model, examples, data.spec, config.training, work, seed, device)
+        extra = config.dataset.augmentation
+        result = train(model, examples, data.spec, config.training, work, seed, device, extra)
         metrics[TRAIN_LOSS] = result.loss
         before, after = to_weights(message.content.array_records[ARRAYS]), get_weights(model)
         if drift:

@@ -11,7 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fedexp.config_clients import ClientsConfig, TrainingConfig
-from fedexp.config_data import DatasetConfig, MlpModel, ModelConfig
+from fedexp.config_data import (
+    CifarDataset,
+    CnnModel,
+    DatasetConfig,
+    EmnistDataset,
+    Lenet5Model,
+    LogisticModel,
+    MlpModel,
+    MobilenetV3SmallModel,
+    ModelConfig,
+    Resnet18Model,
+    TwoNnModel,
+)
 from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
 from fedexp.config_strategy import (
     BulyanStrategy,
@@ -115,9 +127,17 @@ class Config:
 
 # One line an entry: group -> the name in YAML -> its dataclass.
 SCHEMAS: dict[str, dict[str, type]] = {
-    "dataset": {"mnist5k": DatasetConfig, "mnist": DatasetConfig},
+    "dataset": {
+        "mnist5k": DatasetConfig,
+        "mnist": DatasetConfig,
+        "fashion_mnist": DatasetConfig,
+        "kmnist": DatasetConfig,
+        "emnist": EmnistDataset,
+        "cifar10": CifarDataset,
+        "cifar100": CifarDataset,
+        "svhn": DatasetConfig,
+    },
     "partition": {"iid": IidPartition, "exclude": ExcludePartition},
-    "model": {"mlp": MlpModel},
     "strategy": {
         "fedavg": FedAvgStrategy,
         "fedprox": FedProxStrategy,
@@ -135,6 +155,15 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "fednova": FedNovaStrategy,
         "local_only": LocalOnlyStrategy,
         "centralized": CentralizedStrategy,
+    },
+    "model": {
+        "mlp": MlpModel,
+        "logistic": LogisticModel,
+        "two_nn": TwoNnModel,
+        "cnn": CnnModel,
+        "lenet5": Lenet5Model,
+        "resnet18": Resnet18Model,
+        "mobilenet_v3_small": MobilenetV3SmallModel,
     },
     "clients": {"clients": ClientsConfig},
     "backend": {"ray": RayBackend, "flower": FlowerBackend, "inline": InlineBackend},

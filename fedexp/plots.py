@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,52 +13,62 @@ import numpy.typing as npt
 Counts = npt.NDArray[np.int64]
 
 
-def partition_png(class_counts: Counts) -> bytes:
+def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
     """Draw who holds what: one bar per client, stacked by label.
 
     Args:
         class_counts: Images per client and label, shape (num_clients, num_classes).
+        classes: What the labels are called, num_classes names.
     """
     num_clients, num_classes = class_counts.shape
-    figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients), 4.0)
-    colours = _colours(num_classes)
-    bottom = np.zeros(num_clients)
-    for label in range(num_classes):
-        heights = class_counts[:, label]
-        axes.bar(range(num_clients), heights, bottom=bottom, color=colours[label], label=str(label))
-        bottom += heights
+    # Names of up to 20 labels beside the bars; more of them in small columns that widen the figure.
+    columns = 1 if num_classes <= 20 else math.ceil(num_classes / 30)
+    font = 10.0 if num_classes <= 20 else 7.0
+    legend_width = columns * (0.5 + max(map(len, classes)) * font / 120)
+    figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients) + legend_width, 4.0)
+    tops = np.hstack([np.zeros((num_clients, 1)), class_counts.cumsum(axis=1)])
+    for label, colour in enumerate(_colours(num_classes)):
+        axes.add_collection(_bars(tops[:, label], tops[:, label + 1], colour, classes[label]))
     if num_clients <= 20:
         axes.set_xticks(range(num_clients))
-    axes.set_ylim(0, 1.05 * bottom.max())
+    axes.set_xlim(-0.5 - 0.05 * num_clients, num_clients - 0.5 + 0.05 * num_clients)
+    axes.set_ylim(0, 1.05 * tops.max())
     axes.set(
         xlabel="client", ylabel="training images", title="Training images per client and label"
     )
-    handles, labels = axes.get_legend_handles_labels()
     axes.legend(
-        handles[::-1][:20],
-        labels[::-1][:20],
+        reverse=True,  # from top to bottom, as the bars are stacked
         title="label",
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
         frameon=False,
+        ncols=columns,
+        fontsize=font,
+        labelspacing=0.5 if num_classes <= 20 else 0.1,
     )
     return _png(figure)
 
 
-def confusion_png(counts: Counts) -> bytes:
-    """Draw a confusion matrix: shares of each true label, annotated in percent.
+def confusion_png(counts: Counts, classes: Sequence[str]) -> bytes:
+    """Draw a confusion matrix: shares of each true label, in percent where there is room for numbers.
 
     Args:
         counts: Rows are true labels, columns predicted ones, shape (num_classes, num_classes).
+        classes: What the labels are called, num_classes names.
     """
     percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     accuracy = np.trace(counts) / counts.sum()
-    figure, axes = _figure(6.4, 5.4)
+    few = len(classes) <= 20
+    font = 10.0 if few else 6.0
+    # A cell of a matrix too large for numbers is still as high as its label's name.
+    side = 5.4 if few else max(5.4, 1.2 + len(classes) * 1.3 * font / 72)
+    figure, axes = _figure(side + 1.0, side)
     image = axes.imshow(percent, vmin=0, vmax=100, cmap="Blues")
     figure.colorbar(image, label="% of the true label's images")
-    if len(counts) <= 20:
-        axes.set_xticks(range(len(counts)))
-        axes.set_yticks(range(len(counts)))
+    long = max(map(len, classes)) > 2
+    axes.set_xticks(range(len(classes)), classes, fontsize=font, rotation=90 if long else 0)
+    axes.set_yticks(range(len(classes)), classes, fontsize=font)
+    if few:
         for (row, column), value in np.ndenumerate(percent):
             ink = "white" if value > 50 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink)
@@ -66,6 +78,16 @@ def confusion_png(counts: Counts) -> bytes:
         title=f"Global model on the test set (accuracy {accuracy:.3f})",
     )
     return _png(figure)
+
+
+def _bars(bottoms: Any, tops: Any, colour: Any, name: str) -> Any:
+    """Return a bar per client as one object: a hundred clients of a hundred labels are 10,000 bars."""
+    from matplotlib.collections import PolyCollection
+
+    left, right = np.arange(len(tops)) - 0.4, np.arange(len(tops)) + 0.4
+    corners = [(left, bottoms), (left, tops), (right, tops), (right, bottoms)]
+    bars: Any = np.stack([np.stack(corner, axis=1) for corner in corners], axis=1)
+    return PolyCollection(bars, facecolors=[colour], linewidths=0, label=name)
 
 
 def _colours(num_classes: int) -> Any:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 
+from fedexp.augment import augment
 from fedexp.config import BackendConfig, RayBackend
 from fedexp.config_clients import FULL, TrainingConfig
-from fedexp.config_data import DatasetSpec
+from fedexp.config_data import Augmentation, DatasetSpec
 from fedexp.data import ImageSet
 from fedexp.optimizers import build_updater
 from fedexp.options import AUTO
@@ -136,6 +137,7 @@ def train(
     work: Work,
     seed: int,
     device: torch.device,
+    augmentation: Augmentation | None = None,
 ) -> TrainResult:
     """Train a model in place by mini-batch steps on cross-entropy.
 
@@ -145,10 +147,12 @@ def train(
         spec: How to normalise them.
         config: Batch size and optimizer.
         work: How many steps, and what else goes into them.
-        seed: Decides the order of images in every epoch.
+        seed: Decides the order of images in every epoch, and what augmentation does to them.
         device: Where the model lies.
+        augmentation: Random changes to every image before it is normalised, if any.
     """
-    batches = _Batches(examples, spec, _batch_size(config, len(examples.labels)), seed, device)
+    size = _batch_size(config, len(examples.labels))
+    batches = _Batches(examples, spec, size, seed, device, augmentation)
     parameters: list[Tensor] = list(model.parameters())
     update = build_updater(parameters, config, work.learning_rate)
     adjust = _adjuster(parameters, config, work)
@@ -176,18 +180,29 @@ class _Batches:
     """A client's images, in a new order every epoch."""
 
     def __init__(
-        self, examples: ImageSet, spec: DatasetSpec, size: int, seed: int, device: torch.device
+        self,
+        examples: ImageSet,
+        spec: DatasetSpec,
+        size: int,
+        seed: int,
+        device: torch.device,
+        augmentation: Augmentation | None,
     ) -> None:
         self._images = torch.from_numpy(examples.images).to(device)
         self._labels = torch.from_numpy(examples.labels).to(device)
         self._normalise, self._size, self._device = normaliser(spec, device), size, device
         self._generator = torch.Generator().manual_seed(seed)
+        self._augmentation = augmentation
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self._labels), generator=self._generator).to(self._device)
         for chunk in order.split(self._size * max(1, IMAGES_AT_ONCE // self._size)):
             # index_select copies whole rows; indexing by [] gathers byte by byte, at twice the time.
-            inputs = self._normalise(self._images.index_select(0, chunk)).split(self._size)
+            pixels = self._images.index_select(0, chunk)
+            if self._augmentation is not None:
+                padding, flip = self._augmentation.padding, self._augmentation.flip
+                pixels = augment(pixels, self._generator, padding, flip)
+            inputs = self._normalise(pixels).split(self._size)
             targets = self._labels.index_select(0, chunk).split(self._size)
             yield from zip(inputs, targets, strict=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedexp.config import SCHEMAS, Config
 from fedexp.config_clients import FULL
-from fedexp.config_data import MlpModel
+from fedexp.config_data import MlpModel, ModelConfig, Resnet18Model
 from fedexp.config_partition import ExcludePartition, IidPartition
 
 
@@ -79,6 +79,24 @@ def _relation_errors(config: Config) -> Iterator[str]:
     yield from _training_errors(config)
     if isinstance(config.model, MlpModel) and any(width < 1 for width in config.model.hidden):
         yield f"model.hidden must hold widths >= 1, got {list(config.model.hidden)}"
+    if isinstance(config.model, Resnet18Model) and 64 % config.model.groups:
+        yield f"model.groups must divide 64, resnet18's narrowest layer, got {config.model.groups}"
+    if min(spec.shape[1:]) < config.model.min_side:
+        yield _too_small(config)
+
+
+def _too_small(config: Config) -> str:
+    height, width = config.dataset.spec.shape[1:]
+    side = config.model.min_side
+    fit = [
+        name
+        for name, model in SCHEMAS["model"].items()
+        if issubclass(model, ModelConfig) and model.min_side <= min(height, width)
+    ]
+    return (
+        f"model={config.model.name} needs images of at least {side}x{side} pixels, dataset="
+        f"{config.dataset.name} has {height}x{width}; these fit: model={', '.join(fit)}"
+    )
 
 
 def _exclude_errors(

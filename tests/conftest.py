@@ -44,8 +44,18 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture
 def mnist_root() -> Path:
     """Return the folder of all of MNIST, where there is one."""
+    return _data_root("MNIST")
+
+
+@pytest.fixture
+def fashion_root() -> Path:
+    """Return the folder of all of Fashion-MNIST, where there is one."""
+    return _data_root("FashionMNIST")
+
+
+def _data_root(dataset: str) -> Path:
     named = os.environ.get("FEDEXP_DATA")
     root = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
-    if not (root / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-        pytest.skip("needs all of MNIST: name its folder in FEDEXP_DATA")
+    if not (root / dataset / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(f"needs all of {dataset}: name its folder in FEDEXP_DATA")
     return root

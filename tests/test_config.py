@@ -8,7 +8,16 @@ import pytest
 
 from fedexp.config import SCHEMAS, Config
 from fedexp.config_clients import ClientsConfig, TrainingConfig
-from fedexp.config_data import DatasetConfig, MlpModel
+from fedexp.config_data import (
+    DATASET_SPECS,
+    CifarDataset,
+    DatasetConfig,
+    EmnistDataset,
+    Lenet5Model,
+    MlpModel,
+    MobilenetV3SmallModel,
+    Resnet18Model,
+)
 from fedexp.config_partition import ExcludePartition, IidPartition
 from fedexp.config_strategy import LocalOnlyStrategy
 from fedexp.validation import validate
@@ -45,6 +54,16 @@ def test_every_mistake_is_named_at_once() -> None:
         (Config(dataset=DatasetConfig("mnits")), "dataset.name must be one of mnist5k, mnist"),
         (Config(clients=ClientsConfig(num=4001)), "clients.num must be <= 4000"),
         (Config(model=MlpModel(hidden=[3, 0])), "model.hidden must hold widths >= 1, got [3, 0]"),
+        (
+            Config(model=Resnet18Model(groups=3)),
+            "model.groups must divide 64, resnet18's narrowest layer, got 3",
+        ),
+        (
+            Config(dataset=EmnistDataset(split="letter")),
+            "dataset.split must be one of balanced, byclass, bymerge, digits, letters, mnist, got "
+            "'letter'",
+        ),
+        (Config(dataset=DatasetConfig("cifar10")), "choose it by dataset=cifar10"),
         (
             Config(partition=IidPartition(samples_per_client=2000)),
             "partition.samples_per_client must be <= 1333 for clients.num=3",
@@ -96,3 +115,33 @@ def test_the_maths_imports_no_framework(module: str) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_images_too_small_for_a_model_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = DATASET_SPECS["mnist5k"]
+    monkeypatch.setitem(DATASET_SPECS, "mnist5k", dataclasses.replace(spec, shape=(1, 28, 15)))
+    assert validate(Config(model=Lenet5Model())) == [
+        "model=lenet5 needs images of at least 16x16 pixels, dataset=mnist5k has 28x15; these fit: "
+        "model=mlp, logistic, two_nn, cnn, resnet18"
+    ]
+    monkeypatch.setitem(DATASET_SPECS, "mnist5k", dataclasses.replace(spec, shape=(1, 17, 17)))
+    assert validate(Config(model=MobilenetV3SmallModel())) == []
+
+
+def test_a_dataset_knows_its_classes_before_it_is_read() -> None:
+    counts = {name: spec.num_classes for name, spec in DATASET_SPECS.items()}
+    assert counts == {**dict.fromkeys(counts, 10), "cifar100": 100}
+    splits = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
+    specs = [EmnistDataset(split=split).spec for split in splits]
+    assert [spec.num_classes for spec in specs] == [47, 62, 47, 10, 26, 10]
+    for spec in (*specs, *DATASET_SPECS.values()):
+        assert len(set(spec.classes)) == spec.num_classes
+        assert len(spec.mean) == len(spec.std) == spec.shape[0]
+
+
+def test_photographs_are_augmented_unless_told_otherwise() -> None:
+    augmentation = CifarDataset("cifar100").augmentation
+    assert augmentation is not None
+    assert (augmentation.padding, augmentation.flip) == (4, True)
+    assert CifarDataset(augment=False).augmentation is None
+    assert DatasetConfig("svhn").augmentation is None

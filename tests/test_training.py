@@ -10,7 +10,7 @@ from torch import nn
 
 from fedexp.config import BackendConfig, RayBackend
 from fedexp.config_clients import TrainingConfig
-from fedexp.config_data import DATASET_SPECS, DatasetConfig, DatasetSpec, MlpModel
+from fedexp.config_data import DATASET_SPECS, Augmentation, DatasetConfig, DatasetSpec, MlpModel
 from fedexp.data import ImageSet, load_dataset
 from fedexp.models import build_model, get_weights, hash_weights, initial_weights, set_weights
 from fedexp.training import (
@@ -27,7 +27,7 @@ from fedexp.training import (
 SPEC = DATASET_SPECS["mnist5k"]
 CPU = torch.device("cpu")
 # One pixel, two classes, no normalisation but the division by 255.
-PIXEL = DatasetSpec((1, 1, 1), 2, 2, 2, (0.0,), (1.0,))
+PIXEL = DatasetSpec((1, 1, 1), ("dark", "bright"), 2, 2, (0.0,), (1.0,))
 
 
 def _pixels(values: list[int], labels: list[int]) -> ImageSet:
@@ -109,6 +109,30 @@ def test_the_seed_decides_every_bit_and_no_global_state_is_touched() -> None:
     assert one == again != other
     assert torch.equal(torch.get_rng_state(), before)
     assert repr(np.random.get_state()) == numpy_before  # noqa: NPY002
+
+
+def test_augmentation_comes_before_normalisation_and_from_the_seed() -> None:
+    spec = DatasetSpec((1, 2, 2), ("dark", "bright"), 1, 1, (0.5,), (0.5,))
+    seen: list[torch.Tensor] = []
+
+    class Watcher(nn.Linear):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images.clone())
+            return super().forward(images.flatten(1))
+
+    examples = ImageSet(np.full((200, 1, 2, 2), 255, np.uint8), np.zeros(200, np.int64))
+    config = TrainingConfig(local_epochs=1, batch_size=100)
+    for seed in (1, 1, 2):
+        work = Work(2, config.learning_rate)
+        changes = Augmentation(padding=1, flip=False)
+        train(Watcher(4, 2), examples, spec, config, work, seed, CPU, changes)
+    one, again, other = (torch.cat(seen[k : k + 2]) for k in (0, 2, 4))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    # Padding is black, -1 once it is normalised; white is +1. One place of nine shows no padding.
+    assert set(one.unique().tolist()) == {-1.0, 1.0}
+    whole = (one == 1).flatten(1).all(1).sum().item()
+    assert 5 <= whole <= 45  # 22 on average
 
 
 def test_threads_are_put_back() -> None:
