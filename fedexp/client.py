@@ -69,7 +69,7 @@ def build_client_app(config: Config, source: Callable[[], FederatedData]) -> Cli
     def evaluate_client(message: Message, context: Context) -> Message:
         client, _ = _client_and_round(message, context)
         data, device = source(), pick_device(config.backend)
-        examples = data.test.subset(data.client_test.client(client))
+        examples = data.clients_test.subset(data.client_test.client(client))
         metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
         if len(examples.labels):  # a reply of no examples has no weight
             with limited_threads(config.backend.threads):

@@ -11,7 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fedexp.config_data import DatasetConfig, MlpModel, ModelConfig
-from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
+from fedexp.config_partition import (
+    ClassesPartition,
+    DirichletBalancedPartition,
+    DirichletPartition,
+    ExcludePartition,
+    FeatureNoisePartition,
+    FlwrDatasetsPartition,
+    IidPartition,
+    PartitionConfig,
+    QuantityPartition,
+    ShardsPartition,
+)
 from fedexp.config_strategy import (
     ClientsConfig,
     FedAvgStrategy,
@@ -76,9 +87,13 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One experiment; ``isolated_rounds`` replaces ``rounds`` where no client is federated."""
+    """One experiment; ``isolated_rounds`` replaces ``rounds`` where no client is federated.
+
+    ``mode=partition`` shows who holds what and trains nothing.
+    """
 
     name: str = "fedexp"
+    mode: str = one_of("train", "train", "partition")
     seed: int = ranged(0, ge=0)
     rounds: int = ranged(3, ge=1)
     isolated_rounds: int | None = ranged(None, ge=1)
@@ -103,7 +118,17 @@ class Config:
 # One line an entry: group -> the name in YAML -> its dataclass.
 SCHEMAS: dict[str, dict[str, type]] = {
     "dataset": {"mnist5k": DatasetConfig, "mnist": DatasetConfig},
-    "partition": {"iid": IidPartition, "exclude": ExcludePartition},
+    "partition": {
+        "iid": IidPartition,
+        "exclude": ExcludePartition,
+        "dirichlet": DirichletPartition,
+        "dirichlet_balanced": DirichletBalancedPartition,
+        "shards": ShardsPartition,
+        "classes": ClassesPartition,
+        "quantity": QuantityPartition,
+        "feature_noise": FeatureNoisePartition,
+        "flwr_datasets": FlwrDatasetsPartition,
+    },
     "model": {"mlp": MlpModel},
     "strategy": {"fedavg": FedAvgStrategy, "local_only": LocalOnlyStrategy},
     "clients": {"clients": ClientsConfig},

@@ -11,7 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["init", "partition", "cohort", "evaluate_cohort", "train", "client_test"]
+Purpose = Literal[
+    "init", "partition", "cohort", "evaluate_cohort", "train", "client_test", "feature_noise"
+]
 
 # Fixed numbers: renumbering them would change the results of every published run.
 _PURPOSE_IDS: dict[str, int] = {
@@ -21,6 +23,7 @@ _PURPOSE_IDS: dict[str, int] = {
     "evaluate_cohort": 3,
     "train": 4,
     "client_test": 5,
+    "feature_noise": 6,
 }
 
 

@@ -23,7 +23,7 @@ def test_no_two_draws_share_a_seed() -> None:
         for server_round in range(5)
         for client in range(20)
     }
-    assert len(seeds) == 4 * 6 * 5 * 20
+    assert len(seeds) == 4 * 7 * 5 * 20
 
 
 def test_seeds_never_change_and_fit_torch() -> None:
