@@ -7,6 +7,7 @@ labels and positions, never images.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,13 +98,15 @@ def deal_by_flwr_datasets(
     given: dict[str, Any] = {"num_partitions": num_clients, "seed": own_seed, **config.options}
     known = inspect.signature(entry).parameters
     try:
-        partitioner = entry(**{name: value for name, value in given.items() if name in known})
-        partitioner.dataset = table
-        num_partitions = partitioner.num_partitions
-        parts = [
-            np.asarray(partitioner.load_partition(k)[INDEX], dtype=np.int64)
-            for k in range(num_partitions)
-        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of lost images and new draws; the result tells both
+            partitioner = entry(**{name: value for name, value in given.items() if name in known})
+            partitioner.dataset = table
+            num_partitions = partitioner.num_partitions
+            parts = [
+                np.asarray(partitioner.load_partition(k)[INDEX], dtype=np.int64)
+                for k in range(num_partitions)
+            ]
     except Exception as error:  # whatever it raises is about the options it was given
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FedexpError(f"partition.partitioner={config.partitioner}: {reason}") from error

@@ -20,27 +20,46 @@ def partition_png(class_counts: Counts) -> bytes:
     num_clients, num_classes = class_counts.shape
     figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients), 4.0)
     colours = _colours(num_classes)
-    bottom = np.zeros(num_clients)
+    tops = np.cumsum(class_counts, axis=1)
     for label in range(num_classes):
-        heights = class_counts[:, label]
-        axes.bar(range(num_clients), heights, bottom=bottom, color=colours[label], label=str(label))
-        bottom += heights
+        top, bottom = tops[:, label], tops[:, label] - class_counts[:, label]
+        if num_clients <= 50:
+            axes.bar(range(num_clients), top - bottom, bottom=bottom, color=colours[label])
+        else:  # one shape a label: thousands of bars would take seconds, and their gaps would flicker
+            edges = np.arange(num_clients + 1) - 0.5
+            axes.stairs(top, edges, baseline=bottom, fill=True, color=colours[label])
     if num_clients <= 20:
         axes.set_xticks(range(num_clients))
-    axes.set_ylim(0, 1.05 * bottom.max())
+    axes.set_xlim(-0.6, num_clients - 0.4)
+    axes.set_ylim(0, 1.05 * tops[:, -1].max())
     axes.set(
         xlabel="client", ylabel="training images", title="Training images per client and label"
     )
-    handles, labels = axes.get_legend_handles_labels()
+    _label_key(figure, axes, colours)
+    return _png(figure)
+
+
+def _label_key(figure: Any, axes: Any, colours: list[Any]) -> None:
+    """Say which colour is which label, in the order of the stack: a legend, or a scale for many."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.patches import Patch
+
+    if len(colours) > 20:
+        norm = BoundaryNorm(np.arange(len(colours) + 1) - 0.5, len(colours))
+        scale = ScalarMappable(norm, ListedColormap(colours))
+        ticks = range(0, len(colours), 10)
+        figure.colorbar(scale, ax=axes, label="label", ticks=ticks, pad=0.01)
+        return
+    patches = [Patch(color=colour, label=str(label)) for label, colour in enumerate(colours)]
     axes.legend(
-        handles[::-1][:20],
-        labels[::-1][:20],
+        handles=patches[::-1],
         title="label",
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
+        fontsize="medium" if len(patches) <= 10 else "x-small",
         frameon=False,
     )
-    return _png(figure)
 
 
 def confusion_png(counts: Counts) -> bytes:
@@ -68,11 +87,13 @@ def confusion_png(counts: Counts) -> bytes:
     return _png(figure)
 
 
-def _colours(num_classes: int) -> Any:
+def _colours(num_classes: int) -> list[Any]:
     from matplotlib import colormaps
 
-    palette = colormaps["tab10"] if num_classes <= 10 else colormaps["nipy_spectral"]
-    return [palette(k if num_classes <= 10 else k / num_classes) for k in range(num_classes)]
+    if num_classes <= 20:
+        palette = colormaps["tab10" if num_classes <= 10 else "tab20"]
+        return [palette(label) for label in range(num_classes)]
+    return [colormaps["turbo"](label / (num_classes - 1)) for label in range(num_classes)]
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
