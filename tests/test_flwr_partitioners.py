@@ -21,7 +21,7 @@ installed = pytest.mark.skipif(
     find_spec("flwr_datasets") is None, reason="needs the optional extra flwr-datasets"
 )
 LABELS = np.repeat(np.arange(10), 40)
-BY_LABEL = {"partition_by": "label"}
+BY_LABEL: dict[str, Any] = {"partition_by": "label"}
 
 
 def _config(name: str, **options: Any) -> FlwrDatasetsPartition:

@@ -33,7 +33,7 @@ runpy.run_module("fedexp", run_name="__main__")
 
 
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", SPY, "mode=partition", *words]
+    command = [sys.executable, "-c", SPY, *words, "mode=partition"]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
