@@ -38,9 +38,14 @@ def main() -> None:
     """
     args = get_args_parser().parse_args()
     runs = not any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion))
+    trains = False
     if runs:
         try:
-            _start_up(_refuse_early(args.overrides, args.multirun, args.config_dir))
+            configs = _refuse_early(args.overrides, args.multirun, args.config_dir)
+            training = [config for config in configs if config.mode == "train"]
+            trains = bool(training)
+            if trains:
+                _start_up(training)
         except (ConfigError, FedexpError) as error:
             sys.exit(_complain(error))
     register()
@@ -50,14 +55,14 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         interrupted = True
-    code = _conclude(interrupted)
+    code = _conclude(interrupted, compare=trains)
     if runs:
         _leave(code)
 
 
-def _conclude(interrupted: bool) -> int:
+def _conclude(interrupted: bool, *, compare: bool) -> int:
     failed = bool(_failed_runs)
-    if SweepFolder.path is not None:
+    if compare and SweepFolder.path is not None:
         from fedexp.results import closing_table
 
         text, all_completed = closing_table(SweepFolder.path)
@@ -116,9 +121,14 @@ def _run(node: DictConfig) -> None:
     run_dir = Path(hydra.runtime.output_dir)
     try:
         config = from_hydra(node)
-        from fedexp.experiment import run_experiment
+        if config.mode == "partition":
+            from fedexp.preview import show_partition
 
-        run_experiment(config, run_dir, verbose=bool(hydra.verbose))
+            show_partition(config, run_dir)
+        else:
+            from fedexp.experiment import run_experiment
+
+            run_experiment(config, run_dir, verbose=bool(hydra.verbose))
     except Exception as error:
         _failed_runs.append(run_dir)
         logging.getLogger("fedexp").exception("the run failed")

@@ -140,7 +140,7 @@ class _Node:
     def evaluate(self, message: Message, context: Context) -> RecordDict:
         client, _, _ = _addressed(message, context)
         data = self._source()
-        examples = data.test.subset(data.client_test.client(client))
+        examples = data.clients_test.subset(data.client_test.client(client))
         metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
         if len(examples.labels):  # a reply of no examples has no weight
             model = self._load_model(message, pick_device(self._config.backend))

@@ -60,6 +60,8 @@ def _schema(entry: type) -> DictConfig:
         child = node._get_node(key)
         if isinstance(child, DictConfig | ListConfig):
             OmegaConf.set_readonly(child, None)
+            if OmegaConf.get_type(child) is dict:  # takes any key; validation knows which
+                OmegaConf.set_struct(child, False)
     assert isinstance(node, DictConfig)
     return node
 

@@ -24,7 +24,18 @@ from fedexp.config_data import (
     Resnet18Model,
     TwoNnModel,
 )
-from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
+from fedexp.config_partition import (
+    ClassesPartition,
+    DirichletBalancedPartition,
+    DirichletPartition,
+    ExcludePartition,
+    FeatureNoisePartition,
+    FlwrDatasetsPartition,
+    IidPartition,
+    PartitionConfig,
+    QuantityPartition,
+    ShardsPartition,
+)
 from fedexp.config_strategy import (
     BulyanStrategy,
     CentralizedStrategy,
@@ -101,9 +112,13 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One experiment; ``isolated_rounds`` replaces ``rounds`` where no client is federated."""
+    """One experiment; ``isolated_rounds`` replaces ``rounds`` where no client is federated.
+
+    ``mode=partition`` shows who holds what and trains nothing.
+    """
 
     name: str = "fedexp"
+    mode: str = one_of("train", "train", "partition")
     seed: int = ranged(0, ge=0)
     rounds: int = ranged(3, ge=1)
     isolated_rounds: int | None = ranged(None, ge=1)
@@ -137,7 +152,17 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "cifar100": CifarDataset,
         "svhn": DatasetConfig,
     },
-    "partition": {"iid": IidPartition, "exclude": ExcludePartition},
+    "partition": {
+        "iid": IidPartition,
+        "exclude": ExcludePartition,
+        "dirichlet": DirichletPartition,
+        "dirichlet_balanced": DirichletBalancedPartition,
+        "shards": ShardsPartition,
+        "classes": ClassesPartition,
+        "quantity": QuantityPartition,
+        "feature_noise": FeatureNoisePartition,
+        "flwr_datasets": FlwrDatasetsPartition,
+    },
     "strategy": {
         "fedavg": FedAvgStrategy,
         "fedprox": FedProxStrategy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedexp.options import ranged
 
@@ -28,3 +29,65 @@ class ExcludePartition(PartitionConfig):
 
     name: str = "exclude"
     exclude: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DirichletPartition(PartitionConfig):
+    """Label skew: every label is split over the clients by a draw from a Dirichlet distribution."""
+
+    name: str = "dirichlet"
+    alpha: float = ranged(0.5, gt=0, le=1e6)
+    min_size: int = ranged(10, ge=1)
+
+
+@dataclass(frozen=True)
+class DirichletBalancedPartition(PartitionConfig):
+    """Label skew at equal sizes: every client's mix of labels is a draw from a Dirichlet."""
+
+    name: str = "dirichlet_balanced"
+    alpha: float = ranged(0.5, gt=0, le=1e6)
+
+
+@dataclass(frozen=True)
+class ShardsPartition(PartitionConfig):
+    """Images sorted by label, cut into equal shards; every client holds ``shards_per_client``."""
+
+    name: str = "shards"
+    shards_per_client: int = ranged(2, ge=1)
+
+
+@dataclass(frozen=True)
+class ClassesPartition(PartitionConfig):
+    """Every client holds images of exactly ``classes_per_client`` labels."""
+
+    name: str = "classes"
+    classes_per_client: int = ranged(2, ge=1)
+
+
+@dataclass(frozen=True)
+class QuantityPartition(PartitionConfig):
+    """Size skew: the clients' sizes are a draw from a Dirichlet, their labels are not skewed."""
+
+    name: str = "quantity"
+    alpha: float = ranged(0.5, gt=0, le=1e6)
+    min_size: int = ranged(10, ge=1)
+
+
+@dataclass(frozen=True)
+class FeatureNoisePartition(PartitionConfig):
+    """A uniform random split; client ``k`` of ``n`` sees pixels through noise of its own strength.
+
+    ``noise_std`` is the standard deviation at the last client, on pixels scaled to [0, 1].
+    """
+
+    name: str = "feature_noise"
+    noise_std: float = ranged(0.3, gt=0)
+
+
+@dataclass(frozen=True)
+class FlwrDatasetsPartition(PartitionConfig):
+    """A partitioner of the package flwr-datasets, by its name and the options of its constructor."""
+
+    name: str = "flwr_datasets"
+    partitioner: str = "IidPartitioner"
+    options: dict[str, Any] = field(default_factory=dict)

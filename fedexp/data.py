@@ -18,8 +18,11 @@ import numpy.typing as npt
 
 from fedexp.config import Config
 from fedexp.config_data import DatasetConfig, DatasetSpec
+from fedexp.config_partition import FeatureNoisePartition
 from fedexp.datasets import ensure_files, read_files
-from fedexp.partition import Partition, make_partition, match_test
+from fedexp.noise import noisy_copies
+from fedexp.partition import Partition, match_test
+from fedexp.partitioners import make_partition
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,28 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class FederatedData:
-    """Everything the clients and the server hold between them."""
+    """Everything the clients and the server hold between them.
+
+    Attributes:
+        spec: What is known of the dataset.
+        train: Training images, as the clients see them.
+        test: Test images, as the server sees them.
+        partition: Who holds which training image.
+        client_test: Who is tested on which test image.
+        noisy_test: Test images as the clients see them, where that is not as the server does.
+    """
 
     spec: DatasetSpec
     train: ImageSet
     test: ImageSet
     partition: Partition
     client_test: Partition
+    noisy_test: ImageSet | None = None
+
+    @property
+    def clients_test(self) -> ImageSet:
+        """Test images as the clients see them; the server's own, not a copy, unless noise differs."""
+        return self.test if self.noisy_test is None else self.noisy_test
 
     def train_images(self, clients: Sequence[int]) -> ImageSet:
         """Return a copy of the training images of some clients, one after another."""
@@ -58,13 +76,26 @@ def federate(config: Config) -> FederatedData:
     """Read the dataset and deal it to the clients.
 
     Raises:
-        FedexpError: If the dataset is not there and cannot be downloaded.
+        FedexpError: If the dataset is not there and cannot be downloaded, or cannot be dealt as the
+            partition asks.
     """
     train, test = load_dataset(config.dataset)
     spec = config.dataset.spec
     partition = make_partition(config.partition, train.labels, config.clients.num, config.seed)
     client_test = match_test(partition, train.labels, test.labels, spec.num_classes, config.seed)
-    return FederatedData(spec, train, test, partition, client_test)
+    if not isinstance(config.partition, FeatureNoisePartition):
+        return FederatedData(spec, train, test, partition, client_test)
+    noisy_train, noisy_test = noisy_copies(
+        config.partition, config.seed, (train.images, partition), (test.images, client_test)
+    )
+    return FederatedData(
+        spec,
+        ImageSet(noisy_train, train.labels),
+        test,
+        partition,
+        client_test,
+        ImageSet(noisy_test, test.labels),
+    )
 
 
 def load_dataset(config: DatasetConfig) -> tuple[ImageSet, ImageSet]:

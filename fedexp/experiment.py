@@ -15,6 +15,7 @@ from fedexp.data import FederatedData, federate
 from fedexp.evaluation import ServerEvaluation
 from fedexp.grid import CohortGrid
 from fedexp.models import Weights, buffer_names, hash_weights, initial_weights
+from fedexp.preview import describe_partition
 from fedexp.progress import Display
 from fedexp.records import RunFolder
 from fedexp.rounds import Outcome, RoundLoop
@@ -41,7 +42,7 @@ def run_experiment(config: Config, run_dir: Path, *, verbose: bool = False) -> d
     folder = RunFolder(run_dir, config)
     try:
         data = federate(config)
-        _describe_partition(folder, config, data)
+        folder.write_json("partition.json", describe_partition(config, data))
         with Display(config, run_dir) as display:
             loop = RoundLoop(
                 config,
@@ -79,22 +80,6 @@ def _timed_start(loop: RoundLoop, folder: RunFolder) -> Any:
         loop.run(grid)
 
     return server
-
-
-def _describe_partition(folder: RunFolder, config: Config, data: FederatedData) -> None:
-    counts = data.partition.class_counts(data.train.labels, data.spec.num_classes)
-    folder.write_json(
-        "partition.json",
-        {
-            "partition": config.partition.name,
-            "dataset": config.dataset.name,
-            "sha256": data.partition.sha256,
-            "num_clients": data.partition.num_clients,
-            "num_examples": data.partition.sizes.tolist(),
-            "num_test_examples": data.client_test.sizes.tolist(),
-            "class_counts": counts.tolist(),
-        },
-    )
 
 
 def _conclude(

@@ -1,22 +1,21 @@
-"""Deal training images to clients: labels in, one index array per client out.
+"""Who holds which image, and what follows from it for the test images.
 
-Pure NumPy, so that equal configurations give equal partitions on every machine. A new partition is a
-function here, a dataclass in :mod:`fedexp.config_partition`, and a line in :data:`PARTITIONERS`.
+Pure NumPy; :mod:`fedexp.partitioners` makes the partitions.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.config_partition import ExcludePartition, IidPartition, PartitionConfig
-from fedexp.options import FedexpError
-from fedexp.seeding import derive_rng, derive_seed
+from fedexp.config_partition import ExcludePartition, PartitionConfig
+from fedexp.seeding import derive_rng
 
 Indices = npt.NDArray[np.int64]
 
@@ -69,31 +68,21 @@ class Partition:
         return counts.reshape(self.num_clients, num_classes)
 
 
-def make_partition(
-    config: PartitionConfig, labels: npt.NDArray[np.int64], num_clients: int, seed: int
-) -> Partition:
-    """Deal images to clients.
+def apportion(total: int, weights: npt.NDArray[Any]) -> Indices:
+    """Divide ``total`` images in proportion to weights, by largest remainder.
 
     Args:
-        config: Which partition, and its options. ``config.seed`` wins over ``seed`` when set.
-        labels: Label of every training image, shape (num_images,).
-        num_clients: Number of clients, >= 1.
-        seed: The experiment's seed.
+        total: Images to divide, >= 0.
+        weights: Shape (n,), >= 0, of which at least one is positive.
 
     Returns:
-        A partition in which no image belongs to two clients, and every client holds at least one.
-
-    Raises:
-        FedexpError: If a client would be left without an image.
+        Counts that sum to ``total``, shape (n,); equal remainders go to the lower position.
     """
-    partition = PARTITIONERS[type(config)](config, labels, num_clients, seed)
-    empty = np.flatnonzero(partition.sizes == 0)
-    if len(empty):
-        raise FedexpError(
-            f"partition={config.name} leaves {len(empty)} of {num_clients} clients without an image "
-            f"(the first is client {empty[0]}): fewer clients (clients.num) or another partition"
-        )
-    return partition
+    # fsum rounds once, whatever the order in which a processor would add.
+    exact = total * weights / math.fsum(weights)
+    counts = np.floor(exact).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return counts
 
 
 def torch_random_permutation(num_items: int, seed: int) -> Indices:
@@ -117,40 +106,6 @@ def torch_random_permutation(num_items: int, seed: int) -> Indices:
     for position, target in enumerate(targets.tolist()):
         order[position], order[target] = order[target], order[position]
     return np.array(order, dtype=np.int64)
-
-
-def _iid(
-    config: IidPartition, labels: npt.NDArray[np.int64], num_clients: int, seed: int
-) -> Partition:
-    """Split uniformly at random into equal parts (sizes differ by one image at most)."""
-    rng = derive_rng(seed if config.seed is None else config.seed, "partition")
-    order = rng.permutation(len(labels)).astype(np.int64)
-    if config.samples_per_client is not None:
-        order = order[: config.samples_per_client * num_clients]
-    return Partition.of(np.array_split(order, num_clients))
-
-
-def _exclude(
-    config: ExcludePartition, labels: npt.NDArray[np.int64], num_clients: int, seed: int
-) -> Partition:
-    """Split as ``torch.utils.data.random_split`` does, then take labels away from each client.
-
-    With ``seed=42`` and the lists [1, 3, 7], [2, 5, 8], [4, 6, 9] this is the partition of the course
-    lesson, image for image. The images taken away belong to no client.
-    """
-    split_seed = derive_seed(seed, "partition") >> 31 if config.seed is None else config.seed
-    parts = np.array_split(torch_random_permutation(len(labels), split_seed), num_clients)
-    kept = [
-        part[~np.isin(labels[part], excluded)]
-        for part, excluded in zip(parts, config.exclude, strict=True)
-    ]
-    return Partition.of(kept)
-
-
-PARTITIONERS: dict[type[PartitionConfig], Callable[[Any, Any, int, int], Partition]] = {
-    IidPartition: _iid,
-    ExcludePartition: _exclude,
-}
 
 
 def match_test(
@@ -183,9 +138,7 @@ def match_test(
         held = counts[:, label]
         if held.sum() == 0:
             continue
-        exact = len(pool) * held / held.sum()
-        share = np.floor(exact).astype(np.int64)
-        share[np.argsort(share - exact, kind="stable")[: len(pool) - share.sum()]] += 1
+        share = apportion(len(pool), held)
         for client, piece in enumerate(np.split(pool, np.cumsum(share)[:-1])):
             parts[client].append(piece)
     return Partition.of([np.sort(np.concatenate(part)) for part in parts])

@@ -17,13 +17,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 from safetensors.numpy import save as safetensors_bytes
 
 from fedexp.config import Config
-from fedexp.models import Weights
+
+if TYPE_CHECKING:  # torch comes with it, and showing a partition needs none
+    from fedexp.models import Weights
 
 METRIC_COLUMNS = ("round", "model", "split", "subset", "client", "metric", "value")
 _PACKAGES = ("fedexp", "flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
@@ -52,6 +54,27 @@ class Metric:
     value: float
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step: a reader sees the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Render what a JSON file holds."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def config_bytes(config: Config) -> bytes:
+    """Render what config.yaml holds."""
+    return yaml.safe_dump(asdict(config), sort_keys=False).encode()
+
+
 class RunFolder:
     """Writes one run's folder.
 
@@ -65,7 +88,7 @@ class RunFolder:
         self._config = config
         self._started = time.monotonic()
         path.mkdir(parents=True, exist_ok=True)
-        self.write_text("config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+        self.write_bytes("config.yaml", config_bytes(config))
         self.write_json("environment.json", _environment(config))
         self.write_json("summary.json", {"status": "running"})
         self._metrics = _Table(path / "metrics.csv", METRIC_COLUMNS)
@@ -81,18 +104,12 @@ class RunFolder:
         self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file in one step: a reader sees the old one or the new one."""
-        partial = self.path / f".{name}.partial"
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, self.path / name)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        """Write a file in one step."""
+        write_whole(self.path / name, content)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file in one step."""
-        self.write_text(name, json.dumps(content, indent=2) + "\n")
+        self.write_bytes(name, json_bytes(content))
 
     def write_model(self, weights: Weights) -> None:
         """Write model.safetensors."""

@@ -18,6 +18,7 @@ Purpose = Literal[
     "evaluate_cohort",
     "train",
     "client_test",
+    "feature_noise",
     "dropout",
     "straggler",
     "byzantine",
@@ -31,9 +32,10 @@ _PURPOSE_IDS: dict[str, int] = {
     "evaluate_cohort": 3,
     "train": 4,
     "client_test": 5,
-    "dropout": 6,
-    "straggler": 7,
-    "byzantine": 8,
+    "feature_noise": 6,
+    "dropout": 7,
+    "straggler": 8,
+    "byzantine": 9,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fedexp.config import SCHEMAS, Config
 from fedexp.config_clients import FULL
 from fedexp.config_data import MlpModel, ModelConfig, Resnet18Model
-from fedexp.config_partition import ExcludePartition, IidPartition
+from fedexp.validation_partition import partition_errors
 
 
 def validate(config: Config) -> list[str]:
@@ -57,7 +57,7 @@ _HOLDS = {
 
 
 def _relation_errors(config: Config) -> Iterator[str]:
-    spec, clients, partition = config.dataset.spec, config.clients, config.partition
+    spec, clients = config.dataset.spec, config.clients
     if config.name in ("", ".", "..") or "/" in config.name:
         yield f"name must be a word without '/': it names a folder of results/, got {config.name!r}"
     if clients.num > spec.num_train:
@@ -65,16 +65,7 @@ def _relation_errors(config: Config) -> Iterator[str]:
             f"clients.num must be <= {spec.num_train}, the training images of dataset="
             f"{config.dataset.name}, got {clients.num}"
         )
-    if isinstance(partition, IidPartition) and partition.samples_per_client is not None:
-        wanted = partition.samples_per_client * clients.num
-        if wanted > spec.num_train:
-            yield (
-                f"partition.samples_per_client must be <= {spec.num_train // clients.num} for "
-                f"clients.num={clients.num} on {config.dataset.name} ({spec.num_train} training "
-                f"images), got {partition.samples_per_client}"
-            )
-    if isinstance(partition, ExcludePartition):
-        yield from _exclude_errors(partition, clients.num, spec.num_classes)
+    yield from partition_errors(config)
     yield from _strategy_errors(config)
     yield from _training_errors(config)
     if isinstance(config.model, MlpModel) and any(width < 1 for width in config.model.hidden):
@@ -97,27 +88,6 @@ def _too_small(config: Config) -> str:
         f"model={config.model.name} needs images of at least {side}x{side} pixels, dataset="
         f"{config.dataset.name} has {height}x{width}; these fit: model={', '.join(fit)}"
     )
-
-
-def _exclude_errors(
-    partition: ExcludePartition, num_clients: int, num_classes: int
-) -> Iterator[str]:
-    if partition.seed is not None and partition.seed >= 2**32:
-        yield f"partition.seed must be < {2**32} (torch's random_split), got {partition.seed}"
-    if len(partition.exclude) != num_clients:
-        yield (
-            f"partition.exclude must hold one list of labels per client: clients.num={num_clients}, "
-            f"got {len(partition.exclude)} lists (another partition, such as partition=iid, fits "
-            "any number of clients)"
-        )
-    for client, labels in enumerate(partition.exclude):
-        if not set(labels) <= set(range(num_classes)):
-            yield (
-                f"partition.exclude[{client}] must hold labels from 0 to {num_classes - 1}, "
-                f"got {list(labels)}"
-            )
-        elif set(labels) == set(range(num_classes)):
-            yield f"partition.exclude[{client}] leaves the client without a single label"
 
 
 def _strategy_errors(config: Config) -> Iterator[str]:

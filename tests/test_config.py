@@ -18,7 +18,14 @@ from fedexp.config_data import (
     MobilenetV3SmallModel,
     Resnet18Model,
 )
-from fedexp.config_partition import ExcludePartition, IidPartition
+from fedexp.config_partition import (
+    ClassesPartition,
+    DirichletPartition,
+    ExcludePartition,
+    IidPartition,
+    QuantityPartition,
+    ShardsPartition,
+)
 from fedexp.config_strategy import LocalOnlyStrategy
 from fedexp.validation import validate
 
@@ -69,6 +76,34 @@ def test_every_mistake_is_named_at_once() -> None:
             "partition.samples_per_client must be <= 1333 for clients.num=3",
         ),
         (
+            Config(partition=IidPartition(samples_per_client=1000), clients=ClientsConfig(num=100)),
+            "partition.samples_per_client must be <= 40 for clients.num=100 on mnist5k (4000 training "
+            "images), got 1000",
+        ),
+        (
+            Config(partition=DirichletPartition(min_size=401), clients=ClientsConfig(num=10)),
+            "partition.min_size must be <= 400 for clients.num=10 on mnist5k",
+        ),
+        (
+            Config(partition=QuantityPartition(min_size=1334)),
+            "partition.min_size must be <= 1333 for clients.num=3",
+        ),
+        (
+            Config(partition=ShardsPartition(), clients=ClientsConfig(num=2001)),
+            "partition.shards_per_client must be <= 1 for clients.num=2001",
+        ),
+        (
+            Config(partition=ClassesPartition(classes_per_client=11)),
+            "partition.classes_per_client must be <= 10, the labels of dataset=mnist5k, got 11",
+        ),
+        (
+            # One line, not a second one about a minimum that no number of images could meet.
+            Config(partition=DirichletPartition(), clients=ClientsConfig(num=4001)),
+            "clients.num must be <= 4000",
+        ),
+        (Config(partition=DirichletPartition(alpha=0)), "partition.alpha must be > 0, got 0"),
+        (Config(mode="show"), "mode must be one of train, partition, got 'show'"),
+        (
             Config(partition=ExcludePartition(exclude=[[1]])),
             "clients.num=3, got 1 lists",
         ),
@@ -106,7 +141,18 @@ def test_every_schema_is_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "seeding", "partition", "data", "models", "training", "guards"]
+    "module",
+    [
+        "config",
+        "seeding",
+        "partition",
+        "partitioners",
+        "noise",
+        "data",
+        "models",
+        "training",
+        "guards",
+    ],
 )
 def test_the_maths_imports_no_framework(module: str) -> None:
     code = (

@@ -15,13 +15,8 @@ from fedexp.config_data import DatasetConfig
 from fedexp.config_partition import ExcludePartition, IidPartition
 from fedexp.data import load_dataset
 from fedexp.options import FedexpError
-from fedexp.partition import (
-    Partition,
-    make_partition,
-    match_test,
-    test_subsets,
-    torch_random_permutation,
-)
+from fedexp.partition import Partition, match_test, test_subsets, torch_random_permutation
+from fedexp.partitioners import make_partition
 
 LESSON = ExcludePartition(seed=42, exclude=[[1, 3, 7], [2, 5, 8], [4, 6, 9]])
 test_subsets.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
