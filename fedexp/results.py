@@ -138,13 +138,17 @@ def _isolated_rows(name: str, tables: list[pd.DataFrame]) -> list[dict[str, Any]
 
 
 def _varied(runs: list[Run]) -> list[str]:
-    """Return the options that change results, but for seed and strategy, in which runs differ."""
-    values: dict[str, set[str]] = {}
+    """Return the options that change results, but for seed and strategy, in which runs differ.
+
+    Options of a strategy count as different only between runs of that strategy.
+    """
+    values: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         for key, value in run.settings.items():
             if not key.startswith("backend.") and key != "dataset.root":
-                values.setdefault(key, set()).add(repr(value))
-    return [key for key, seen in values.items() if len(seen) > 1]
+                owner = run.strategy if key.startswith("strategy.") else ""
+                values.setdefault((key, owner), set()).add(repr(value))
+    return list(dict.fromkeys(key for (key, _), seen in values.items() if len(seen) > 1))
 
 
 def _by_name(runs: list[Run], varied: list[str]) -> list[tuple[str, list[Run]]]:

@@ -117,7 +117,9 @@ def test_noise_is_noted_and_leaves_the_hash() -> None:
 
 def test_many_labels_are_counted_not_listed() -> None:
     data = tiny_data()
-    wide = dataclasses.replace(data, spec=dataclasses.replace(data.spec, num_classes=100))
+    wide = dataclasses.replace(
+        data, spec=dataclasses.replace(data.spec, classes=tuple(map(str, range(100))))
+    )
     lines = partition_table(config(), wide).splitlines()
     assert lines[2].split() == ["client", "images", "test", "images", "labels"]
     assert any(line.strip().endswith("of 100") for line in lines)

@@ -1,0 +1,77 @@
+"""Every strategy on every backend gives the same bits; the client's side of those that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray
+
+from fedexp import ray_session
+from fedexp.composition import compose_config
+from fedexp.config import SCHEMAS
+from fedexp.results import load
+
+RunOf = Callable[..., Path]
+NAMES = list(SCHEMAS["strategy"])
+SMALL = (
+    "partition=dirichlet",
+    "partition.alpha=1",
+    "clients.num=9",
+    "rounds=2",
+    "training.local_epochs=1",
+    "training.batch_size=100",
+    "model.hidden=[]",
+)
+
+
+def _hash(run: Path) -> str:
+    (found,) = load(run)
+    assert found.completed
+    return str(found.summary["model_sha256"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_workers_change_no_bit(name: str, run_of: RunOf, two_workers: None) -> None:
+    one = run_of(f"strategy={name}", "backend=inline", *SMALL)
+    two = run_of(f"strategy={name}", "backend=ray", "backend.workers=2", *SMALL)
+    assert _hash(one) == _hash(two)
+    assert (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_flowers_runtime_changes_no_bit(
+    name: str, run_of: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = run_of(f"strategy={name}", "backend=inline", *SMALL)
+    ray_session.start_ray(compose_config(["backend=flower", "backend.workers=2", *SMALL]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    other = run_of(f"strategy={name}", "backend=flower", "backend.workers=2", *SMALL)
+    assert _hash(one) == _hash(other)
+
+
+def test_fedprox_with_mu_0_is_fedavg(run_of: RunOf) -> None:
+    plain = run_of("strategy=fedavg", "backend=inline", *SMALL)
+    pulled = run_of("strategy=fedprox", "strategy.proximal_mu=0", "backend=inline", *SMALL)
+    held = run_of("strategy=fedprox", "strategy.proximal_mu=5", "backend=inline", *SMALL)
+    assert _hash(plain) == _hash(pulled) != _hash(held)
+
+
+def test_scaffolds_first_round_is_fedavgs_and_its_second_is_not(run_of: RunOf) -> None:
+    def hashes(name: str) -> list[str]:
+        runs = [(f"strategy={name}", "backend=inline", *SMALL, f"rounds={k}") for k in (1, 2)]
+        return [_hash(run_of(*run)) for run in runs]
+
+    (first, second), (same, other) = hashes("fedavg"), hashes("scaffold")
+    assert first == same
+    assert second != other
+
+
+def test_centralized_trains_on_what_the_clients_hold(run_of: RunOf) -> None:
+    one = run_of("strategy=centralized", "backend=inline", *SMALL)
+    other = run_of("strategy=fedavg", "backend=inline", *SMALL)
+    (union,), (federated,) = load(one), load(other)
+    assert union.summary["partition_sha256"] == federated.summary["partition_sha256"]
+    assert union.summary["final"]["all"]["accuracy"] > federated.summary["final"]["all"]["accuracy"]
