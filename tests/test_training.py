@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fedexp.training import (
     Evaluator,
     TrainResult,
     Work,
+    gradient_mass,
     limited_threads,
     normaliser,
     num_steps,
@@ -192,3 +194,60 @@ def test_mnist_pixels_reach_the_model_as_they_are(mnist_root: Path) -> None:
     )
     assert train_set.images.dtype == np.uint8
     assert train_set.images.max() == 255
+
+
+def _step(config: TrainingConfig, **work: Any) -> float:
+    """Take steps on one white image of label 0 and return the first weight; the other is its negative."""
+    model = Linear()
+    defaults: dict[str, Any] = {"steps": 1, "learning_rate": 0.5}
+    train(model, _pixels([255], [0]), PIXEL, config, Work(**{**defaults, **work}), 0, CPU)
+    first, second = model.weight.tolist()
+    assert second == pytest.approx(-first)
+    return float(first)
+
+
+PLAIN = TrainingConfig(batch_size=1, momentum=0)
+
+
+def test_gradient_clipping_by_hand() -> None:
+    # The gradient is (-1/2, 1/2), of norm sqrt(1/2).
+    assert _step(PLAIN) == pytest.approx(0.25)
+    clipped = TrainingConfig(batch_size=1, momentum=0, max_grad_norm=0.1)
+    assert _step(clipped) == pytest.approx(0.5 * 0.1 / math.sqrt(2), rel=1e-4)
+    loose = TrainingConfig(batch_size=1, momentum=0, max_grad_norm=9.0)
+    assert _step(loose) == pytest.approx(0.25)
+
+
+def test_the_proximal_term_by_hand() -> None:
+    # Step 1 starts where it is pulled to; step 2 adds mu (0.25 - 0) to the gradient p0 - 1.
+    p0 = 1 / (1 + math.exp(-0.5))
+    expected = 0.25 - 0.5 * (p0 - 1 + 0.8 * 0.25)
+    assert _step(PLAIN, steps=2, proximal_mu=0.8) == pytest.approx(expected)
+
+
+def test_a_correction_is_added_to_every_gradient() -> None:
+    correction = [torch.tensor([0.1, -0.1])]
+    assert _step(PLAIN, correction=correction) == pytest.approx(0.25 - 0.5 * 0.1)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adams_first_step_is_the_learning_rate(name: str) -> None:
+    config = TrainingConfig(batch_size=1, optimizer=name)
+    assert _step(config, learning_rate=0.01) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_steps_of_a_round() -> None:
+    assert num_steps(TrainingConfig(local_epochs=3, batch_size=10), 25) == 9
+    assert num_steps(TrainingConfig(local_epochs=3, batch_size="full"), 25) == 3
+    assert num_steps(TrainingConfig(local_steps=7, batch_size=10), 25) == 7
+
+
+def test_the_learning_rate_decays_by_rounds() -> None:
+    config = TrainingConfig(learning_rate=0.4, learning_rate_decay=0.5)
+    assert [config.rate(k) for k in (1, 2, 3)] == [0.4, 0.2, 0.1]
+
+
+def test_gradient_mass_by_hand() -> None:
+    assert gradient_mass(5, 0.0) == 5
+    # Gradient 1 of 2 counts 1 + 0.9 times, gradient 2 once.
+    assert gradient_mass(2, 0.9) == pytest.approx(2.9)
