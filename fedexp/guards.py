@@ -50,7 +50,8 @@ def restore_dtypes(weights: Arrays, reference: Arrays) -> dict[str, npt.NDArray[
         dtype = reference[name].dtype if name in reference else array.dtype
         if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer):
             array = np.rint(array)
-        restored[name] = array.astype(dtype, copy=False)
+        # NumPy makes scalars of arrays without dimensions; weights must stay arrays.
+        restored[name] = np.asarray(array, dtype=dtype)
     return restored
 
 

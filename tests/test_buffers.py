@@ -82,6 +82,7 @@ def test_buffers_are_the_mean_weighted_by_examples(chosen: StrategyConfig) -> No
     assert {name: array.dtype for name, array in found.items()} == {
         name: array.dtype for name, array in START.items()
     }
+    assert all(isinstance(array, np.ndarray) for array in found.values())
     assert found["running_var"].tolist() == [3.0]  # (10 * 0 + 30 * 4) / 40
     assert found["num_batches_tracked"] == 18  # (10 * 13 + 30 * 19) / 40 = 17.5, rounded to even
     assert found["w"].tolist() != START["w"].tolist()
