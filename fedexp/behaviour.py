@@ -36,8 +36,10 @@ def steps_of(config: Config, server_round: int, client: int, num_examples: int) 
     FedProx (Li et al., arXiv 1812.06127).
     """
     training, chance = config.training, config.clients.stragglers
+    if not chance:
+        return num_steps(training, num_examples)
     rng = derive_rng(config.seed, "straggler", server_round, client)
-    if not chance or rng.random() >= chance:
+    if rng.random() >= chance:
         return num_steps(training, num_examples)
     if training.local_steps is not None:
         return int(rng.integers(1, training.local_steps))

@@ -96,39 +96,37 @@ class _Node:
     def train(self, message: Message, context: Context) -> RecordDict:
         config, data = self._config, self._source()
         client, server_round, instructions = _addressed(message, context)
-        union = instructions.get(PARTITION_IDS)  # the reference that nothing goes wrong with
-        if union is None:
+        union = _union(instructions)
+        if not union:  # nothing goes wrong with the upper reference
             drop_out(config, server_round, client)
-        faulty = union is None and client in self._faulty
-        examples = data.train_images([client] if union is None else [int(i) for i in union])  # type: ignore[union-attr]
+        faulty = not union and client in self._faulty
+        examples = data.train_images(union or [client])
         if faulty:
             examples = faulty_examples(config, examples, data.spec.num_classes)
+        count = len(examples.labels)
+        if union:
+            steps = num_steps(config.training, count)
+        else:
+            steps = steps_of(config, server_round, client, count)
+        mass = gradient_mass(steps, config.training.momentum)
 
         device = pick_device(config.backend)
         model = self._load_model(message, device)
-        content = RecordDict({METRICS: MetricRecord({NUM_EXAMPLES: len(examples.labels)})})
-        metrics = content.metric_records[METRICS]
+        metrics = MetricRecord({NUM_EXAMPLES: count})
         if instructions.get(GLOBAL_LOSS):
             metrics[GLOBAL_LOSS], _ = self._judge(model, examples, data)
-        if union is None:
-            steps = steps_of(config, server_round, client, len(examples.labels))
-        else:
-            steps = num_steps(config.training, len(examples.labels))
-        mass = gradient_mass(steps, config.training.momentum)
         if instructions.get(GRADIENT_MASS):
             metrics[GRADIENT_MASS] = mass
         drift = ClientControl(message, context, model) if CONTROL in message.content else None
         rate = config.training.rate(server_round)
-        work = Work(
-            steps=steps,
-            learning_rate=rate,
-            proximal_mu=float(instructions.get(PROXIMAL_MU, 0.0)),  # type: ignore[arg-type]
-            correction=drift.correction(device) if drift else None,
-        )
+        correction = drift.correction(device) if drift else None
+        work = Work(steps, rate, float(str(instructions.get(PROXIMAL_MU, 0.0))), correction)
         seed = derive_seed(config.seed, "train", server_round, client)
-        extra = config.dataset.augmentation
-        result = train(model, examples, data.spec, config.training, work, seed, device, extra)
+        changes = config.dataset.augmentation
+        result = train(model, examples, data.spec, config.training, work, seed, device, changes)
         metrics[TRAIN_LOSS] = result.loss
+
+        content = RecordDict({METRICS: metrics})
         before, after = to_weights(message.content.array_records[ARRAYS]), get_weights(model)
         if drift:
             content[CONTROL] = drift.renew(before, after, rate * mass)
@@ -168,3 +166,10 @@ def _addressed(message: Message, context: Context) -> tuple[int, int, ConfigReco
     instructions = message.content.config_records[CONFIG]
     client = int(context.node_config[PARTITION_ID])
     return client, int(str(instructions[SERVER_ROUND])), instructions
+
+
+def _union(instructions: ConfigRecord) -> list[int]:
+    """Return whose images ``centralized`` wants trained on; nobody's in federated training."""
+    clients = instructions.get(PARTITION_IDS, [])
+    assert isinstance(clients, list)
+    return [int(client) for client in clients]

@@ -43,17 +43,18 @@ def run_experiment(config: Config, run_dir: Path, *, verbose: bool = False) -> d
     try:
         data = federate(config)
         folder.write_json("partition.json", describe_partition(config, data))
+        evaluation = ServerEvaluation(config, data)
         with Display(config, run_dir) as display:
             loop = RoundLoop(
                 config,
                 build_strategy(config, buffer_names(config.model, data.spec)),
-                ServerEvaluation(config, data),
+                evaluation,
                 folder,
                 initial_weights(config.model, data.spec, config.seed),
                 display.progress,
             )
             backend.run_server(config, data, _timed_start(loop, folder), verbose=verbose)
-            summary = _conclude(config, data, folder, loop.outcome)
+            summary = _conclude(config, data, evaluation, folder, loop.outcome)
             display.conclude(loop.outcome)
     except KeyboardInterrupt:
         folder.finish("interrupted")
@@ -83,13 +84,16 @@ def _timed_start(loop: RoundLoop, folder: RunFolder) -> Any:
 
 
 def _conclude(
-    config: Config, data: FederatedData, folder: RunFolder, outcome: Outcome
+    config: Config,
+    data: FederatedData,
+    evaluation: ServerEvaluation,
+    folder: RunFolder,
+    outcome: Outcome,
 ) -> dict[str, Any]:
     weights = _final_weights(outcome)
     folder.write_model(weights)
     if not outcome.local_weights:
-        confusion = ServerEvaluation(config, data).confusion(outcome.weights)
-        _write_confusion(folder, confusion, data.spec.classes)
+        _write_confusion(folder, evaluation.confusion(outcome.weights), data.spec.classes)
     counts = data.partition.class_counts(data.train.labels, data.spec.num_classes)
     folder.write_bytes("partition.png", plots.partition_png(counts, data.spec.classes))
     folder.finish(

@@ -16,6 +16,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from torch import Tensor, nn
 
 from fedexp.arrays import to_record, to_weights
@@ -68,14 +69,9 @@ class Scaffold(FedAvg):
 
 
 def _mean(contents: list[RecordDict], key: str) -> Weights:
-    """Return the mean of one record over replies, weighted by examples as FedAvg does it."""
-    examples = [float(content.metric_records[METRICS][NUM_EXAMPLES]) for content in contents]  # type: ignore[arg-type]
-    total: Weights = {}
-    for content, count in zip(contents, examples, strict=True):
-        for name, array in to_weights(content.array_records[key]).items():
-            part = array * (count / sum(examples))
-            total[name] = total[name] + part if name in total else part
-    return total
+    """Return the mean of one record over replies, weighted by examples."""
+    alone = [RecordDict({key: c[key], METRICS: c[METRICS]}) for c in contents]
+    return to_weights(aggregate_arrayrecords(alone, NUM_EXAMPLES))
 
 
 class ClientControl:

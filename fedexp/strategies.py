@@ -126,13 +126,9 @@ _SERVER_OPTIMIZERS = (
 )
 
 
-def _fedadam(kind: type[FedAvg]) -> Callable[[FedAdamStrategy, Config], Strategy]:
+def _fedadam(kind: Callable[..., Strategy]) -> Callable[[FedAdamStrategy, Config], Strategy]:
     return lambda s, _: kind(
-        eta=s.eta,  # type: ignore[call-arg]
-        beta_1=s.beta_1,
-        beta_2=s.beta_2,
-        tau=s.tau,
-        **_WHOLE_COHORT,
+        eta=s.eta, beta_1=s.beta_1, beta_2=s.beta_2, tau=s.tau, **_WHOLE_COHORT
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,12 +156,13 @@ def train(
     parameters: list[Tensor] = list(model.parameters())
     update = build_updater(parameters, config, work.learning_rate)
     adjust = _adjuster(parameters, config, work)
+    precision = torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext()
     model.train()
     steps = 0
     while steps < work.steps:
         losses, sizes = [], []
         for x, y in batches.epoch():
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
+            with precision:
                 loss = F.cross_entropy(model(x), y)
             gradients = list(torch.autograd.grad(loss, parameters))
             adjust(gradients)

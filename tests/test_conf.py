@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,6 @@ def _commands(file: Path) -> list[list[str]]:
 def test_the_commands_of_a_file_are_sound(file: Path) -> None:
     commands = _commands(file)
     assert commands, "the file must open with the command that runs it"
-    if file.stem == "flwr_datasets" and find_spec("flwr_datasets") is None:
-        pytest.skip("needs the optional extra flwr-datasets")
     for words in commands:
         multirun = words[:1] == ["-m"]
         configs = check_command(words[1:] if multirun else words, multirun=multirun)

@@ -1,10 +1,9 @@
-"""The optional extra flwr-datasets; what needs it is skipped where it is not installed."""
+"""The optional extra flwr-datasets."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,6 @@ from fedexp.options import ConfigError, FedexpError
 from fedexp.partition import Partition
 from fedexp.partitioners import make_partition
 
-installed = pytest.mark.skipif(
-    find_spec("flwr_datasets") is None, reason="needs the optional extra flwr-datasets"
-)
 LABELS = np.repeat(np.arange(10), 40)
 BY_LABEL: dict[str, Any] = {"partition_by": "label"}
 
@@ -49,7 +45,6 @@ def test_another_partition_does_not_import_it() -> None:
     assert found.stdout.strip() == "False"
 
 
-@installed
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -69,19 +64,16 @@ def test_partitions_are_disjoint_complete_and_reproducible(name: str, options: A
     assert partition.sha256 != _deal(name, seed=1, **options).sha256
 
 
-@installed
 def test_iid_is_shuffled_first() -> None:
     # The package's own partitioner cuts the dataset in its order, in which labels may be sorted.
     assert (_deal("IidPartitioner").class_counts(LABELS, 10) > 0).all()
 
 
-@installed
 def test_its_pathological_partitioner_gives_k_labels() -> None:
     partition = _deal("PathologicalPartitioner", **BY_LABEL, num_classes_per_partition=3)
     assert ((partition.class_counts(LABELS, 10) > 0).sum(axis=1) == 3).all()
 
 
-@installed
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -103,7 +95,6 @@ def test_names_and_options_are_checked(config: FlwrDatasetsPartition, message: s
     assert message in line
 
 
-@installed
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -120,7 +111,6 @@ def test_what_a_partitioner_refuses_is_one_line(name: str, options: Any, message
     assert "\n" not in str(caught.value)
 
 
-@installed
 def test_options_come_from_the_command_line() -> None:
     words = ["partition=flwr_datasets", "partition.partitioner=DirichletPartitioner"]
     at_once = compose_config([*words, "partition.options={alpha:0.3,partition_by:label}"])
