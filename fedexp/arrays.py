@@ -9,14 +9,17 @@ from __future__ import annotations
 import copyreg
 import io
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import flwr.app
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 
 from fedexp.models import Weights
+
+_dtype_name = lru_cache(str)  # NumPy writes the name of a dtype in Python, 5 us each time
 
 
 class Array(flwr.app.Array):
@@ -28,10 +31,12 @@ class Array(flwr.app.Array):
     _array: npt.NDArray[Any]
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
-        array = np.ascontiguousarray(array).reshape(array.shape).view()
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
+        array = array.view()
         array.flags.writeable = False
         self.__dict__.update(
-            dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", _array=array
+            dtype=_dtype_name(array.dtype), shape=array.shape, stype="numpy.ndarray", _array=array
         )
 
     @property
@@ -63,6 +68,13 @@ def to_record(weights: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
 def to_weights(record: ArrayRecord) -> Weights:
     """Unpack the weights of a message; do not write to them."""
     return {name: array.numpy() for name, array in record.items()}
+
+
+def weights_in(content: RecordDict, key: str) -> Weights:
+    """Unpack the weights that a message holds under a key; do not write to them."""
+    record = content[key]  # `array_records` would build a dictionary first
+    assert isinstance(record, ArrayRecord)
+    return to_weights(record)
 
 
 def own(record: ArrayRecord) -> ArrayRecord:

@@ -13,7 +13,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedexp.arrays import to_record, to_weights
+from fedexp.arrays import to_record, weights_in
 from fedexp.behaviour import (
     byzantine_clients,
     drop_out,
@@ -92,6 +92,7 @@ class _Node:
         self._config, self._source = config, source
         self._faulty = frozenset(byzantine_clients(config))
         self._scratch: torch.nn.Module | None = None
+        self._state: dict[str, torch.Tensor] = {}
 
     def train(self, message: Message, context: Context) -> RecordDict:
         config, data = self._config, self._source()
@@ -127,7 +128,7 @@ class _Node:
         metrics[TRAIN_LOSS] = result.loss
 
         content = RecordDict({METRICS: metrics})
-        before, after = to_weights(message.content.array_records[ARRAYS]), get_weights(model)
+        before, after = weights_in(message.content, ARRAYS), get_weights(self._state)
         if drift:
             content[CONTROL] = drift.renew(before, after, rate * mass)
         if faulty:
@@ -158,12 +159,14 @@ class _Node:
         if self._scratch is None:
             spec = self._config.dataset.spec
             self._scratch = build_model(self._config.model, spec).to(device)
-        set_weights(self._scratch, to_weights(message.content.array_records[ARRAYS]))
+            self._state = self._scratch.state_dict()
+        set_weights(self._state, weights_in(message.content, ARRAYS))
         return self._scratch
 
 
 def _addressed(message: Message, context: Context) -> tuple[int, int, ConfigRecord]:
-    instructions = message.content.config_records[CONFIG]
+    instructions = message.content[CONFIG]
+    assert isinstance(instructions, ConfigRecord)
     client = int(context.node_config[PARTITION_ID])
     return client, int(str(instructions[SERVER_ROUND])), instructions
 

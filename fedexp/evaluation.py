@@ -22,6 +22,7 @@ class ServerEvaluation:
     def __init__(self, config: Config, data: FederatedData) -> None:
         self._device = pick_device(config.backend)
         self._model = build_model(config.model, data.spec).to(self._device)
+        self._state = self._model.state_dict()
         self._threads = config.backend.threads
         parallel = usable_cpus() if self._device.type == "cpu" else 1
         self._evaluator = Evaluator(data.test, data.spec, self._device, parallel)
@@ -52,6 +53,6 @@ class ServerEvaluation:
         return counts.reshape(self._num_classes, self._num_classes)
 
     def _predict(self, weights: Weights) -> Predictions:
-        set_weights(self._model, weights)
+        set_weights(self._state, weights)
         with limited_threads(self._threads):
             return self._evaluator.predict(self._model)

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedexp.arrays import to_record, to_weights
+from fedexp.arrays import to_record, to_weights, weights_in
 from fedexp.models import Weights
 from fedexp.protocol import ARRAYS, GRADIENT_MASS, METRICS, NUM_EXAMPLES
 
@@ -44,7 +44,7 @@ class FedNova(FedAvg):
         factors = (shares @ mass) * shares / mass
         moved = {name: array.astype(np.float64) for name, array in self._weights.items()}
         for factor, content in zip(factors, contents, strict=True):
-            for name, array in to_weights(content.array_records[ARRAYS]).items():
+            for name, array in weights_in(content, ARRAYS).items():
                 moved[name] += factor * (array - self._weights[name])
         weights = {name: moved[name].astype(a.dtype) for name, a in self._weights.items()}
         return to_record(weights), self.train_metrics_aggr_fn(contents, self.weighted_by_key)

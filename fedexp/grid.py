@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -26,8 +27,9 @@ from fedexp.arrays import own
 from fedexp.config import Config, RayBackend
 from fedexp.data import FederatedData
 
-TASKS_PER_WORKER = 2
-"""Tasks a worker gets in a round: clients are dealt by size, the second task evens out the rest."""
+LONG_ROUND = 0.5
+"""Seconds from which on a worker gets two tasks a round. Clients are dealt by size, and the second task
+evens out the rest; it costs 5 ms, which short rounds would feel."""
 
 RUN_ID = 1
 
@@ -171,6 +173,7 @@ class RayGrid(CohortGrid):
         self._sizes = data.partition.sizes
         self._states: dict[int, RecordDict] = {}
         self._workers = int(ray.cluster_resources()["CPU"] / config.backend.num_cpus_per_worker)
+        self._seconds = LONG_ROUND
         # Ray would end a worker after each GPU task; max_calls=0 keeps it for the next round.
         self._task = ray.remote(
             num_cpus=config.backend.num_cpus_per_worker,
@@ -181,6 +184,7 @@ class RayGrid(CohortGrid):
 
     def exchange(self, messages: list[Message]) -> list[Message]:
         """Spread the clients over tasks of about equal work and collect replies as they come."""
+        start = time.perf_counter()
         contents = {id(message.content): message.content for message in messages}
         refs = {key: ray.put(content) for key, content in contents.items()}
         pending: dict[Any, list[Message]] = {}
@@ -193,11 +197,13 @@ class RayGrid(CohortGrid):
             (ready,), _ = ray.wait(list(pending), num_returns=1, fetch_local=True)
             replies += self._collect(ready, pending.pop(ready))
             self.on_reply(len(replies))
+        self._seconds = time.perf_counter() - start
         return replies
 
     def _chunks(self, messages: list[Message]) -> list[list[Message]]:
         """Deal clients to tasks, largest first, each to the task that has the least to do so far."""
-        num_tasks = min(len(messages), TASKS_PER_WORKER * max(1, self._workers))
+        per_worker = 1 if self._seconds < LONG_ROUND else 2
+        num_tasks = min(len(messages), per_worker * max(1, self._workers))
         chunks: list[list[Message]] = [[] for _ in range(num_tasks)]
         loads = [0] * num_tasks
         size = {m.metadata.dst_node_id: int(self._sizes[m.metadata.dst_node_id]) for m in messages}

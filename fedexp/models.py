@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedexp.config_data import (
     CnnModel,
@@ -59,21 +59,25 @@ def initial_weights(config: ModelConfig, spec: DatasetSpec, seed: int) -> Weight
     """Draw a network's initial weights; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "init"))
-        return get_weights(MODELS[type(config)](config, spec))
+        return get_weights(MODELS[type(config)](config, spec).state_dict())
 
 
-def get_weights(model: nn.Module) -> Weights:
-    """Return a copy of the model's state as arrays."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+def get_weights(state: Mapping[str, Tensor]) -> Weights:
+    """Return a copy of a model's ``state_dict()`` as arrays."""
+    return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
 
-def set_weights(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Copy arrays into the model's own memory.
+def set_weights(state: Mapping[str, Tensor], weights: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Copy arrays into a model's own memory.
+
+    Args:
+        state: The model's ``state_dict()``, whose tensors are that memory. Making it takes longer than
+            filling that of a small model: whoever loads many weights keeps it.
+        weights: What to copy.
 
     Raises:
         ValueError: If the names or shapes are not the model's.
     """
-    state = model.state_dict()
     if state.keys() != weights.keys():
         raise ValueError(f"weights for {list(weights)} do not fit a model of {list(state)}")
     for name, target in state.items():

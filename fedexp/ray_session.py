@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import ray
 
 from fedexp.config import Config, RayBackend
 from fedexp.options import FedexpError
+
+_PROMPT = {"free_objects_batch_size": 1}
+"""Ray would free what a round leaves once a second; until then every reply goes to memory that was never
+touched, at the price of a page fault for every 4 KiB."""
 
 _current: tuple[object, ...] | None = None
 
@@ -53,11 +58,17 @@ def _default_workers(config: Config, backend: RayBackend) -> int:
 
 
 def _init(num_cpus: float | None = None, address: str | None = None) -> None:
-    options = {} if address else {"num_cpus": num_cpus, "_node_ip_address": "127.0.0.1"}
+    options: dict[str, Any] = {}
+    if address is None:
+        options = {
+            "num_cpus": num_cpus,
+            "_node_ip_address": "127.0.0.1",
+            "include_dashboard": False,
+            "_system_config": _PROMPT,
+        }
     try:
         ray.init(
             address=address,
-            include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
             **options,

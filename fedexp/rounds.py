@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedexp.arrays import to_record, to_weights
+from fedexp.arrays import to_record, to_weights, weights_in
 from fedexp.behaviour import byzantine_clients
 from fedexp.config import Config, StopConfig
 from fedexp.evaluation import Scores, ServerEvaluation
@@ -126,8 +127,7 @@ class RoundLoop:
     def _train(self, server_round: int, grid: CohortGrid) -> None:
         fraction = self._config.clients.fraction_train
         grid.cohort = draw_cohort(self._config, "cohort", fraction, server_round)
-        messages = self._strategy.configure_train(server_round, self._arrays, ConfigRecord(), grid)
-        replies = self._exchange(server_round, "train", messages, grid)
+        replies = self._exchange(server_round, "train", self._strategy.configure_train, grid)
         with self._timed(server_round, "aggregate"):
             usable = self._guard(server_round, "train", replies, self._train_problem)
             self._require(server_round, len(usable))
@@ -147,10 +147,8 @@ class RoundLoop:
     def _evaluate_on_clients(self, server_round: int, grid: CohortGrid) -> None:
         fraction = self._config.clients.fraction_evaluate
         grid.cohort = draw_cohort(self._config, "evaluate_cohort", fraction, server_round)
-        messages = self._strategy.configure_evaluate(
-            server_round, self._arrays, ConfigRecord(), grid
-        )
-        replies = self._exchange(server_round, "client_evaluate", messages, grid)
+        configure = self._strategy.configure_evaluate
+        replies = self._exchange(server_round, "client_evaluate", configure, grid)
         usable = self._guard(server_round, "client_evaluate", replies, _metrics_problem)
         weighty = [reply for reply in usable if _metrics_of(reply)[NUM_EXAMPLES]]
         if not weighty:
@@ -173,13 +171,17 @@ class RoundLoop:
         self._folder.add_metrics(rows)
 
     def _exchange(
-        self, server_round: int, phase: str, messages: Iterable[Message], grid: CohortGrid
+        self,
+        server_round: int,
+        phase: str,
+        configure: Callable[[int, ArrayRecord, ConfigRecord, Grid], Iterable[Message]],
+        grid: CohortGrid,
     ) -> list[Message]:
-        messages = list(messages)
-        grid.on_reply = lambda done: self._progress.on_clients(
-            server_round, phase, done, len(messages)
-        )
         with self._timed(server_round, phase):
+            messages = list(configure(server_round, self._arrays, ConfigRecord(), grid))
+            grid.on_reply = lambda done: self._progress.on_clients(
+                server_round, phase, done, len(messages)
+            )
             return list(grid.send_and_receive(messages))
 
     def _guard(
@@ -221,9 +223,8 @@ class RoundLoop:
             return f"the reply holds no weights ({ARRAYS})"
         if not _metrics_of(reply)[NUM_EXAMPLES]:
             return f"{NUM_EXAMPLES} must be >= 1 after training"
-        control = reply.content.array_records.get(CONTROL)
-        if control is not None:
-            weights = to_weights(control)
+        if CONTROL in reply.content:
+            weights = weights_in(reply.content, CONTROL)
             # Control variates are of parameters alone; a model's buffers have none.
             expected = {n: a for n, a in self.outcome.weights.items() if n in weights}
             problem = weights_problem(weights, expected)

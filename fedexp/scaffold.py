@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from torch import Tensor, nn
 
-from fedexp.arrays import to_record, to_weights
+from fedexp.arrays import to_record, to_weights, weights_in
 from fedexp.models import Weights
 from fedexp.protocol import ARRAYS, CONTROL, METRICS, NUM_EXAMPLES
 
@@ -80,7 +80,7 @@ class ClientControl:
     def __init__(self, message: Message, context: Context, model: nn.Module) -> None:
         self._state = context.state
         self._names = [name for name, _ in model.named_parameters()]
-        self._server = to_weights(message.content.array_records[CONTROL])
+        self._server = weights_in(message.content, CONTROL)
         kept = context.state.array_records.get(CONTROL)
         zeros = {name: np.zeros_like(self._server[name]) for name in self._names}
         self._own = zeros if kept is None else to_weights(kept)

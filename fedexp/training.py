@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from fedexp.config import BackendConfig, RayBackend
 from fedexp.config_clients import FULL, TrainingConfig
 from fedexp.config_data import Augmentation, DatasetSpec
 from fedexp.data import ImageSet
-from fedexp.optimizers import build_updater
+from fedexp.optimizers import Gradients, build_updater
 from fedexp.options import AUTO
 
 EVALUATION_BATCH = 500
@@ -82,6 +83,7 @@ def limited_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@lru_cache
 def normaliser(spec: DatasetSpec, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return the map from uint8 images to float32 ones: ``(x / 255 - mean) / std`` per channel."""
     mean = torch.tensor(spec.mean, device=device).view(-1, 1, 1)
@@ -155,25 +157,28 @@ def train(
     batches = _Batches(examples, spec, size, seed, device, augmentation)
     parameters: list[Tensor] = list(model.parameters())
     update = build_updater(parameters, config, work.learning_rate)
-    adjust = _adjuster(parameters, config, work)
+    adjusts = config.max_grad_norm is not None or work.proximal_mu or work.correction is not None
+    adjust = _adjuster(parameters, config, work) if adjusts else None
     precision = torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext()
-    model.train()
+    if not model.training:  # walking through its modules takes as long as a third of a step
+        model.train()
     steps = 0
     while steps < work.steps:
         losses, sizes = [], []
         for x, y in batches.epoch():
             with precision:
                 loss = F.cross_entropy(model(x), y)
-            gradients = list(torch.autograd.grad(loss, parameters))
-            adjust(gradients)
+            gradients = torch.autograd.grad(loss, parameters)
+            if adjust:
+                adjust(gradients)
             update(gradients)
             losses.append(loss.detach())
             sizes.append(len(y))
             steps += 1
             if steps == work.steps:
                 break
-    weights = torch.tensor(sizes, dtype=torch.float64, device=device)
-    total = torch.stack(losses).double().dot(weights).item()
+    values = torch.stack(losses).tolist()
+    total = sum(value * size for value, size in zip(values, sizes, strict=True))
     return TrainResult(len(examples.labels), total / sum(sizes))
 
 
@@ -210,12 +215,12 @@ class _Batches:
 
 def _adjuster(
     parameters: list[Tensor], config: TrainingConfig, work: Work
-) -> Callable[[list[Tensor]], None]:
+) -> Callable[[Gradients], None]:
     """Return what is done to gradients, in place, between their computation and the step."""
     start = [p.detach().clone() for p in parameters] if work.proximal_mu else []
 
     @torch.no_grad()
-    def adjust(gradients: list[Tensor]) -> None:
+    def adjust(gradients: Gradients) -> None:
         if config.max_grad_norm is not None:
             norm = get_total_norm(gradients)
             for gradient in gradients:

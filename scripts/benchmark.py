@@ -178,7 +178,7 @@ def _floor_half(job: tuple[list[str], int, int]) -> None:
     for client in cohort[half::2]:
         indices = torch.from_numpy(held.partition.client(client))
         x, y = held.images[indices], held.labels[indices]
-        set_weights(held.model, held.weights)
+        set_weights(held.model.state_dict(), held.weights)
         optimizer = torch.optim.SGD(
             held.model.parameters(), options.learning_rate, options.momentum
         )

@@ -47,7 +47,7 @@ def test_training_is_the_training_loop_on_the_clients_own_images() -> None:
     data = tiny_data()
     content = _call(1, _initial(), data, server_round=3)
     model = build_model(config().model, data.spec)
-    set_weights(model, _initial())
+    set_weights(model.state_dict(), _initial())
     own = data.train.subset(np.arange(4, 12))  # client 1's 8 images follow client 0's 4
     seed = derive_seed(0, "train", 3, 1)
     with limited_threads(1):
@@ -55,7 +55,7 @@ def test_training_is_the_training_loop_on_the_clients_own_images() -> None:
         result = train(
             model, own, data.spec, config().training, work, seed, pick_device(config().backend)
         )
-    assert same_weights(_sent(content), get_weights(model))
+    assert same_weights(_sent(content), get_weights(model.state_dict()))
     assert dict(content.metric_records["metrics"]) == {"num-examples": 8, "train_loss": result.loss}
 
 

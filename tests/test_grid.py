@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from fedexp import grid as grid_module
 from fedexp.arrays import to_record, to_weights
 from fedexp.client import build_client_app
-from fedexp.grid import CohortGrid, InlineGrid, RayGrid
+from fedexp.grid import LONG_ROUND, CohortGrid, InlineGrid, RayGrid
 from fedexp.models import Weights, initial_weights
 
 
@@ -159,8 +159,9 @@ def idle_ray_grid(monkeypatch: pytest.MonkeyPatch) -> RayGrid:
     """A grid for two workers, of one task each, without Ray."""
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(grid_module, "TASKS_PER_WORKER", 1)
-    return RayGrid(TWO_WORKERS, tiny_data(sizes=(8, 7, 6, 5, 4), test_sizes=(1,) * 5))
+    grid = RayGrid(TWO_WORKERS, tiny_data(sizes=(8, 7, 6, 5, 4), test_sizes=(1,) * 5))
+    grid._seconds = 0.1  # of the round before: a short one
+    return grid
 
 
 def _clients(chunks: list[list[Message]]) -> list[list[int]]:
@@ -171,6 +172,12 @@ def test_work_is_dealt_largest_first(idle_ray_grid: RayGrid) -> None:
     messages = [instruction(k, 1, arrays(0.0)) for k in range(5)]
     # 8 | 7, then 6 joins 7, 5 joins 8, and of two tasks of 13 the first takes 4: 17 and 13.
     assert _clients(idle_ray_grid._chunks(messages)) == [[0, 3, 4], [1, 2]]
+
+
+def test_workers_get_a_second_task_after_a_long_round(idle_ray_grid: RayGrid) -> None:
+    messages = [instruction(k, 1, arrays(0.0)) for k in range(5)]
+    idle_ray_grid._seconds = LONG_ROUND
+    assert _clients(idle_ray_grid._chunks(messages)) == [[3, 4], [0], [1], [2]]
 
 
 def test_fewer_clients_than_workers_get_a_task_each(idle_ray_grid: RayGrid) -> None:

@@ -44,14 +44,14 @@ def test_the_mlp_has_the_lessons_layers() -> None:
 
 def test_the_mlp_computes_what_it_says() -> None:
     model = build_model(MlpModel(hidden=[3]), SPEC)
-    weights = get_weights(model)
+    weights = get_weights(model.state_dict())
     first, bias, second, last = weights
     weights[first] = np.zeros((3, 784), dtype=np.float32)
     weights[first][:, 0] = [1, -1, 2]
     weights[bias] = np.array([0, 0, -1], dtype=np.float32)
     weights[second] = np.ones((10, 3), dtype=np.float32)
     weights[last] = np.arange(10, dtype=np.float32)
-    set_weights(model, weights)
+    set_weights(model.state_dict(), weights)
     image = torch.zeros(1, 1, 28, 28)
     image[0, 0, 0, 0] = 2.0
     # Hidden: relu(2), relu(-2), relu(4 - 1); their sum is 5.
@@ -71,8 +71,8 @@ def test_weights_make_the_round_trip() -> None:
     for array in weights.values():
         array.flags.writeable = False  # as they come out of a message
     model = build_model(MlpModel(hidden=[4]), SPEC)
-    set_weights(model, weights)
-    assert hash_weights(get_weights(model)) == hash_weights(weights)
+    set_weights(model.state_dict(), weights)
+    assert hash_weights(get_weights(model.state_dict())) == hash_weights(weights)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -81,11 +81,11 @@ def test_weights_make_the_round_trip() -> None:
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     model = build_model(MlpModel(), SPEC)
-    weights = get_weights(model)
+    weights = get_weights(model.state_dict())
     with pytest.raises(ValueError, match="do not fit"):
-        set_weights(model, {"other": weights["1.weight"]})
+        set_weights(model.state_dict(), {"other": weights["1.weight"]})
     with pytest.raises(ValueError, match=r"1.weight has shape \(2,\)"):
-        set_weights(model, {**weights, "1.weight": np.zeros(2, dtype=np.float32)})
+        set_weights(model.state_dict(), {**weights, "1.weight": np.zeros(2, dtype=np.float32)})
 
 
 def test_the_hash_sees_every_bit_name_and_dtype() -> None:
@@ -145,8 +145,8 @@ def test_every_state_makes_the_round_trip(config: ModelConfig) -> None:
         if array.dtype == np.int64:
             array[...] = 2**53 + 1 + k  # no float64 holds that
     model = build_model(config, SPEC)
-    set_weights(model, weights)
-    found = get_weights(model)
+    set_weights(model.state_dict(), weights)
+    found = get_weights(model.state_dict())
     assert hash_weights(found) == hash_weights(weights)
     assert {name: a.dtype for name, a in found.items()} == {n: a.dtype for n, a in weights.items()}
     counters = {name for name, array in found.items() if array.dtype != np.float32}
@@ -172,13 +172,13 @@ def test_a_round_of_training_moves_every_layer_by_the_seed_alone(
     with limited_threads(1):
         for _ in range(2):
             model = build_model(config, spec)
-            set_weights(model, start)
+            set_weights(model.state_dict(), start)
             result = train(model, examples, spec, training, Work(3, 0.01), 1, torch.device("cpu"))
             assert 0 < result.loss < 20
-            hashes.append(hash_weights(get_weights(model)))
+            hashes.append(hash_weights(get_weights(model.state_dict())))
     assert hashes[0] == hashes[1]
     assert torch.equal(torch.get_rng_state(), before)
-    trained = get_weights(model)
+    trained = get_weights(model.state_dict())
     assert all((trained[name] != array).any() for name, array in start.items())
     model.eval()
     assert model(torch.zeros(2, *spec.shape)).shape == (2, spec.num_classes)
@@ -190,7 +190,7 @@ def test_the_smallest_image_is_the_smallest(config: ModelConfig) -> None:
     def learns(side: int) -> None:
         spec = DatasetSpec((1, side, side), ("a", "b"), 1, 1, (0.5,), (0.5,))
         model = build_model(config, spec)
-        set_weights(model, initial_weights(config, spec, 0))
+        set_weights(model.state_dict(), initial_weights(config, spec, 0))
         work = Work(1, 0.01)
         train(model, _batch(spec, 1), spec, TrainingConfig(), work, 0, torch.device("cpu"))
 

@@ -99,10 +99,10 @@ def test_normalisation_is_the_lessons() -> None:
 def _trained(seed: int) -> str:
     examples = load_dataset(DatasetConfig())[1].subset(np.arange(100))
     model = build_model(MlpModel(), SPEC)
-    set_weights(model, initial_weights(MlpModel(), SPEC, 0))
+    set_weights(model.state_dict(), initial_weights(MlpModel(), SPEC, 0))
     with limited_threads(1):
         _train(model, examples, TrainingConfig(local_epochs=2), seed, SPEC)
-    return hash_weights(get_weights(model))
+    return hash_weights(get_weights(model.state_dict()))
 
 
 def test_the_seed_decides_every_bit_and_no_global_state_is_touched() -> None:
@@ -168,7 +168,7 @@ def test_a_model_is_trained_in_its_training_mode_and_judged_out_of_it() -> None:
 def test_evaluation_does_not_depend_on_how_many_batches_run_at_once(parallel: int) -> None:
     examples = load_dataset(DatasetConfig())[0]
     model = build_model(MlpModel(), SPEC)
-    set_weights(model, initial_weights(MlpModel(), SPEC, 0))
+    set_weights(model.state_dict(), initial_weights(MlpModel(), SPEC, 0))
     with limited_threads(1):
         alone, together = (
             Evaluator(examples, SPEC, CPU, parallel=count).predict(model) for count in (1, parallel)
