@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import NoReturn
 from hydra import main as hydra_main
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fedexp.composition import (
@@ -25,6 +27,7 @@ from fedexp.composition import (
 )
 from fedexp.config import Config, RayBackend
 from fedexp.options import ConfigError, FedexpError
+from fedexp.records import without_secrets
 
 EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 _failed_runs: list[Path] = []
@@ -111,12 +114,16 @@ def _import_and_read(config: Config) -> None:
 
 
 def _complain(error: Exception) -> int:
-    print("\n".join(f"fedexp: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    for line in without_secrets(str(error)).splitlines():
+        print(f"fedexp: {line}", file=sys.stderr)
     return EXIT_BAD_CONFIG
 
 
-def _run(node: DictConfig) -> None:
-    """Run one job; a failure is recorded in its folder and must not end the multirun."""
+def _run(node: DictConfig) -> float:
+    """Run one job and return its objective, NaN if it has none.
+
+    A failure is recorded in the job's folder and must not end the multirun.
+    """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     try:
@@ -126,15 +133,25 @@ def _run(node: DictConfig) -> None:
 
             show_partition(config, run_dir)
         else:
+            from fedexp.conclusion import objective
             from fedexp.experiment import run_experiment
 
-            run_experiment(config, run_dir, verbose=bool(hydra.verbose))
+            sweep = Path(hydra.sweep.dir) if hydra.mode is RunMode.MULTIRUN else None
+            summary = run_experiment(
+                config,
+                run_dir,
+                overrides=list(hydra.overrides.task),
+                sweep=None if sweep is None else "-".join(sweep.parts[-2:]),
+                verbose=bool(hydra.verbose),
+            )
+            return objective(config, summary)
     except Exception as error:
         _failed_runs.append(run_dir)
         logging.getLogger("fedexp").exception("the run failed")
         reason = str(error).strip() or type(error).__name__
         kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
         print(f"fedexp: run failed: {kind}{reason} ({run_dir / 'run.log'})", file=sys.stderr)
+    return math.nan
 
 
 if __name__ == "__main__":

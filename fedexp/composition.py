@@ -23,11 +23,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fedexp.config import SCHEMAS, Config
 from fedexp.options import ConfigError
+from fedexp.records import without_secrets, write_whole
 from fedexp.validation import validate
 
 CONFIG_NAME = "config"
@@ -275,7 +277,8 @@ def _one_line(error: Exception) -> str:
 class SweepFolder(Callback):
     """Hydra callback: note where a multirun writes, so that its runs can be compared at the end.
 
-    Noted at the start, because Hydra does not tell the end of a multirun that breaks off.
+    Noted at the start, because Hydra does not tell the end of a multirun that breaks off. And keep
+    keys out of the ``multirun.yaml`` that Hydra writes there.
     """
 
     path: Path | None = None
@@ -283,3 +286,13 @@ class SweepFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Keep the folder on the class; Hydra owns the instance."""
         SweepFolder.path = Path(config.hydra.sweep.dir)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Rewrite what Hydra wrote just before its first job."""
+        written = Path(config.hydra.sweep.dir) / "multirun.yaml"
+        if (
+            config.hydra.mode is RunMode.MULTIRUN
+            and config.hydra.job.num == 0
+            and written.is_file()
+        ):
+            write_whole(written, without_secrets(written.read_text()).encode())

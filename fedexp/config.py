@@ -55,6 +55,7 @@ from fedexp.config_strategy import (
     ScaffoldStrategy,
     StrategyConfig,
 )
+from fedexp.config_tracking import TrackingConfig
 from fedexp.options import AUTO, one_of, ranged
 
 
@@ -104,17 +105,11 @@ class FlowerBackend(RayBackend):
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
-    """Where metrics go besides the run folder; ``csv`` is the run folder alone."""
-
-    name: str = "csv"
-
-
-@dataclass(frozen=True)
 class Config:
     """One experiment; ``isolated_rounds`` replaces ``rounds`` where no client is federated.
 
-    ``mode=partition`` shows who holds what and trains nothing.
+    ``mode=partition`` shows who holds what and trains nothing. ``objective`` is the figure of the final
+    models that a sweeper such as Optuna is told (:func:`fedexp.conclusion.objective`).
     """
 
     name: str = "fedexp"
@@ -122,6 +117,7 @@ class Config:
     seed: int = ranged(0, ge=0)
     rounds: int = ranged(3, ge=1)
     isolated_rounds: int | None = ranged(None, ge=1)
+    objective: str = one_of("accuracy", "accuracy", "loss", "best_accuracy", "worst10")
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     partition: PartitionConfig = field(default_factory=IidPartition)
     model: ModelConfig = field(default_factory=MlpModel)
@@ -192,5 +188,4 @@ SCHEMAS: dict[str, dict[str, type]] = {
     },
     "clients": {"clients": ClientsConfig},
     "backend": {"ray": RayBackend, "flower": FlowerBackend, "inline": InlineBackend},
-    "tracking": {"csv": TrackingConfig},
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,10 +18,15 @@ Scores = dict[str, dict[str, float]]
 """Subset -> metric -> value; metrics are ``accuracy`` (0 .. 1) and ``loss`` (nats)."""
 
 
+ClientScores = dict[int, dict[str, float]]
+"""Partition id -> metric -> value; a client without test images is absent."""
+
+
 class ServerEvaluation:
     """Evaluate weights on the test set, which only the server holds."""
 
     def __init__(self, config: Config, data: FederatedData) -> None:
+        self._data = data
         self._device = pick_device(config.backend)
         self._model = build_model(config.model, data.spec).to(self._device)
         self._state = self._model.state_dict()
@@ -52,7 +59,23 @@ class ServerEvaluation:
         counts = np.bincount(flat, minlength=self._num_classes**2)
         return counts.reshape(self._num_classes, self._num_classes)
 
-    def _predict(self, weights: Weights) -> Predictions:
+    def client_scores(self, weights: Weights, clients: Sequence[int]) -> ClientScores:
+        """Return accuracy and loss on the clients' own shares of the test images, as they see them."""
+        shares = {client: self._data.client_test.client(client) for client in clients}
+        shares = {client: share for client, share in shares.items() if len(share)}
+        if not shares:
+            return {}
+        examples = self._data.clients_test.subset(np.concatenate(list(shares.values())))
+        found = self._predict(weights, Evaluator(examples, self._data.spec, self._device))
+        ends = np.cumsum([len(share) for share in shares.values()])[:-1]
+        correct = np.split(found.labels == examples.labels, ends)
+        losses = np.split(found.losses, ends)
+        return {
+            client: {"accuracy": float(right.mean()), "loss": float(loss.mean())}
+            for client, right, loss in zip(shares, correct, losses, strict=True)
+        }
+
+    def _predict(self, weights: Weights, evaluator: Evaluator | None = None) -> Predictions:
         set_weights(self._state, weights)
         with limited_threads(self._threads):
-            return self._evaluator.predict(self._model)
+            return (evaluator or self._evaluator).predict(self._model)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+MAX_PANELS = 9
+"""Confusion matrices in one figure."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -49,35 +52,47 @@ def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
     return _png(figure)
 
 
-def confusion_png(counts: Counts, classes: Sequence[str]) -> bytes:
-    """Draw a confusion matrix: shares of each true label, in percent where there is room for numbers.
+def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str]) -> bytes:
+    """Draw confusion matrices: shares of each true label, in percent where there is room for numbers.
 
     Args:
-        counts: Rows are true labels, columns predicted ones, shape (num_classes, num_classes).
+        matrices: Partition id, or None for the global model -> counts, shape (num_classes,
+            num_classes): rows are true labels, columns predicted ones. The first nine are drawn.
         classes: What the labels are called, num_classes names.
     """
-    percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    accuracy = np.trace(counts) / counts.sum()
-    few = len(classes) <= 20
-    font = 10.0 if few else 6.0
+    shown = list(matrices.items())[:MAX_PANELS]
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
     # A cell of a matrix too large for numbers is still as high as its label's name.
-    side = 5.4 if few else max(5.4, 1.2 + len(classes) * 1.3 * font / 72)
-    figure, axes = _figure(side + 1.0, side)
+    font = 10.0 if len(classes) <= 20 else 6.0
+    side = 5.4 if len(classes) <= 20 else max(5.4, 1.2 + len(classes) * 1.3 * font / 72)
+    figure = _empty_figure(side * columns + 1.0, side * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (client, counts) in zip(panels, shown, strict=False):
+        accuracy = np.trace(counts) / counts.sum()
+        who = "Global model" if client is None else f"Client {client}, trained alone,"
+        image = _confusion(axes, counts, classes, font)
+        axes.set_title(f"{who} on the test set (accuracy {accuracy:.3f})")
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    figure.colorbar(image, ax=panels.tolist(), label="% of the true label's images")
+    if len(matrices) > len(shown):
+        figure.suptitle(f"The first {len(shown)} of {len(matrices)} clients")
+    return _png(figure)
+
+
+def _confusion(axes: Any, counts: Counts, classes: Sequence[str], font: float) -> Any:
+    percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     image = axes.imshow(percent, vmin=0, vmax=100, cmap="Blues")
-    figure.colorbar(image, label="% of the true label's images")
     long = max(map(len, classes)) > 2
     axes.set_xticks(range(len(classes)), classes, fontsize=font, rotation=90 if long else 0)
     axes.set_yticks(range(len(classes)), classes, fontsize=font)
-    if few:
+    if len(classes) <= 20:
         for (row, column), value in np.ndenumerate(percent):
             ink = "white" if value > 50 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink)
-    axes.set(
-        xlabel="predicted label",
-        ylabel="true label",
-        title=f"Global model on the test set (accuracy {accuracy:.3f})",
-    )
-    return _png(figure)
+    axes.set(xlabel="predicted label", ylabel="true label")
+    return image
 
 
 def _bars(bottoms: Any, tops: Any, colour: Any, name: str) -> Any:
@@ -98,12 +113,17 @@ def _colours(num_classes: int) -> Any:
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
+    figure = _empty_figure(width, height)
+    return figure, figure.add_subplot()
+
+
+def _empty_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure
 
 
 def _png(figure: Any) -> bytes:

@@ -38,7 +38,7 @@ class Display:
 
     def __enter__(self) -> Display:
         config = self._config
-        self._say(
+        self.say(
             f"{config.name}: strategy={config.strategy.name} dataset={config.dataset.name} "
             f"partition={config.partition.name} clients={config.clients.num} "
             f"rounds={config.num_rounds} backend={config.backend.name} seed={config.seed}"
@@ -67,7 +67,7 @@ class Display:
         seconds, self._last = now - self._last, now
         model = "local models' mean" if self._config.strategy.name == "local_only" else "global"
         took = f"  {seconds:.1f} s" if server_round else "  (initial weights)"
-        self._say(
+        self.say(
             f"  round {server_round}/{self._config.num_rounds}  {model} test accuracy "
             f"{accuracy:.3f}  loss {loss:.3f}{took}"
         )
@@ -77,12 +77,14 @@ class Display:
         """Say how the run ended and where its folder is."""
         if outcome.stopped_early:
             stop = self._config.stop
-            self._say(
+            self.say(
                 f"  stopped after round {outcome.rounds}: {stop.metric} improved by less than "
                 f"{stop.min_delta} for {stop.patience} rounds"
             )
-        self._say(f"  {os.path.relpath(self._run_dir)}")
+        self.say(f"  {os.path.relpath(self._run_dir)}")
 
-    def _say(self, line: str) -> None:
-        self._console.print(line, markup=False)
-        log.info(line.strip())
+    def say(self, *lines: str) -> None:
+        """Print lines, and note them in run.log."""
+        for line in lines:
+            self._console.print(line, markup=False)
+            log.info(line.strip())

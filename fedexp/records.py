@@ -1,4 +1,4 @@
-"""What a run leaves in its folder; local files are the truth.
+"""What a run leaves in its folder; local files are the truth, and trackers mirror them.
 
 Files that are written once appear whole or not at all; the CSV files grow by whole rounds, flushed as
 they come, so that a run that is cut off keeps every round it completed.
@@ -10,14 +10,15 @@ import csv
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import yaml
 from safetensors.numpy import save as safetensors_bytes
@@ -27,12 +28,12 @@ from fedexp.config import Config
 if TYPE_CHECKING:  # torch comes with it, and showing a partition needs none
     from fedexp.models import Weights
 
-METRIC_COLUMNS = ("round", "model", "split", "subset", "client", "metric", "value")
 _PACKAGES = ("fedexp", "flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+_SECRET = r"\w*(?:api_?key|token|secret|password)\w*"
+HIDDEN = "<hidden>"
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """One number, and exactly which one it is.
 
     Attributes:
@@ -41,7 +42,8 @@ class Metric:
         split: ``train``, ``test`` or ``client_test``.
         subset: ``all``, or labels joined by hyphens.
         client: Partition id, or None where the number is not one client's.
-        metric: ``accuracy`` (share, 0 .. 1), ``loss`` (mean cross-entropy in nats), ...
+        metric: ``accuracy`` (share, 0 .. 1), ``loss`` (mean cross-entropy in nats), ``bytes_down`` and
+            ``bytes_up`` (of weights sent to and by clients in the round).
         value: The number.
     """
 
@@ -52,6 +54,28 @@ class Metric:
     client: int | None
     metric: str
     value: float
+
+
+@dataclass
+class RoundReport:
+    """All that a round left in the CSV files.
+
+    Attributes:
+        server_round: The round; 0 is the initial model.
+        metrics: Its rows of metrics.csv.
+        seconds: Phase -> seconds, as in timings.csv.
+        failures: Clients that failed.
+    """
+
+    server_round: int = 0
+    metrics: list[Metric] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: int = 0
+
+
+def without_secrets(text: str) -> str:
+    """Hide what follows the name of a key, token, secret or password and ``=`` or ``:``."""
+    return re.sub(rf"(?i)({_SECRET}[\"']?\s*[=:]\s*)[^\s,}}\]]+", rf"\g<1>{HIDDEN}", text)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -81,17 +105,26 @@ class RunFolder:
     Args:
         path: The folder; made if absent.
         config: Saved as config.yaml.
+        overrides: What ``fedexp`` was told, so that environment.json can say how to repeat the run.
+        on_round: Called with every round's report, once its rows are in the files.
     """
 
-    def __init__(self, path: Path, config: Config) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        overrides: Sequence[str] = (),
+        on_round: Callable[[RoundReport], None] = lambda report: None,
+    ) -> None:
         self.path = path
-        self._config = config
+        self._config, self._on_round = config, on_round
         self._started = time.monotonic()
+        self._report = RoundReport()
         path.mkdir(parents=True, exist_ok=True)
         self.write_bytes("config.yaml", config_bytes(config))
-        self.write_json("environment.json", _environment(config))
-        self.write_json("summary.json", {"status": "running"})
-        self._metrics = _Table(path / "metrics.csv", METRIC_COLUMNS)
+        self.write_json("environment.json", _environment(config, overrides))
+        self.write_json("summary.json", self._head("running"))
+        self._metrics = _Table(path / "metrics.csv", Metric._fields)
         self._timings = _Table(path / "timings.csv", ("round", "phase", "seconds"))
         self._failures = _Table(path / "failures.csv", ("round", "phase", "client", "reason"))
 
@@ -117,30 +150,53 @@ class RunFolder:
 
     def add_metrics(self, metrics: Iterable[Metric]) -> None:
         """Append a round's numbers to metrics.csv, floats in full precision."""
+        metrics = list(metrics)
+        self._report.metrics += metrics
         self._metrics.append(
-            ("" if value is None else value for value in asdict(metric).values())
-            for metric in metrics
+            ["" if value is None else value for value in metric] for metric in metrics
         )
 
     def add_timing(self, server_round: int, phase: str, seconds: float) -> None:
         """Append to timings.csv."""
+        self._report.seconds[phase] = seconds
         self._timings.append([(server_round, phase, f"{seconds:.6f}")])
 
     def add_failures(self, server_round: int, phase: str, failures: Mapping[int, str]) -> None:
         """Append to failures.csv; ``failures`` maps a partition id to the reason."""
+        if server_round:  # round 0 says which clients are faulty, not that they failed
+            self._report.failures += len(failures)
         self._failures.append(
             (server_round, phase, client, reason) for client, reason in failures.items()
         )
 
-    def finish(self, status: str, **summary: Any) -> None:
-        """Write summary.json; ``status`` is completed, failed or interrupted."""
-        head = {
+    def end_round(self, server_round: int) -> None:
+        """Pass on what was added since the last call."""
+        report, self._report = self._report, RoundReport()
+        report.server_round = server_round
+        self._on_round(report)
+
+    def report(self, server_round: int, metrics: list[Metric], already: Collection[int]) -> None:
+        """Add the clients' last figures: to metrics.csv less the clients that are in it ``already``."""
+        self.add_metrics(row for row in metrics if row.client not in already)
+        self._report.metrics = metrics
+        self.end_round(server_round)
+
+    def finish(self, status: str, **summary: Any) -> dict[str, Any]:
+        """Write and return summary.json; ``status`` is completed, failed or interrupted."""
+        content = {**self._head(status), "seconds": round(self.seconds(), 3), **summary}
+        self.write_json("summary.json", content)
+        self.close()
+        return content
+
+    def _head(self, status: str) -> dict[str, Any]:
+        return {
             "status": status,
             "strategy": self._config.strategy.name,
             "seed": self._config.seed,
-            "seconds": round(self.seconds(), 3),
         }
-        self.write_json("summary.json", {**head, **summary})
+
+    def close(self) -> None:
+        """Close the CSV files."""
         for table in (self._metrics, self._timings, self._failures):
             table.close()
 
@@ -159,9 +215,10 @@ class _Table:
         self._file.close()
 
 
-def _environment(config: Config) -> dict[str, Any]:
+def _environment(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
+        "overrides": [without_secrets(override) for override in overrides],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),

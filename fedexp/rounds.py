@@ -11,23 +11,32 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedexp.arrays import to_record, to_weights, weights_in
+from fedexp.arrays import to_record, to_weights
 from fedexp.behaviour import byzantine_clients
+from fedexp.centralized import Centralized
 from fedexp.config import Config, StopConfig
 from fedexp.evaluation import Scores, ServerEvaluation
 from fedexp.grid import CohortGrid
-from fedexp.guards import metrics_problem, restore_dtypes, weights_problem
+from fedexp.guards import restore_dtypes, weights_problem
 from fedexp.local_only import LocalOnly
 from fedexp.models import Weights
 from fedexp.options import FedexpError
-from fedexp.protocol import ARRAYS, CONTROL, METRICS, NUM_EXAMPLES, TRAIN_LOSS
+from fedexp.protocol import NUM_EXAMPLES, TRAIN_LOSS
 from fedexp.records import Metric, RunFolder
+from fedexp.replies import (
+    evaluation_problem,
+    evaluation_rows,
+    metrics_of,
+    num_bytes,
+    training_problem,
+)
 from fedexp.seeding import Purpose, derive_rng
 
 
@@ -54,6 +63,7 @@ class Outcome:
         weights: The global model's, or with ``local_only`` the initial one's.
         local_weights: Partition id -> weights, with ``local_only`` only.
         scores: Last scores of every model; key None is the global model, others are partition ids.
+        reported: Clients that evaluated in the last round.
         best_round: Round of the highest headline accuracy.
         best_accuracy: That accuracy.
     """
@@ -63,6 +73,7 @@ class Outcome:
     stopped_early: bool = False
     local_weights: dict[int, Weights] = field(default_factory=dict)
     scores: dict[int | None, Scores] = field(default_factory=dict)
+    reported: set[int] = field(default_factory=set)
     best_round: int = 0
     best_accuracy: float = 0.0
 
@@ -96,6 +107,7 @@ class RoundLoop:
         self._config, self._strategy, self._evaluation = config, strategy, evaluation
         self._folder, self._progress = folder, progress
         self._arrays = to_record(initial)
+        self._bytes_down = self._bytes_up = 0
         self.outcome = Outcome(weights=initial)
 
     def run(self, grid: CohortGrid) -> None:
@@ -106,13 +118,16 @@ class RoundLoop:
         """
         self._record_faults()
         self._evaluate(0)
+        self._folder.end_round(0)
         stop = Patience(self._config.stop, self.outcome.headline(self._config.stop.metric))
         for server_round in range(1, self._config.num_rounds + 1):
             self._train(server_round, grid)
             if self._config.clients.fraction_evaluate > 0:
                 self._evaluate_on_clients(server_round, grid)
             self._evaluate(server_round)
+            self._record_traffic(server_round)
             self.outcome.rounds = server_round
+            self._folder.end_round(server_round)
             if stop.exhausted(self.outcome.headline(self._config.stop.metric)):
                 self.outcome.stopped_early = server_round < self._config.num_rounds
                 break
@@ -124,17 +139,35 @@ class RoundLoop:
             dict.fromkeys(byzantine_clients(self._config), self._config.clients.byzantine.kind),
         )
 
+    def _record_traffic(self, server_round: int) -> None:
+        # Isolated clients would send nothing, and those of `centralized` images.
+        if not isinstance(self._strategy, LocalOnly | Centralized):
+            self._folder.add_metrics(
+                [
+                    Metric(
+                        server_round, "global", "train", "all", None, "bytes_down", self._bytes_down
+                    ),
+                    Metric(
+                        server_round, "global", "train", "all", None, "bytes_up", self._bytes_up
+                    ),
+                ]
+            )
+        self._bytes_down = self._bytes_up = 0
+
     def _train(self, server_round: int, grid: CohortGrid) -> None:
         fraction = self._config.clients.fraction_train
         grid.cohort = draw_cohort(self._config, "cohort", fraction, server_round)
         replies = self._exchange(server_round, "train", self._strategy.configure_train, grid)
         with self._timed(server_round, "aggregate"):
-            usable = self._guard(server_round, "train", replies, self._train_problem)
+            weights_before = self.outcome.weights
+            usable = self._guard(
+                server_round, "train", replies, partial(training_problem, model=weights_before)
+            )
             self._require(server_round, len(usable))
             arrays, metrics = self._strategy.aggregate_train(server_round, usable)
             if arrays is not None:
-                weights = restore_dtypes(to_weights(arrays), self.outcome.weights)
-                problem = weights_problem(weights, self.outcome.weights)
+                weights = restore_dtypes(to_weights(arrays), weights_before)
+                problem = weights_problem(weights, weights_before)
                 if problem:
                     raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
                 self._arrays, self.outcome.weights = to_record(weights), weights
@@ -149,19 +182,13 @@ class RoundLoop:
         grid.cohort = draw_cohort(self._config, "evaluate_cohort", fraction, server_round)
         configure = self._strategy.configure_evaluate
         replies = self._exchange(server_round, "client_evaluate", configure, grid)
-        usable = self._guard(server_round, "client_evaluate", replies, _metrics_problem)
-        weighty = [reply for reply in usable if _metrics_of(reply)[NUM_EXAMPLES]]
+        usable = self._guard(server_round, "client_evaluate", replies, evaluation_problem)
+        weighty = [reply for reply in usable if metrics_of(reply)[NUM_EXAMPLES]]
+        self.outcome.reported = {reply.metadata.src_node_id for reply in weighty}
         if not weighty:
             return  # no client of the cohort holds a test image: there is nothing to average
         model = "local" if isinstance(self._strategy, LocalOnly) else "global"
-        rows = [
-            Metric(
-                server_round, model, "client_test", "all", reply.metadata.src_node_id, name, value
-            )
-            for reply in weighty
-            for name, value in _metrics_of(reply).items()
-            if isinstance(value, float)
-        ]
+        rows = list(evaluation_rows(server_round, model, weighty))
         mean = self._strategy.aggregate_evaluate(server_round, weighty) or MetricRecord()
         rows += [
             Metric(server_round, model, "client_test", "all", None, name, value)
@@ -182,7 +209,10 @@ class RoundLoop:
             grid.on_reply = lambda done: self._progress.on_clients(
                 server_round, phase, done, len(messages)
             )
-            return list(grid.send_and_receive(messages))
+            replies = list(grid.send_and_receive(messages))
+        self._bytes_down += num_bytes(messages)
+        self._bytes_up += num_bytes(replies)
+        return replies
 
     def _guard(
         self,
@@ -213,24 +243,6 @@ class RoundLoop:
                 f"({strategy.formula}), got {num_replies}: a larger clients.fraction_train or "
                 "clients.num, or a smaller clients.dropout"
             )
-
-    def _train_problem(self, reply: Message) -> str | None:
-        problem = _metrics_problem(reply)
-        if problem:
-            return problem
-        record = reply.content.get(ARRAYS)
-        if not isinstance(record, ArrayRecord):
-            return f"the reply holds no weights ({ARRAYS})"
-        if not _metrics_of(reply)[NUM_EXAMPLES]:
-            return f"{NUM_EXAMPLES} must be >= 1 after training"
-        if CONTROL in reply.content:
-            weights = weights_in(reply.content, CONTROL)
-            # Control variates are of parameters alone; a model's buffers have none.
-            expected = {n: a for n, a in self.outcome.weights.items() if n in weights}
-            problem = weights_problem(weights, expected)
-            if problem:
-                return f"{CONTROL}: {problem}"
-        return weights_problem(to_weights(record), self.outcome.weights)
 
     def _evaluate(self, server_round: int) -> None:
         outcome, strategy = self.outcome, self._strategy
@@ -288,15 +300,3 @@ def _score_rows(server_round: int, scores: dict[int | None, Scores]) -> Iterator
         for subset, metrics in subsets.items():
             for name, value in metrics.items():
                 yield Metric(server_round, model, "test", subset, client, name, value)
-
-
-def _metrics_of(reply: Message) -> MetricRecord:
-    record = reply.content[METRICS]
-    assert isinstance(record, MetricRecord)
-    return record
-
-
-def _metrics_problem(reply: Message) -> str | None:
-    if not isinstance(reply.content.get(METRICS), MetricRecord):
-        return f"the reply holds no metrics ({METRICS})"
-    return metrics_problem(_metrics_of(reply), NUM_EXAMPLES)

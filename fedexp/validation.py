@@ -16,7 +16,7 @@ from fedexp.validation_partition import partition_errors
 def validate(config: Config) -> list[str]:
     """Return every mistake in a configuration, one line each; an empty list means it can run."""
     errors = list(_range_errors(config, ""))
-    for group in ("dataset", "partition", "model", "strategy", "backend", "tracking"):
+    for group in ("dataset", "partition", "model", "strategy", "backend"):
         chosen, entries = getattr(config, group), SCHEMAS[group]
         if chosen.name not in entries:
             errors.append(f"{group}.name must be one of {', '.join(entries)}, got {chosen.name!r}")
@@ -68,6 +68,8 @@ def _relation_errors(config: Config) -> Iterator[str]:
     yield from partition_errors(config)
     yield from _strategy_errors(config)
     yield from _training_errors(config)
+    for option in config.tracking.idle_options():
+        yield f"tracking.{option} is W&B's: tracking=wandb (or 'tracking=[wandb,tensorboard]')"
     if isinstance(config.model, MlpModel) and any(width < 1 for width in config.model.hidden):
         yield f"model.hidden must hold widths >= 1, got {list(config.model.hidden)}"
     if isinstance(config.model, Resnet18Model) and 64 % config.model.groups:

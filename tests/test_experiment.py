@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 
 from fedexp import experiment
 from fedexp.composition import compose_config
+from fedexp.conclusion import fairness, objective
 from fedexp.config import StopConfig
 from fedexp.config_clients import ClientsConfig
 from fedexp.config_strategy import LocalOnlyStrategy
@@ -47,14 +49,14 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 def test_a_run_leaves_these_files_and_no_others(lesson: Path, isolated: Path) -> None:
     assert sorted(path.name for path in lesson.iterdir()) == FILES
-    no_global_model = [name for name in FILES if not name.startswith("confusion")]
-    assert sorted(path.name for path in isolated.iterdir()) == no_global_model
+    assert sorted(path.name for path in isolated.iterdir()) == FILES
 
 
 def test_the_summary_says_what_came_out(lesson: Path) -> None:
     summary = _summary(lesson)
     keys = ["status", "strategy", "seed", "seconds", "rounds", "stopped_early", "final", "best"]
-    assert list(summary) == [*keys, "clients", "byzantine", "model_sha256", "partition_sha256"]
+    more = ["fairness", "clients", "byzantine", "model_sha256", "partition_sha256"]
+    assert list(summary) == keys + more
     assert (summary["status"], summary["strategy"], summary["seed"]) == ("completed", "fedavg", 0)
     assert (summary["rounds"], summary["stopped_early"]) == (2, False)
     assert summary["seconds"] > 0
@@ -74,8 +76,60 @@ def test_metrics_hold_every_round_model_and_subset(lesson: Path) -> None:
     ]
     assert set(test["model"]) == {"global"}
     assert test["client"].isna().all()
-    others = table.query("split != 'test'")[["round", "model", "split", "subset", "metric"]]
-    assert others.to_numpy().tolist() == [[k, "local", "train", "all", "loss"] for k in (1, 2)]
+    training = table.query("split == 'train'")[["round", "model", "subset", "metric", "value"]]
+    size = 4 * (784 * 128 + 128 + 128 * 10 + 10)  # the model's float32 numbers, to and from three
+    losses = [row for row in training.to_numpy().tolist() if row[3] == "loss"]
+    assert [row[:3] for row in losses] == [[1, "local", "all"], [2, "local", "all"]]
+    assert [row for row in training.to_numpy().tolist() if row[3] != "loss"] == [
+        [k, "global", "all", name, 3 * size] for k in (1, 2) for name in ("bytes_down", "bytes_up")
+    ]
+
+
+def test_every_clients_share_is_scored_at_the_end(lesson: Path, isolated: Path) -> None:
+    for folder, model in ((lesson, "global"), (isolated, "local")):
+        rows = metrics(folder).query("split == 'client_test'")
+        assert set(rows["round"]) == {2}
+        assert set(rows["model"]) == {model}
+        found = rows.query("metric == 'accuracy'")["value"].tolist()
+        fairness = _summary(folder)["fairness"]
+        assert len(found) == 3
+        assert fairness["mean"] == pytest.approx(sum(found) / 3, abs=1e-12)
+        assert fairness["min"] == fairness["worst10"] == min(found)
+
+
+def test_clients_that_evaluated_themselves_are_not_scored_twice(
+    run_of: RunOf, lesson: Path
+) -> None:
+    folder = run_of("backend=inline", "clients.fraction_evaluate=0.67")
+    rows = metrics(folder).query("split == 'client_test' and metric == 'accuracy'")
+    last = rows.query("round == 2 and client == client")
+    assert sorted(last["client"]) == [0, 1, 2]
+    assert len(rows.query("round == 1 and client == client")) == 2
+    # Who evaluates changes nothing: the figures are those of the run in which nobody did.
+    assert _summary(folder)["fairness"] == _summary(lesson)["fairness"]
+
+
+def test_fairness_by_hand() -> None:
+    found = fairness([0.5, 0.9, 0.7, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 0.4])
+    # The worst tenth of eleven clients are two: (0.4 + 0.5) / 2.
+    mean = 8.9 / 11
+    squares = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1, 1]
+    std = math.sqrt(sum((value - mean) ** 2 for value in squares) / 11)
+    assert found == pytest.approx({"mean": mean, "std": std, "min": 0.4, "worst10": 0.45})
+    assert math.isnan(fairness([])["mean"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("accuracy", 0.7), ("loss", 1.5), ("best_accuracy", 0.8), ("worst10", 0.2)],
+)
+def test_the_objective_is_the_figure_that_is_named(name: str, expected: float) -> None:
+    summary = {
+        "final": {"all": {"accuracy": 0.7, "loss": 1.5}},
+        "best": {"round": 1, "accuracy": 0.8},
+        "fairness": {"worst10": 0.2},
+    }
+    assert objective(config(objective=name), summary) == expected
 
 
 def test_the_final_figures_are_the_last_rows(lesson: Path) -> None:
@@ -91,9 +145,9 @@ def test_the_final_figures_are_the_last_rows(lesson: Path) -> None:
 def test_accuracy_on_all_is_that_of_the_subsets_and_of_label_0(lesson: Path) -> None:
     with (lesson / "confusion.csv").open(newline="") as file:
         header, *rows = list(csv.reader(file))
-    assert header == ["true_label", *map(str, range(10))]
-    assert [row[0] for row in rows] == [str(label) for label in range(10)]
-    counts = np.array([[int(count) for count in row[1:]] for row in rows])
+    assert header == ["client", "true_label", *map(str, range(10))]
+    assert [row[:2] for row in rows] == [["", str(label)] for label in range(10)]
+    counts = np.array([[int(count) for count in row[2:]] for row in rows])
     assert counts.sum(axis=1).tolist() == [100] * 10  # mnist5k tests on 100 images of each digit
     final = _summary(lesson)["final"]
     assert final["all"]["accuracy"] == np.trace(counts) / 1000
@@ -101,6 +155,17 @@ def test_accuracy_on_all_is_that_of_the_subsets_and_of_label_0(lesson: Path) -> 
         labels = [int(label) for label in subset.split("-")]
         right = sum(counts[label, label] for label in labels)
         assert final[subset]["accuracy"] == pytest.approx(right / 300, abs=1e-12)
+
+
+def test_isolated_clients_never_name_a_label_they_never_saw(isolated: Path) -> None:
+    with (isolated / "confusion.csv").open(newline="") as file:
+        rows = [[int(cell) for cell in row] for row in list(csv.reader(file))[1:]]
+    assert [row[:2] for row in rows] == [[k, label] for k in range(3) for label in range(10)]
+    for client, unseen in enumerate([[1, 3, 7], [2, 5, 8], [4, 6, 9]]):
+        counts = np.array([row[2:] for row in rows if row[0] == client])
+        assert np.flatnonzero(counts.sum(axis=0) == 0).tolist() == unseen
+        accuracy = _summary(isolated)["clients"][str(client)]["all"]["accuracy"]
+        assert accuracy == np.trace(counts) / 1000
 
 
 def test_the_saved_model_is_the_one_that_was_hashed(lesson: Path, isolated: Path) -> None:

@@ -34,26 +34,41 @@ def test_partition_figure_has_bars(num_clients: int, num_classes: int) -> None:
 def test_figures_are_the_same_every_time() -> None:
     counts = np.array([[5, 1], [0, 4]])
     assert partition_png(counts, "ab") == partition_png(counts, "ab")
-    assert confusion_png(counts, "ab") == confusion_png(counts, "ab")
+    assert confusion_png({None: counts}, "ab") == confusion_png({None: counts}, "ab")
 
 
 def test_confusion_shows_shares_of_the_true_label() -> None:
     # Both matrices are 75 % and 25 % of the first label, 0 % and 100 % of the second, and 80 % of
     # each five images lie on the diagonal.
     small, large = np.array([[3, 1], [0, 1]]), np.array([[30, 10], [0, 10]])
-    assert confusion_png(small, "ab") == confusion_png(large, "ab")
-    assert confusion_png(small, "ab") != confusion_png(small.T, "ab")
+    assert confusion_png({None: small}, "ab") == confusion_png({None: large}, "ab")
+    assert confusion_png({None: small}, "ab") != confusion_png({None: small.T}, "ab")
+
+
+def test_isolated_clients_have_a_matrix_each_up_to_nine(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("fedexp.plots._png", figures.append)
+    confusion_png({k: np.array([[3, 1], [k, 1]]) for k in range(12)}, "ab")
+    (figure,) = figures
+    assert figure.get_suptitle() == "The first 9 of 12 clients"
+    titles = [axes.get_title() for axes in figure.axes[:9]]
+    assert titles[0] == "Client 0, trained alone, on the test set (accuracy 0.800)"  # 4 of 5
+    assert titles[8].startswith(
+        "Client 8, trained alone, on the test set (accuracy 0.308"
+    )  # 4 of 13
 
 
 def test_a_label_without_images_is_no_division_by_zero() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        _pixels(confusion_png(np.array([[2, 0], [0, 0]]), "ab"))
+        _pixels(confusion_png({None: np.array([[2, 0], [0, 0]])}, "ab"))
 
 
 def test_names_stand_in_the_figures() -> None:
     counts = np.array([[5, 1], [0, 4]])
-    assert confusion_png(counts, ("cat", "dog")) != confusion_png(counts, ("cat", "cow"))
+    assert confusion_png({None: counts}, ("cat", "dog")) != confusion_png(
+        {None: counts}, ("cat", "cow")
+    )
     assert partition_png(counts, ("cat", "dog")) != partition_png(counts, ("cat", "cow"))
 
 
@@ -72,7 +87,7 @@ def test_the_names_of_all_labels_have_room(
     figures: list[Any] = []
     monkeypatch.setattr("fedexp.plots._png", figures.append)
     counts = np.eye(len(classes), dtype=np.int64)
-    confusion_png(counts, classes)
+    confusion_png({None: counts}, classes)
     partition_png(counts, classes)
     confusion, partition = figures
     confusion.draw_without_rendering()

@@ -12,7 +12,7 @@ from helpers import config
 from safetensors.numpy import load_file
 
 from fedexp.models import Weights
-from fedexp.records import METRIC_COLUMNS, Metric, RunFolder
+from fedexp.records import Metric, RunFolder
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -28,8 +28,9 @@ def test_a_new_folder_says_what_will_run(tmp_path: Path) -> None:
     environment = json.loads((path / "environment.json").read_text())
     assert environment["seed"] == 5
     assert environment["packages"]["flwr"].startswith("1.42.")
-    assert json.loads((path / "summary.json").read_text()) == {"status": "running"}
-    assert _rows(path / "metrics.csv") == [list(METRIC_COLUMNS)]
+    head = {"status": "running", "strategy": "fedavg", "seed": 5}
+    assert json.loads((path / "summary.json").read_text()) == head
+    assert _rows(path / "metrics.csv") == [list(Metric._fields)]
     assert _rows(path / "timings.csv") == [["round", "phase", "seconds"]]
     assert _rows(path / "failures.csv") == [["round", "phase", "client", "reason"]]
 

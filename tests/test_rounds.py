@@ -150,9 +150,33 @@ def test_rounds_follow_the_weighted_mean(tmp_path: Path) -> None:
     found = headline.query("metric == 'loss'")["value"].tolist()
     assert found == pytest.approx([10, 10 - MEAN, 10 - 2 * MEAN])
     # Training loss: (1*0 + 2*0.5 + 3*1) / 6.
-    losses = table.query("split == 'train'")
+    losses = table.query("split == 'train' and metric == 'loss'")
     assert losses["value"].tolist() == pytest.approx([4 / 6, 4 / 6])
     assert losses["client"].isna().all()
+    # One float32 to each of three clients and back.
+    traffic = table.query("metric == 'bytes_down' or metric == 'bytes_up'")
+    assert traffic["value"].tolist() == [12, 12] * 2
+
+
+def test_clients_that_fail_send_nothing_and_evaluation_counts(tmp_path: Path) -> None:
+    def answer(client: int, weight: Floats) -> RecordDict:
+        if client == 1:
+            raise ValueError("no")
+        return _add(client, weight)
+
+    clients = ClientsConfig(num=3, fraction_evaluate=1.0)
+    loop = Loop(
+        tmp_path, config(rounds=1, clients=clients), answer, lambda _, w: evaluated(1, 0.5, 0.5)
+    )
+    loop.run()
+    traffic = metrics(tmp_path).query("split == 'train' and metric != 'loss'")
+    # Down: three to train, three to evaluate; up: two trained models.
+    assert traffic["value"].tolist() == [24, 8]
+
+
+def test_isolated_clients_send_nothing(tmp_path: Path) -> None:
+    Loop(tmp_path, config(rounds=1, strategy=LocalOnlyStrategy()), _add).run()
+    assert metrics(tmp_path).query("metric == 'bytes_down' or metric == 'bytes_up'").empty
 
 
 def test_only_the_cohort_is_called(tmp_path: Path) -> None:
@@ -421,4 +445,4 @@ def test_clients_that_report_no_loss_leave_no_row(tmp_path: Path) -> None:
         return reply
 
     Loop(tmp_path, config(rounds=1), without_loss).run()
-    assert metrics(tmp_path).query("split == 'train'").empty
+    assert metrics(tmp_path).query("split == 'train' and metric == 'loss'").empty
