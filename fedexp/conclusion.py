@@ -37,7 +37,7 @@ def conclude(
     weights = _final_weights(outcome)
     folder.write_model(weights)
     # An isolated client that was never trained still has its initial model.
-    own: Mapping[int | None, Weights] = {**outcome.local_weights}
+    own: Mapping[Any, Weights] = outcome.local_weights
     models = {client: own.get(client, outcome.weights) for client in outcome.scores}
     _write_confusion(folder, {k: evaluation.confusion(w) for k, w in models.items()}, data)
     counts = data.partition.class_counts(data.train.labels, data.spec.num_classes)
