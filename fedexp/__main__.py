@@ -66,7 +66,7 @@ def main() -> None:
 def _conclude(interrupted: bool, *, compare: bool) -> int:
     failed = bool(_failed_runs)
     if compare and SweepFolder.path is not None:
-        from fedexp.results import closing_table
+        from fedexp.tables import closing_table
 
         text, all_completed = closing_table(SweepFolder.path)
         print(text)

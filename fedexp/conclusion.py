@@ -7,11 +7,8 @@ served badly is half of what it is for.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from fedexp.behaviour import byzantine_clients
 from fedexp.config import Config
@@ -21,9 +18,7 @@ from fedexp.models import Weights, hash_weights
 from fedexp.plots import confusion_png, partition_png
 from fedexp.records import Metric, RunFolder
 from fedexp.rounds import Outcome
-
-WORST_SHARE = 0.1
-"""The share of clients that ``worst10`` is the mean of."""
+from fedexp.statistics import fairness
 
 
 def conclude(
@@ -64,28 +59,6 @@ def conclude(
         model_sha256=hash_weights(weights),
         partition_sha256=data.partition.sha256,
     )
-
-
-def fairness(accuracies: Collection[float]) -> dict[str, float]:
-    """Say how evenly clients are served.
-
-    Args:
-        accuracies: One per client, on its own share of the test images; none gives NaN.
-
-    Returns:
-        ``mean``, ``std`` (of this population), ``min``, and ``worst10``: the mean of the worst tenth of
-        the clients, at least one.
-    """
-    ordered = np.sort(np.fromiter(accuracies, dtype=np.float64))
-    if not len(ordered):
-        return dict.fromkeys(("mean", "std", "min", "worst10"), math.nan)
-    worst = ordered[: math.ceil(WORST_SHARE * len(ordered))]
-    return {
-        "mean": float(ordered.mean()),
-        "std": float(ordered.std()),
-        "min": float(ordered[0]),
-        "worst10": float(worst.mean()),
-    }
 
 
 def objective(config: Config, summary: Mapping[str, Any]) -> float:

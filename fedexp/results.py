@@ -1,223 +1,236 @@
-"""Read finished runs from disk and compare them; imports nothing of what runs experiments."""
+"""Read runs from disk as tidy pandas frames; imports nothing of what runs experiments.
+
+found = results.load("results/lesson")
+found.runs        one row a run: strategy, seed, status, seconds, hashes, ...
+found.curves      one row a number and round: the global model's, or the mean of the local models
+found.finals      one row a number of the last round, of the global model and of every client
+"""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import yaml
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-ISOLATED = "local_only"
-MAX_CLIENT_ROWS = 10
-_NOT_SETTINGS = ("name", "seed", "strategy.name")
+ISOLATED, CENTRALIZED = "local_only", "centralized"
+COMPLETED = "completed"
+
+_COLUMNS = ["round", "model", "split", "subset", "client", "metric", "value"]
+_SERIES = ["model", "split", "subset", "metric"]
+_WORDS = dict.fromkeys(_SERIES, "category")
+_SUMMARY = ("status", "error", "strategy", "seed", "rounds", "seconds")
+_HASHES = ("model_sha256", "partition_sha256")
+# libyaml's parser takes a tenth of the time, which a thousand runs would feel.
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run's folder.
+class Results:
+    """The runs below a folder, in the order of their names.
 
     Attributes:
-        path: The folder.
-        summary: summary.json; ``status`` is completed, failed, interrupted or running.
-        metrics: metrics.csv; empty if the run wrote none.
-        settings: config.yaml, flat (``training.learning_rate``), less what names or seeds the run.
+        runs: Indexed by ``run`` (0, 1, ...): path, name, status (``completed``, ``failed``,
+            ``interrupted``; ``running`` is a run that goes on or was killed; ``unreadable``), error,
+            strategy, seed, rounds (done), seconds, model_sha256, partition_sha256.
+        settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``.
+        curves: run, round, model (``global`` or ``local``), split, subset, metric, value: the global
+            model's number, or the mean of the local models' (a client that was not sampled counts with
+            what it had).
+        finals: run, client (NA where the number is no single client's), model, split, subset, metric,
+            value: of every model, the last that was taken.
     """
 
-    path: Path
-    summary: dict[str, Any]
-    metrics: pd.DataFrame
-    settings: dict[str, Any]
+    runs: pd.DataFrame
+    settings: pd.DataFrame
+    curves: pd.DataFrame
+    finals: pd.DataFrame
 
-    @property
-    def strategy(self) -> str:
-        """Name of the strategy."""
-        return str(self.summary["strategy"])
+    @cached_property
+    def completed(self) -> list[int]:
+        """The runs that came to their end."""
+        runs: list[int] = self.runs.index[self.runs["status"] == COMPLETED].tolist()
+        return runs
 
-    @property
-    def completed(self) -> bool:
-        """Whether the run came to its end."""
-        return bool(self.summary["status"] == "completed")
+    def problems(self) -> list[str]:
+        """Return a line for every run that did not come to its end."""
+        rest = self.runs[self.runs["status"] != COMPLETED]
+        return [
+            f"{row.status}: {row.path}: {row.error if isinstance(row.error, str) else 'see run.log'}"
+            for row in rest.itertuples()
+        ]
 
-    def final(self) -> pd.DataFrame:
-        """Return every model's last accuracy on the test set, indexed by client, a column a subset.
+    def path(self, run: int) -> Path:
+        """Return a run's folder."""
+        return Path(str(self.runs.at[run, "path"]))
 
-        The client is NaN for the global model.
-        """
-        rows = self.metrics.query("split == 'test' and metric == 'accuracy'")
-        last = rows.sort_values("round", kind="stable").groupby(["client", "subset"], dropna=False)
-        return last["value"].last().unstack("subset")
+    def select(self, runs: Iterable[int]) -> Results:
+        """Return the given runs alone, under the same numbers."""
+        chosen = list(runs)
+        return Results(
+            self.runs.loc[chosen],
+            self.settings.loc[chosen],
+            self.curves[self.curves["run"].isin(chosen)],
+            self.finals[self.finals["run"].isin(chosen)],
+        )
 
 
-def load(path: Path) -> list[Run]:
-    """Read every run in or below a folder, in the order of their names.
+def load(*paths: str | Path) -> Results:
+    """Read every run in or below folders.
 
     Raises:
         FileNotFoundError: If there is no run.
     """
-    folders = sorted({file.parent for file in path.rglob("summary.json")}, key=_natural)
+    found = {f.parent for path in paths for f in Path(path).rglob("summary.json")}
+    folders = sorted(found, key=_natural)
     if not folders:
-        raise FileNotFoundError(f"{path}: no run here (a run's folder holds summary.json)")
-    return [_load_run(folder) for folder in folders]
+        listed = ", ".join(map(str, paths))
+        raise FileNotFoundError(f"{listed}: no run here (a run's folder holds summary.json)")
+    rows, settings, curves, finals = [], [], [], []
+    for run, folder in enumerate(folders):
+        row = _summary(folder)
+        try:
+            config = _flat(_config(folder), "")
+            table = _metrics(folder)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            row |= {"status": "unreadable", "error": " ".join(str(error).split())}
+            config, table = {}, _empty()
+        rows.append(row)
+        settings.append(config)
+        curves.append(_curves(table).assign(run=np.int32(run)))
+        finals.append(_finals(table).assign(run=np.int32(run)))
+    return Results(
+        pd.DataFrame(rows).rename_axis("run"),
+        pd.DataFrame(settings, index=range(len(rows))).rename_axis("run"),
+        _concatenated(curves, ["run", "round", *_SERIES, "value"]),
+        _concatenated(finals, ["run", "client", *_SERIES, "value"]),
+    )
 
 
-def _natural(path: Path) -> list[Any]:
+def metrics(folder: str | Path) -> pd.DataFrame:
+    """Return one run's metrics.csv: round, model, split, subset, client (Int32), metric, value."""
+    return _metrics(Path(folder))
+
+
+def confusion(folder: str | Path) -> dict[int | None, npt.NDArray[np.int64]]:
+    """Return a run's confusion matrices, shape (num_classes, num_classes), rows the true labels.
+
+    Returns:
+        By client, or None for the global model.
+    """
+    table = pd.read_csv(Path(folder) / "confusion.csv", dtype={"client": "Int32"})
+    matrices: dict[int | None, npt.NDArray[np.int64]] = {}
+    owner: Any
+    for owner, rows in table.groupby("client", dropna=False):
+        counts = rows.drop(columns=["client", "true_label"]).to_numpy(dtype=np.int64)
+        matrices[None if pd.isna(owner) else int(owner)] = counts
+    return matrices
+
+
+def partition(folder: str | Path) -> dict[str, Any]:
+    """Return a run's partition.json: class_counts, num_examples, sha256, ..."""
+    content: dict[str, Any] = json.loads((Path(folder) / "partition.json").read_text())
+    return content
+
+
+def seconds(folder: str | Path) -> pd.Series:
+    """Return the seconds from a run's start to the end of every round, indexed by round."""
+    table = pd.read_csv(Path(folder) / "timings.csv")
+    return table.groupby("round")["seconds"].sum().cumsum()
+
+
+def environment(folder: str | Path) -> dict[str, Any]:
+    """Return a run's environment.json: command, overrides, packages, ..."""
+    content: dict[str, Any] = json.loads((Path(folder) / "environment.json").read_text())
+    return content
+
+
+def _natural(path: Path) -> tuple[str, int, str]:
     head, _, _ = path.name.partition("-")
-    return [str(path.parent), int(head) if head.isdigit() else -1, path.name]
+    return str(path.parent), int(head) if head.isdigit() else -1, path.name
 
 
-def _load_run(folder: Path) -> Run:
-    summary = json.loads((folder / "summary.json").read_text())
-    file = folder / "metrics.csv"
-    metrics = pd.read_csv(file, dtype={"subset": str}) if file.is_file() else pd.DataFrame()
-    file = folder / "config.yaml"
-    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    settings = {k: v for k, v in _flat(config, "").items() if k not in _NOT_SETTINGS}
-    return Run(folder, summary, metrics, settings)
+def _summary(folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"path": str(folder), "name": folder.name}
+    row |= dict.fromkeys((*_SUMMARY, *_HASHES))
+    try:
+        content = json.loads((folder / "summary.json").read_text())
+        return row | {key: content.get(key) for key in (*_SUMMARY, *_HASHES)}
+    except (OSError, ValueError) as error:
+        return row | {"status": "unreadable", "error": f"summary.json: {error}"}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        with (folder / "config.yaml").open("rb") as file:
+            return yaml.load(file, Loader=_YAML_LOADER) or {}
+    except FileNotFoundError:
+        return {}
 
 
 def _flat(node: dict[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat.update(
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
+        nested = isinstance(value, dict) and value
+        flat.update(_flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
     return flat
 
 
-def comparison(runs: list[Run]) -> pd.DataFrame:
-    """Compare strategies with isolated clients.
-
-    Runs that differ in their seed alone are averaged; any other setting that a sweep varies is part
-    of a row's name. The gain of a federated run is its accuracy minus that of the isolated clients of
-    the same seed, partition and settings, where there are any.
-
-    Returns:
-        One row per federated strategy, then one for the mean isolated client, the best, and each (up
-        to ten); columns: model, runs, one accuracy per subset (``all`` first), gain_over_mean and
-        gain_over_best (differences of accuracy on ``all``).
-    """
-    done = [run for run in runs if run.completed]
-    varied = _varied(done)
-    isolated = {_pair(run, varied): run for run in done if run.strategy == ISOLATED}
-    rows: list[dict[str, Any]] = []
-    for name, group in _by_name([r for r in done if r.strategy != ISOLATED], varied):
-        finals = [_with_gain(run, isolated.get(_pair(run, varied))) for run in group]
-        rows.append({"model": name, **_mean(finals)})
-    for name, group in _by_name([r for r in done if r.strategy == ISOLATED], varied):
-        rows += _isolated_rows(name, [run.final() for run in group])
-    frame = pd.DataFrame(rows)
-    first = ["model", "runs", "all"]
-    last = [name for name in ("gain_over_mean", "gain_over_best") if name in frame]
-    middle = [str(name) for name in frame if name not in [*first, *last]]
-    return frame[first + middle + last] if rows else frame
+def _metrics(folder: Path) -> pd.DataFrame:
+    file = folder / "metrics.csv"
+    if not file.is_file():
+        return _empty()
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]  # a run that was cut off may end in half a line
+    types: Any = {**_WORDS, "client": "Int32", "value": "float64"}
+    table = pd.read_csv(io.BytesIO(whole), dtype=types, float_precision="round_trip")
+    if list(table) != _COLUMNS:
+        raise ValueError(f"metrics.csv: the columns must be {','.join(_COLUMNS)}")
+    return table
 
 
-def _isolated_rows(name: str, tables: list[pd.DataFrame]) -> list[dict[str, Any]]:
-    best = [table.iloc[int(table["all"].argmax())] for table in tables]
-    rows = [
-        {"model": f"{name}: mean client", **_mean([table.mean() for table in tables])},
-        {"model": f"{name}: best client", **_mean(best)},
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype="float64") for name in _COLUMNS}).astype(
+        {**_WORDS, "client": "Int32"}
+    )
+
+
+def _curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one number per round and series; see :class:`Results`."""
+    columns = ["round", *_SERIES, "value"]
+    whole = table.loc[table["client"].isna(), columns]
+    local = table[
+        table["client"].notna() & (table["model"] == "local") & (table["split"] == "test")
     ]
-    clients = sorted(set.intersection(*(set(table.index) for table in tables)))
-    if len(clients) <= MAX_CLIENT_ROWS:
-        rows += [
-            {"model": f"{name}: client {int(c)}", **_mean([t.loc[c] for t in tables])}
-            for c in clients
-        ]
-    return rows
+    if local.empty:
+        return whole
+    # A column per client; one that was not sampled in a round keeps the number of the round before.
+    wide = local.pivot_table(
+        index=[*_SERIES, "round"], columns="client", values="value", observed=True, sort=True
+    )
+    means = wide.groupby(level=_SERIES, observed=True).ffill().mean(axis=1).rename("value")
+    return pd.concat([whole, means.reset_index()[columns]])
 
 
-def _varied(runs: list[Run]) -> list[str]:
-    """Return the options that change results, but for seed and strategy, in which runs differ.
-
-    Options of a strategy count as different only between runs of that strategy.
-    """
-    values: dict[tuple[str, str], set[str]] = {}
-    for run in runs:
-        for key, value in run.settings.items():
-            if not key.startswith("backend.") and key != "dataset.root":
-                owner = run.strategy if key.startswith("strategy.") else ""
-                values.setdefault((key, owner), set()).add(repr(value))
-    return list(dict.fromkeys(key for (key, _), seen in values.items() if len(seen) > 1))
+def _finals(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the last number of every series that is of the test images."""
+    tested = table[table["split"] != "train"]
+    return tested.drop_duplicates([*_SERIES, "client"], keep="last").drop(columns="round")
 
 
-def _by_name(runs: list[Run], varied: list[str]) -> list[tuple[str, list[Run]]]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        parts = [f"{key}={run.settings[key]}" for key in varied if key in run.settings]
-        groups.setdefault(" ".join([run.strategy, *parts]), []).append(run)
-    return list(groups.items())
-
-
-def _pair(run: Run, varied: list[str]) -> tuple[str, ...]:
-    # A strategy's own options do not concern the isolated clients that it is held against.
-    shared = [key for key in varied if not key.startswith("strategy.")]
-    settings = [f"{key}={run.settings.get(key)}" for key in shared]
-    return (str(run.summary["seed"]), run.summary["partition_sha256"], *settings)
-
-
-def _with_gain(run: Run, isolated: Run | None) -> pd.Series:
-    row = run.final().iloc[0].copy()
-    if isolated is not None:
-        alone = isolated.final()["all"]
-        row["gain_over_mean"] = row["all"] - alone.mean()
-        row["gain_over_best"] = row["all"] - alone.max()
-    return row
-
-
-def _mean(rows: list[Any]) -> dict[str, Any]:
-    means = pd.DataFrame(rows).mean()
-    return {"runs": len(rows), **{str(name): value for name, value in means.items()}}
-
-
-def closing_table(path: Path) -> tuple[str, bool]:
-    """Render the comparison of the runs below a folder.
-
-    Returns:
-        The text, which names every run that did not complete, and whether all completed.
-    """
-    try:
-        runs = load(path)
-    except FileNotFoundError as error:
-        return str(error), False
-    lines = [_render(comparison(runs), path)] if any(run.completed for run in runs) else []
-    for run in runs:
-        if not run.completed:
-            reason = run.summary.get("error", "see run.log")
-            lines.append(f"{run.summary['status']}: {run.path}: {reason}")
-    return "\n".join(lines), all(run.completed for run in runs)
-
-
-def _render(frame: pd.DataFrame, path: Path) -> str:
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in frame:
-        side: Literal["left", "right"] = "left" if column == "model" else "right"
-        table.add_column(str(column).replace("_", " "), justify=side)
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(str(name), value) for name, value in zip(frame, row, strict=True)))
-    buffer = io.StringIO()
-    Console(file=buffer, width=120).print(table)
-    lines = [f"Final accuracy on the test set, mean over runs: {path}"]
-    lines += [line.rstrip() for line in buffer.getvalue().rstrip().splitlines()]
-    lines.append("  all: the whole test set; a name such as 1-3-7: its images of these labels.")
-    if "gain_over_mean" in frame:
-        lines.append("  gain: federated minus isolated on all, same seed and partition.")
-    return "\n".join(lines)
-
-
-def _cell(name: str, value: Any) -> str:
-    if isinstance(value, float) and np.isnan(value):
-        return ""
-    if name.startswith("gain"):
-        return f"{value:+.3f}"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _concatenated(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """Join frames whose columns of words have categories of their own."""
+    for name in _SERIES:
+        words = sorted({word for frame in frames for word in frame[name].cat.categories})
+        together = pd.CategoricalDtype(words)
+        for frame in frames:
+            frame[name] = frame[name].astype(together)
+    return pd.concat(frames, ignore_index=True)[columns]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.numpy import load_file
 
 from fedexp import experiment
 from fedexp.composition import compose_config
-from fedexp.conclusion import fairness, objective
+from fedexp.conclusion import objective
 from fedexp.config import StopConfig
 from fedexp.config_clients import ClientsConfig
 from fedexp.config_strategy import LocalOnlyStrategy
@@ -107,16 +106,6 @@ def test_clients_that_evaluated_themselves_are_not_scored_twice(
     assert len(rows.query("round == 1 and client == client")) == 2
     # Who evaluates changes nothing: the figures are those of the run in which nobody did.
     assert _summary(folder)["fairness"] == _summary(lesson)["fairness"]
-
-
-def test_fairness_by_hand() -> None:
-    found = fairness([0.5, 0.9, 0.7, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 0.4])
-    # The worst tenth of eleven clients are two: (0.4 + 0.5) / 2.
-    mean = 8.9 / 11
-    squares = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1, 1]
-    std = math.sqrt(sum((value - mean) ** 2 for value in squares) / 11)
-    assert found == pytest.approx({"mean": mean, "std": std, "min": 0.4, "worst10": 0.45})
-    assert math.isnan(fairness([])["mean"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""Compare finished runs: what federating buys over training alone, and where the clients stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedexp import results
+from fedexp.pairing import Pairing
+from fedexp.results import Results
+from fedexp.statistics import fairness, half_interval, holm, paired_p_value
+
+BASELINE = "fedavg"
+TARGET_SHARE = 0.95
+"""The target accuracy, where none is given, as a share of the best row's final one."""
+
+GAINS = ("gain", "gain_own", "gain_unseen")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found.
+
+    Attributes:
+        table: A row per strategy and varied setting, in the order of the runs: ``row``, ``runs``;
+            means over runs ``accuracy``, ``loss``, ``accuracy/<subset>``, each with ``.../ci`` (half the
+            95 % interval, NaN for one run); ``rounds_to_target`` (median; NaN if no run gets there),
+            ``reached`` (runs that do), ``seconds``; ``client_mean``, ``client_std``,
+            ``client_worst10`` of the clients' accuracies on their own test images; ``gain``,
+            ``gain_own``, ``gain_unseen`` with ``.../ci`` (mean over clients, see ``gains``),
+            ``gain_best`` (over the best isolated client), ``worse_off`` (clients, mean over runs),
+            ``clients``; ``to_centralized`` with ``.../ci``; ``p_value`` (Holm-adjusted).
+        isolated: A row per client that was trained alone: ``row``, ``client``, means over runs of
+            ``accuracy`` and ``accuracy/<subset>``.
+        gains: A row per run that has isolated clients to be held against, and client: ``row``, ``run``,
+            ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
+            (``gain``), on the client's own test images (``gain_own``) and on labels it holds no training
+            image of (``gain_unseen``, NaN if none).
+        labels: Row of every run that was compared.
+        target: The accuracy that ``rounds_to_target`` is about.
+        baseline: The row that ``p_value`` tests against; None if there is none.
+        notes: What a reader must know: runs that did not complete or were left out, pairs that are
+            missing, rounds that differ.
+    """
+
+    table: pd.DataFrame
+    isolated: pd.DataFrame
+    gains: pd.DataFrame
+    labels: pd.Series
+    target: float
+    baseline: str | None
+    notes: list[str]
+
+
+def compare(
+    found: Results,
+    by: Sequence[str] = (),
+    target: float | None = None,
+    baseline: str = BASELINE,
+) -> Comparison:
+    """Compare completed runs.
+
+    Args:
+        found: What :func:`fedexp.results.load` returned.
+        by: Options that tell rows apart, such as ``strategy`` or ``partition.alpha``; none stands for the
+            strategy and every setting that varies, less the seed.
+        target: Accuracy on the whole test set for ``rounds_to_target``, in (0, 1]; None is 95 % of the
+            best row's, rounded down to two decimals.
+        baseline: Name of the row that the others are tested against, seed by seed.
+
+    Raises:
+        ValueError: If no run completed, or ``by`` names an option that the runs do not have.
+    """
+    if not found.completed:
+        raise ValueError("no run completed, so there is nothing to compare")
+    pairing = Pairing(found, by)
+    labels = pairing.labels
+    figures = _figures(found.select(labels.index))
+    if target is None:
+        best = figures["accuracy"].groupby(labels).mean().max()
+        target = math.floor(100 * TARGET_SHARE * best) / 100
+    figures["to_target"] = _rounds_to(found, target)
+    gains = _gains(found, pairing)
+    rows = [
+        _row(name, figures[labels == name], gains, pairing, figures) for name in labels.unique()
+    ]
+    table = pd.DataFrame(rows)
+    base = baseline if baseline in set(labels) else None
+    table["p_value"] = _p_values(list(table["row"]), figures["accuracy"], pairing, base)
+    notes = [*found.problems(), *pairing.notes]
+    return Comparison(table, _isolated(found, labels), gains, labels, target, base, notes)
+
+
+def _figures(found: Results) -> pd.DataFrame:
+    """Return a row per run: accuracy, loss, ``accuracy/<subset>``, seconds, client_mean, ..."""
+    runs = found.runs.index
+    tested = found.finals[found.finals["split"] == "test"]
+    # The mean over local models where there is no global one.
+    means = tested.groupby(["run", "subset", "metric"], observed=True)["value"].mean()
+    wide: Any = means.unstack(["metric", "subset"]).reindex(runs)
+    wide.columns = [metric if subset == "all" else f"{metric}/{subset}" for metric, subset in wide]
+    own = found.finals[
+        (found.finals["split"] == "client_test")
+        & (found.finals["metric"] == "accuracy")
+        & found.finals["client"].notna()
+    ]
+    served = pd.DataFrame({run: fairness(rows) for run, rows in own.groupby("run")["value"]}).T
+    for name in ("mean", "std", "worst10"):
+        wide[f"client_{name}"] = served.get(name, math.nan)
+    wide["seconds"] = pd.to_numeric(found.runs["seconds"])
+    figures: pd.DataFrame = wide
+    return figures
+
+
+def _rounds_to(found: Results, target: float) -> pd.Series:
+    """Return, by run, the first round whose accuracy on the whole test set is at least the target."""
+    curves = found.curves
+    there = curves[
+        (curves["split"] == "test")
+        & (curves["subset"] == "all")
+        & (curves["metric"] == "accuracy")
+        & (curves["value"] >= target)
+    ]
+    return there.groupby("run")["round"].min()
+
+
+def _isolated(found: Results, labels: pd.Series) -> pd.DataFrame:
+    """Return the accuracies of clients that were trained alone, means over the runs of a row."""
+    alone = found.finals[
+        (found.finals["model"] == "local")
+        & (found.finals["split"] == "test")
+        & (found.finals["metric"] == "accuracy")
+    ]
+    rows = alone["run"].map(labels)
+    means = alone.groupby([rows.rename("row"), "client", "subset"], observed=True)["value"].mean()
+    wide = means.unstack("subset")
+    wide.columns = ["accuracy" if name == "all" else f"accuracy/{name}" for name in wide]
+    return wide.reset_index()
+
+
+def _gains(found: Results, pairing: Pairing) -> pd.DataFrame:
+    accuracy = found.finals[
+        (found.finals["metric"] == "accuracy") & (found.finals["subset"] == "all")
+    ]
+    of_run: dict[Any, pd.DataFrame] = dict(iter(accuracy.groupby("run")))
+    frames = [pd.DataFrame(columns=["row", "run", "seed", "client", *GAINS])]
+    for run, alone in pairing.isolated.items():
+        held = np.array(results.partition(found.path(alone))["class_counts"])
+        mine, theirs = (
+            _accuracies(of_run[k], results.confusion(found.path(k)), held) for k in (run, alone)
+        )
+        gain = (mine - theirs).rename_axis("client").reset_index()
+        seed = found.runs["seed"][run]
+        frames.append(gain.assign(run=run, row=pairing.labels[run], seed=seed))
+    return pd.concat(frames[1:] or frames, ignore_index=True)[list(frames[0])]
+
+
+def _accuracies(
+    finals: pd.DataFrame, matrices: dict[int | None, Any], class_counts: Any
+) -> pd.DataFrame:
+    """Return a client's accuracies, one row each: on the whole test set, its own, and unseen labels."""
+    clients = range(len(class_counts))
+    whole = finals[finals["split"] == "test"].set_index("client")["value"]
+    own = finals[(finals["split"] == "client_test") & finals["client"].notna()]
+    is_global = whole.index.isna().all()
+    return pd.DataFrame(
+        {
+            "gain": whole.iloc[0] if is_global else whole.reindex(clients).astype("float64"),
+            "gain_own": own.set_index("client")["value"].reindex(clients).astype("float64"),
+            "gain_unseen": [
+                _unseen(matrices[None if is_global else client], class_counts[client])
+                for client in clients
+            ],
+        },
+        index=clients,
+    )
+
+
+def _unseen(matrix: Any, held: Any) -> float:
+    """Return the accuracy on test images of labels of which no training image is held."""
+    unseen = held == 0
+    total = matrix[unseen].sum()
+    return float(matrix.diagonal()[unseen].sum() / total) if total else math.nan
+
+
+def _row(
+    name: str, mine: pd.DataFrame, gains: pd.DataFrame, pairing: Pairing, figures: pd.DataFrame
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"row": name, "runs": len(mine)}
+    for column in ("accuracy", "loss", *[c for c in map(str, mine) if "/" in c]):
+        row |= _mean(column, mine[column])
+    reached = mine["to_target"].dropna()
+    row |= {"rounds_to_target": reached.median(), "reached": len(reached)}
+    for column in ("seconds", "client_mean", "client_std", "client_worst10"):
+        row[column] = mine[column].mean()
+    own = gains[gains["row"] == name]
+    for column in GAINS:
+        row |= _mean(column, own.groupby("run")[column].mean().dropna())
+    row["gain_best"] = own.groupby("run")["gain"].min().mean()
+    worse = (own["gain_own"] < 0).groupby(own["run"]).sum()
+    row |= {"worse_off": worse.mean(), "clients": own.groupby("run").size().mean()}
+    central = [run for run in mine.index if run in pairing.centralized]
+    base = figures["accuracy"].loc[[pairing.centralized[run] for run in central]]
+    return row | _mean("to_centralized", mine["accuracy"].loc[central] - base.to_numpy())
+
+
+def _mean(name: str, values: pd.Series) -> dict[str, float]:
+    numbers = [float(value) for value in values]
+    mean = float(np.mean(numbers)) if numbers else math.nan
+    return {name: mean, f"{name}/ci": half_interval(numbers)}
+
+
+def _p_values(
+    rows: list[str], accuracy: pd.Series, pairing: Pairing, baseline: str | None
+) -> list[float]:
+    """Test every row against the baseline over the seeds that both have on the same partition."""
+
+    def by_draws(name: str | None) -> dict[Any, float]:
+        runs = pairing.labels.index[pairing.labels == name]
+        return {pairing.draws(run): float(accuracy[run]) for run in runs}
+
+    base = by_draws(baseline)
+    differences = []
+    for name in rows:
+        mine = by_draws(name) if name != baseline else {}
+        differences.append([mine[key] - base[key] for key in mine if key in base])
+    return holm([paired_p_value(pairs) for pairs in differences])
