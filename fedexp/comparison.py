@@ -112,6 +112,8 @@ def _figures(found: Results) -> pd.DataFrame:
     served = pd.DataFrame({run: fairness(rows) for run, rows in own.groupby("run")["value"]}).T
     for name in ("mean", "std", "worst10"):
         wide[f"client_{name}"] = served.get(name, math.nan)
+    for name in ("accuracy", "loss"):
+        wide[name] = wide.get(name, math.nan)
     wide["seconds"] = pd.to_numeric(found.runs["seconds"])
     figures: pd.DataFrame = wide
     return figures

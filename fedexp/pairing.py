@@ -170,7 +170,7 @@ class Pairing:
         """Say so where rows were trained for different numbers of rounds."""
         rounds = self._found.runs.loc[list(self.labels.index), "rounds"]
         told = {
-            name: "/".join(str(int(number)) for number in sorted(done.unique()))
+            name: "/".join(str(int(number)) for number in sorted(done.dropna().unique()))
             for name, done in rounds.groupby(self.labels, sort=False)
         }
         if len(set(told.values())) > 1:

@@ -191,7 +191,7 @@ def _metrics(folder: Path) -> pd.DataFrame:
     content = file.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]  # a run that was cut off may end in half a line
     types: Any = {**_WORDS, "client": "Int32", "value": "float64"}
-    table = pd.read_csv(io.BytesIO(whole), dtype=types, float_precision="round_trip")
+    table = pd.read_csv(io.BytesIO(whole), dtype=types)
     if list(table) != _COLUMNS:
         raise ValueError(f"metrics.csv: the columns must be {','.join(_COLUMNS)}")
     return table

@@ -91,7 +91,9 @@ def _over_runs(found: Comparison) -> str:
 
 
 def _accuracy_rows(found: Comparison) -> list[dict[str, str]]:
-    subsets = [c for c in map(str, found.table) if c.startswith("accuracy/") and not c.endswith("/ci")]
+    subsets = [
+        c for c in map(str, found.table) if c.startswith("accuracy/") and not c.endswith("/ci")
+    ]
     rows = []
     for row in _records(found.table):
         reached = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -193,6 +194,12 @@ class FirstWeight(ServerEvaluation):
         self.seen.append(values(weights))
         first = float(weights["w"][0])
         return {"all": {"accuracy": first, "loss": 10 - first}}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Read summary.json."""
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return content
 
 
 def metrics(folder: Path) -> pd.DataFrame:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import ray
+from helpers import summary
 
 from fedexp import ray_session
 from fedexp.composition import compose_config
 from fedexp.config import SCHEMAS
-from fedexp.results import load
 
 RunOf = Callable[..., Path]
 NAMES = list(SCHEMAS["strategy"])
@@ -27,9 +27,9 @@ SMALL = (
 
 
 def _hash(run: Path) -> str:
-    (found,) = load(run)
-    assert found.completed
-    return str(found.summary["model_sha256"])
+    found = summary(run)
+    assert found["status"] == "completed"
+    return str(found["model_sha256"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,6 +72,6 @@ def test_scaffolds_first_round_is_fedavgs_and_its_second_is_not(run_of: RunOf) -
 def test_centralized_trains_on_what_the_clients_hold(run_of: RunOf) -> None:
     one = run_of("strategy=centralized", "backend=inline", *SMALL)
     other = run_of("strategy=fedavg", "backend=inline", *SMALL)
-    (union,), (federated,) = load(one), load(other)
-    assert union.summary["partition_sha256"] == federated.summary["partition_sha256"]
-    assert union.summary["final"]["all"]["accuracy"] > federated.summary["final"]["all"]["accuracy"]
+    union, federated = summary(one), summary(other)
+    assert union["partition_sha256"] == federated["partition_sha256"]
+    assert union["final"]["all"]["accuracy"] > federated["final"]["all"]["accuracy"]

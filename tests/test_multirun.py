@@ -49,7 +49,9 @@ def test_a_failed_job_is_named_and_the_others_are_compared(
     jobs = ["0-fedavg-s0", "1-fedavg-s1", "2-local_only-s0", "3-local_only-s1"]
     status = {job: json.loads((folder / "out" / job / "summary.json").read_text()) for job in jobs}
     assert [status[job]["status"] for job in jobs] == ["completed", "failed", *["completed"] * 2]
-    assert output.splitlines()[-1].startswith("failed: out/1-fedavg-s1: IsADirectoryError")
+    notes = [line for line in output.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: failed: out/1-fedavg-s1: IsADirectoryError")
     assert "fedexp: run failed: IsADirectoryError" in errors
     assert "out/1-fedavg-s1/run.log" in errors
     assert "Traceback" not in output + errors
@@ -61,17 +63,20 @@ def test_the_closing_table_holds_the_numbers_of_the_runs(
 ) -> None:
     folder, _, output, _ = sweep
     lines = [line.split() for line in output.splitlines()]
-    (fedavg,) = [words for words in lines if words[:1] == ["fedavg"]]
+    fedavg, clients, *each = [words for words in lines if words[:1] == ["fedavg"]]
+    assert len(each) == 3
     # One seed of fedavg is left, and its gain is over the isolated clients of that seed.
-    assert fedavg[1:6] == ["1", *_accuracies(folder / "out" / "0-fedavg-s0")]
+    accuracy, *subsets = _accuracies(folder / "out" / "0-fedavg-s0")
+    assert fedavg[:3] == ["fedavg", "1", accuracy]
+    assert fedavg[4:7] == subsets
     federated, alone = (
         json.loads((folder / "out" / job / "summary.json").read_text())
         for job in ("0-fedavg-s0", "2-local_only-s0")
     )
     gain = federated["final"]["all"]["accuracy"] - alone["final"]["all"]["accuracy"]
-    assert fedavg[6] == f"{gain:+.3f}"
-    (mean,) = [words for words in lines if words[:3] == ["local_only:", "mean", "client"]]
-    assert mean[3] == "2"
+    assert clients[1] == f"{gain:+.3f}"
+    isolated = [words for words in lines if words[:1] == ["local_only"]]
+    assert isolated[0][1] == "2"
 
 
 def test_compare_prints_the_table_that_the_multirun_ended_with(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from folders import federated, write_run
 from helpers import config, tiny_data
 
 from fedexp.composition import compose_config
@@ -17,7 +18,8 @@ from fedexp.config_partition import FeatureNoisePartition
 from fedexp.data import federate
 from fedexp.partition import Partition
 from fedexp.preview import describe_partition, partition_table
-from fedexp.results import closing_table, load
+from fedexp.results import load
+from fedexp.tables import closing_table
 
 # Like `python -m fedexp`, but ends by saying which heavy modules were imported.
 SPY = """
@@ -77,13 +79,7 @@ def test_a_multirun_shows_each_and_compares_nothing(tmp_path: Path) -> None:
 def test_previews_beside_runs_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "0-preview").mkdir()
     (tmp_path / "0-preview" / "partition.json").write_text("{}")
-    run = tmp_path / "1-run"
-    run.mkdir()
-    head = {"status": "completed", "strategy": "fedavg", "seed": 0, "partition_sha256": "p"}
-    (run / "summary.json").write_text(json.dumps(head))
-    (run / "metrics.csv").write_text(
-        "round,model,split,subset,client,metric,value\n1,global,test,all,,accuracy,0.5\n"
-    )
+    write_run(tmp_path / "1-run", "fedavg", federated(0.5))
     text, all_completed = closing_table(tmp_path)
     assert all_completed
     assert "fedavg" in text

@@ -1,210 +1,178 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import pytest
-from helpers import metrics
+from folders import HEADER, alone, federated, write_run
 
-from fedexp.results import closing_table, comparison, load
+from fedexp import results
+from fedexp.results import load
 
-HEADER = "round,model,split,subset,client,metric,value"
+
+def _finals(path: Path, query: str) -> list[float]:
+    numbers: list[float] = load(path).finals.query(query)["value"].tolist()
+    return numbers
 
 
-def _write(
-    folder: Path,
-    strategy: str,
-    rows: Iterable[str],
-    *,
-    seed: int = 0,
-    partition: str = "p",
-    **summary: Any,
-) -> None:
-    folder.mkdir(parents=True)
-    head = {
-        "status": "completed",
-        "strategy": strategy,
-        "seed": seed,
-        "partition_sha256": partition,
+def test_a_run_is_a_row(tmp_path: Path) -> None:
+    settings = {"training": {"learning_rate": 0.1}, "partition": {"exclude": [[1], [2]]}}
+    write_run(tmp_path / "0-a", "fedavg", federated(0.75), seed=3, settings=settings)
+    found = load(tmp_path)
+    row = found.runs.loc[0]
+    expected = {
+        **{"path": str(tmp_path / "0-a"), "name": "0-a", "status": "completed", "error": None},
+        **{"strategy": "fedavg", "seed": 3, "rounds": 2, "seconds": 1.5},
+        **{"model_sha256": "0-a", "partition_sha256": "p"},
     }
-    (folder / "summary.json").write_text(json.dumps({**head, **summary}))
-    (folder / "metrics.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    assert row.to_dict() == expected
+    assert found.settings.loc[0].to_dict() == {
+        "seed": 3,
+        "strategy.name": "fedavg",
+        "training.learning_rate": 0.1,
+        "partition.exclude": [[1], [2]],
+    }
+    assert found.path(0) == tmp_path / "0-a"
 
 
-def _global(final: float, on_subset: float = 0.5) -> list[str]:
-    return [
-        "0,global,test,all,,accuracy,0.125",
-        "1,global,test,all,,accuracy,0.99",  # the best round must not be taken for the last
-        f"2,global,test,all,,accuracy,{final}",
-        f"2,global,test,1-3-7,,accuracy,{on_subset}",
-        "2,global,test,all,,loss,7.0",
-        "2,global,client_test,all,,accuracy,0.875",
-        "2,local,train,all,,loss,3.0",
+def test_curves_and_finals_of_a_global_model(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.75, own=(0.5, 1.0)))
+    found = load(tmp_path)
+    accuracy = "split == 'test' and subset == 'all' and metric == 'accuracy'"
+    assert found.curves.query(accuracy)["value"].tolist() == [0.125, 0.99, 0.75]
+    assert found.curves.query("metric == 'bytes_down'")["value"].tolist() == [100.0]
+    # A client's own figures are no curve; of the clients' mean there is one.
+    assert found.curves.query("split == 'client_test'")["value"].tolist() == [0.875]
+    assert _finals(tmp_path, accuracy) == [0.75]
+    shares = found.finals.query("split == 'client_test'")
+    assert shares["client"].tolist() == [pd.NA, 0, 1]
+    assert shares["value"].tolist() == [0.875, 0.5, 1.0]
+    assert found.finals.query("split == 'train'").empty
+
+
+def test_the_curve_of_local_models_is_their_mean(tmp_path: Path) -> None:
+    # Client 1 is not sampled in round 1 and counts there with what it had.
+    rows = [
+        f"{server_round},local,test,all,{client},accuracy,{value}"
+        for server_round, client, value in (
+            *((0, 0, 0.25), (0, 1, 0.25)),
+            *((1, 0, 0.75),),
+            *((2, 0, 0.5), (2, 1, 1.0)),
+        )
     ]
-
-
-def _local(*finals: float) -> list[str]:
-    return [
-        f"{server_round},local,test,{subset},{client},accuracy,{value * share}"
-        for server_round, share in ((0, 0.1), (1, 1.0))
-        for client, value in enumerate(finals)
-        for subset, value in (("all", value), ("1-3-7", value / 2))
-    ]
-
-
-def _settings(folder: Path, seed: int, rate: float) -> None:
-    text = f"seed: {seed}\ntraining:\n  learning_rate: {rate}\n"
-    (folder / "config.yaml").write_text(text)
-
-
-def _table(path: Path) -> dict[str, dict[str, Any]]:
-    frame = comparison(load(path)).set_index("model")
-    return {name: row.dropna().to_dict() for name, row in frame.iterrows()}  # type: ignore[misc]
-
-
-def test_final_accuracy_and_gain(tmp_path: Path) -> None:
-    _write(tmp_path / "0-fedavg", "fedavg", _global(0.75))
-    _write(tmp_path / "1-local", "local_only", _local(0.25, 0.5))
-    found = _table(tmp_path)
-    assert found == {
-        # Gains: 0.75 - (0.25 + 0.5) / 2 and 0.75 - 0.5.
-        "fedavg": {
-            **{"runs": 1, "all": 0.75, "1-3-7": 0.5},
-            **{"gain_over_mean": 0.375, "gain_over_best": 0.25},
-        },
-        "local_only: mean client": {"runs": 1, "all": 0.375, "1-3-7": 0.1875},
-        "local_only: best client": {"runs": 1, "all": 0.5, "1-3-7": 0.25},
-        "local_only: client 0": {"runs": 1, "all": 0.25, "1-3-7": 0.125},
-        "local_only: client 1": {"runs": 1, "all": 0.5, "1-3-7": 0.25},
-    }
-    assert next(iter(found)) == "fedavg"
-
-
-def test_gain_pairs_runs_by_seed_and_partition(tmp_path: Path) -> None:
-    _write(tmp_path / "0", "fedavg", _global(0.75), seed=0, partition="p")
-    _write(tmp_path / "1", "fedavg", _global(0.5), seed=1, partition="p")
-    _write(tmp_path / "2", "local_only", _local(0.25, 0.5), seed=0, partition="p")
-    _write(tmp_path / "3", "local_only", _local(0.25, 0.25), seed=1, partition="other")
-    found = _table(tmp_path)["fedavg"]
-    # Seed 1 has no isolated clients on its partition, so the gain is seed 0's alone.
-    assert found["all"] == 0.625
-    assert found["gain_over_mean"] == 0.375  # 0.75 - 0.375
-    assert found["gain_over_best"] == 0.25  # 0.75 - 0.5
-
-
-def test_gain_is_the_mean_of_the_seeds_gains(tmp_path: Path) -> None:
-    for seed, (federated, alone) in enumerate([(0.75, (0.25, 0.5)), (0.625, (0.5, 0.125))]):
-        _write(tmp_path / f"{2 * seed}", "fedavg", _global(federated), seed=seed)
-        _write(tmp_path / f"{2 * seed + 1}", "local_only", _local(*alone), seed=seed)
-    found = _table(tmp_path)
-    assert found["fedavg"]["runs"] == 2
-    assert found["fedavg"]["gain_over_mean"] == 0.34375  # (0.375 + 0.3125) / 2
-    assert found["fedavg"]["gain_over_best"] == 0.1875  # (0.25 + 0.125) / 2
-    assert found["local_only: best client"]["all"] == 0.5  # (0.5 + 0.5) / 2, another client each
-    assert found["local_only: client 0"]["all"] == 0.375
-
-
-def test_without_isolated_clients_there_is_no_gain(tmp_path: Path) -> None:
-    _write(tmp_path / "0", "fedavg", _global(0.75))
-    _write(tmp_path / "1", "fedmedian", _global(0.5))
-    frame = comparison(load(tmp_path))
-    assert list(frame) == ["model", "runs", "all", "1-3-7"]
-    assert frame["model"].tolist() == ["fedavg", "fedmedian"]
-
-
-def test_only_runs_that_differ_in_nothing_but_the_seed_are_averaged(tmp_path: Path) -> None:
-    jobs = [(0, 0.1, 0.25), (1, 0.1, 0.75), (0, 0.5, 0.125), (1, 0.5, 0.375)]
-    for job, (seed, rate, final) in enumerate(jobs):
-        _write(tmp_path / str(job), "fedavg", _global(final), seed=seed)
-        _settings(tmp_path / str(job), seed, rate)
-    found = _table(tmp_path)
-    assert {name: (row["runs"], row["all"]) for name, row in found.items()} == {
-        "fedavg training.learning_rate=0.1": (2, 0.5),  # (0.25 + 0.75) / 2
-        "fedavg training.learning_rate=0.5": (2, 0.25),  # (0.125 + 0.375) / 2
-    }
-
-
-def test_gain_is_over_isolated_clients_of_the_same_settings(tmp_path: Path) -> None:
-    for job, (rate, federated, alone) in enumerate([(0.1, 0.75, 0.5), (0.5, 0.625, 0.125)]):
-        _write(tmp_path / f"{2 * job}", "fedavg", _global(federated))
-        _write(tmp_path / f"{2 * job + 1}", "local_only", _local(alone, alone))
-        _settings(tmp_path / f"{2 * job}", 0, rate)
-        _settings(tmp_path / f"{2 * job + 1}", 0, rate)
-    found = _table(tmp_path)
-    assert found["fedavg training.learning_rate=0.1"]["gain_over_mean"] == 0.25  # 0.75 - 0.5
-    assert found["fedavg training.learning_rate=0.5"]["gain_over_mean"] == 0.5  # 0.625 - 0.125
-    assert found["local_only training.learning_rate=0.5: best client"]["all"] == 0.125
-
-
-def test_many_clients_are_not_listed_one_by_one(tmp_path: Path) -> None:
-    _write(tmp_path / "0", "local_only", _local(*[0.5] * 11))
-    assert list(_table(tmp_path)) == ["local_only: mean client", "local_only: best client"]
+    write_run(tmp_path / "0", "local_only", rows)
+    assert load(tmp_path).curves["value"].tolist() == [0.25, 0.5, 0.75]
+    assert _finals(tmp_path, "client == 1") == [1.0]
 
 
 def test_jobs_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for job in (10, 2, 1):
-        _write(tmp_path / f"{job}-fedavg-s0", "fedavg", _global(0.5))
-    names = [run.path.name for run in load(tmp_path)]
-    assert names == ["1-fedavg-s0", "2-fedavg-s0", "10-fedavg-s0"]
+        write_run(tmp_path / f"{job}-fedavg-s0", "fedavg", federated(0.5))
+    assert load(tmp_path).runs["name"].tolist() == ["1-fedavg-s0", "2-fedavg-s0", "10-fedavg-s0"]
 
 
-def test_incomplete_runs_are_named_and_not_counted(tmp_path: Path) -> None:
-    _write(tmp_path / "0-a", "fedavg", _global(0.75))
-    _write(tmp_path / "1-b", "fedavg", _global(0.25), status="failed", error="OSError: disk full")
-    _write(tmp_path / "2-c", "fedavg", [], status="interrupted")
-    (tmp_path / "3-d").mkdir()
-    (tmp_path / "3-d" / "summary.json").write_text('{"status": "running"}')
-    text, all_completed = closing_table(tmp_path)
-    assert not all_completed
-    assert _table(tmp_path)["fedavg"] == {"runs": 1, "all": 0.75, "1-3-7": 0.5}
-    assert text.splitlines()[-3:] == [
-        f"failed: {tmp_path / '1-b'}: OSError: disk full",
-        f"interrupted: {tmp_path / '2-c'}: see run.log",
-        f"running: {tmp_path / '3-d'}: see run.log",
+def test_several_folders_and_a_selection(tmp_path: Path) -> None:
+    for name in "ab":
+        write_run(tmp_path / name / "0", "fedavg", federated(0.5))
+    found = load(tmp_path / "b", tmp_path / "a", tmp_path / "a" / "0")
+    assert [Path(path).parent.name for path in found.runs["path"]] == ["a", "b"]
+    second = found.select([1])
+    assert second.runs.index.tolist() == [1]
+    assert set(second.curves["run"]) == set(second.finals["run"]) == {1}
+
+
+def test_incomplete_runs_are_there_and_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.75))
+    write_run(tmp_path / "1", "fedavg", [], status="failed", error="OSError: disk full")
+    write_run(tmp_path / "2", "fedavg", [], status="interrupted")
+    write_run(tmp_path / "3", "fedavg", federated(0.5), status="running")
+    write_run(tmp_path / "4", "fedavg", [])
+    (tmp_path / "4" / "summary.json").write_text("{")
+    write_run(tmp_path / "5", "fedavg", ["no,metrics"])
+    (tmp_path / "5" / "metrics.csv").write_text("a,b\n1,2\n")
+    write_run(tmp_path / "6", "fedavg", [])
+    (tmp_path / "6" / "config.yaml").write_text("a: [")
+    found = load(tmp_path)
+    assert found.completed == [0]
+    states = ["completed", "failed", "interrupted", "running", *["unreadable"] * 3]
+    assert found.runs["status"].tolist() == states
+    problems = found.problems()
+    assert len(problems) == 6
+    assert problems[:3] == [
+        f"failed: {tmp_path / '1'}: OSError: disk full",
+        f"interrupted: {tmp_path / '2'}: see run.log",
+        f"running: {tmp_path / '3'}: see run.log",
     ]
+    assert problems[3].startswith(f"unreadable: {tmp_path / '4'}: summary.json: ")
+    assert problems[4] == (
+        f"unreadable: {tmp_path / '5'}: metrics.csv: the columns must be {HEADER}"
+    )
+    assert "config.yaml" in problems[5]
+    # What a run wrote before it was cut off can be read.
+    assert set(found.curves["run"]) == {0, 3}
 
 
-def test_only_failed_runs_make_no_table(tmp_path: Path) -> None:
-    _write(tmp_path / "0", "fedavg", [], status="failed", error="why")
-    expected = (f"failed: {tmp_path / '0'}: why", False)
-    assert closing_table(tmp_path) == expected
+def test_half_a_line_at_the_end_does_not_count(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "0", "fedavg", federated(0.75), status="running")
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("3,global,test,all,,accuracy,0.9")  # of 0.95, say
+    assert load(tmp_path).curves["round"].max() == 2
 
 
 def test_no_run_is_said_so(tmp_path: Path) -> None:
-    text, all_completed = closing_table(tmp_path)
-    assert (not all_completed, str(tmp_path) in text, "no run here" in text) == (True, True, True)
     with pytest.raises(FileNotFoundError, match="no run here"):
         load(tmp_path)
 
 
-def test_gains_are_printed_with_their_sign(tmp_path: Path) -> None:
-    _write(tmp_path / "0", "fedavg", _global(0.25))
-    _write(tmp_path / "1", "local_only", _local(0.5, 0.25))
-    text, all_completed = closing_table(tmp_path)
-    assert all_completed
-    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == ["fedavg"]]
-    assert row == ["fedavg", "1", "0.250", "0.500", "-0.125", "-0.250"]
+def test_a_run_can_be_read_on_its_own(tmp_path: Path) -> None:
+    matrices: dict[int | None, list[list[int]]] = {0: [[3, 1], [0, 4]], 1: [[0, 4], [0, 4]]}
+    folder = write_run(
+        tmp_path / "0", "local_only", alone(0.5, 0.5), confusion=matrices, class_counts=[[1, 2]]
+    )
+    (folder / "timings.csv").write_text(
+        "round,phase,seconds\n0,startup,2.0\n0,evaluate,0.5\n1,train,1.0\n1,evaluate,0.25\n"
+    )
+    (folder / "environment.json").write_text(json.dumps({"overrides": ["seed=0"]}))
+    found = results.confusion(folder)
+    assert {client: matrix.tolist() for client, matrix in found.items()} == matrices
+    assert results.seconds(folder).to_dict() == {0: 2.5, 1: 3.75}
+    assert results.partition(folder)["class_counts"] == [[1, 2]]
+    assert results.environment(folder)["overrides"] == ["seed=0"]
+    assert len(results.metrics(folder)) == 8
+    assert results.confusion(write_run(tmp_path / "1", "fedavg", []))[None].tolist() == [
+        [1, 0],
+        [0, 1],
+    ]
 
 
-def test_the_table_of_real_runs_is_that_of_their_metrics(
-    run_of: Callable[..., Path], tmp_path: Path
-) -> None:
-    federated = run_of("backend=inline")
-    isolated = run_of("backend=inline", "strategy=local_only")
-    frame = comparison([*load(federated), *load(isolated)]).set_index("model")
+def test_real_runs_can_be_read(run_of: Callable[..., Path]) -> None:
+    found = load(run_of("backend=inline"), run_of("backend=inline", "strategy=local_only"))
+    assert found.runs["strategy"].tolist() == ["fedavg", "local_only"]
+    assert found.completed == [0, 1]
+    assert found.settings["training.local_epochs"].tolist() == [1, 1]
+    # Rounds 0 to 2 of accuracy and loss on four subsets, a training loss and two of traffic a round.
+    assert len(found.curves.query("run == 0")) == 3 * 4 * 2 + 2 * 3
+    assert len(found.curves.query("run == 1")) == 3 * 4 * 2 + 2
+    # Four subsets and a share of the test images a client, of two metrics each.
+    assert len(found.finals.query("run == 0")) == (4 + 3) * 2
+    assert len(found.finals.query("run == 1")) == 3 * (4 + 1) * 2
 
-    def last(folder: Path, subset: str) -> list[float]:
-        query = "round == 2 and split == 'test' and metric == 'accuracy' and subset == @subset"
-        numbers: list[float] = metrics(folder).query(query)["value"].tolist()
-        return numbers
 
-    for subset in ("all", "1-3-7", "2-5-8", "4-6-9"):
-        assert [frame.loc["fedavg", subset]] == last(federated, subset)
-        for client, value in enumerate(last(isolated, subset)):
-            assert frame.loc[f"local_only: client {client}", subset] == value
-    (mine,), alone = last(federated, "all"), last(isolated, "all")
-    row = frame.loc["fedavg"]
-    assert row["gain_over_mean"] == pytest.approx(mine - sum(alone) / 3, abs=1e-12)
-    assert row["gain_over_best"] == pytest.approx(mine - max(alone), abs=1e-12)
+@pytest.mark.slow
+def test_a_thousand_runs_of_a_hundred_rounds_take_seconds(tmp_path: Path) -> None:
+    rows = [
+        f"{server_round},global,test,{subset},,{metric},0.123456789"
+        for server_round in range(101)
+        for subset in ("all", "1-3-7", "2-5-8", "4-6-9")
+        for metric in ("accuracy", "loss")
+    ]
+    for job in range(1000):
+        write_run(tmp_path / f"{job}-x", "fedavg", rows, seed=job)
+    start = time.perf_counter()
+    found = load(tmp_path)
+    assert time.perf_counter() - start < 30
+    assert len(found.curves) == 1000 * 101 * 8
+    assert found.curves.memory_usage(deep=True).sum() < 30e6

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+SHORT = ["dataset=mnist5k", "training.local_epochs=1", "backend=inline"]
+
+
+def _start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", str(SCRIPT), *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+def test_figures_out_of_tolerance_fail_and_are_not_written(tmp_path: Path) -> None:
+    before = (REFERENCE / "lesson.csv").read_bytes()
+    process = _start(tmp_path, "lesson", *SHORT)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (1, "")
+    lines = [line for line in output.splitlines() if re.match("pass|FAIL", line)]
+    assert len(lines) == 15
+    # Of 5,000 digits no client has the sizes of 60,000; what it never saw it still does not know.
+    assert [line[:4] for line in lines if "images of client" in line] == ["FAIL"] * 3
+    assert [line[:4] for line in lines if "unseen" in line] == ["pass"] * 3
+    assert output.splitlines()[-1] == "not written: overrides make this another experiment"
+    assert (REFERENCE / "lesson.csv").read_bytes() == before
+    assert len(list((tmp_path / "results" / "lesson").glob("*/*/metrics.csv"))) == 2
+
+
+def test_quick_says_where_it_stands(tmp_path: Path) -> None:
+    words = [*SHORT, "clients.num=3", "model=logistic", "rounds=2"]
+    process = _start(tmp_path, "niid_fmnist", "--quick", *words)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    *_, standing, published = output.splitlines()
+    assert re.fullmatch(
+        r"fedavg after round 10: accuracy 0\.\d{3}, best 0\.\d{3} \(round \d+\)", standing
+    )
+    assert published == "published: 0.88 +- 0.02 at best in 50 rounds"
+
+
+def test_an_interrupted_one_says_where_it_stands(tmp_path: Path) -> None:
+    process = _start(tmp_path, "niid_fmnist", *SHORT, "clients.num=3", "rounds=100000")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "round 3/" in line:
+            break
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output + errors
+    assert re.search(r"^fedavg after round \d+: accuracy", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", [["lesson", "--quick"], ["nonsense"]])
+def test_what_cannot_be_run_is_refused(tmp_path: Path, words: list[str]) -> None:
+    process = _start(tmp_path, *words)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "error: " in errors.splitlines()[-1]
+
+
+def test_a_dataset_that_is_not_there_is_told_by_fedexp(tmp_path: Path) -> None:
+    process = _start(tmp_path, "mcmahan_2nn", "rounds=0")
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, "")
+    assert errors == "fedexp: rounds must be >= 1, got 0\n"
