@@ -23,6 +23,8 @@ from fedexp.composition import (
     check_command,
     conf_dir,
     from_hydra,
+    is_basic_launcher,
+    is_basic_sweeper,
     register,
 )
 from fedexp.config import Config, RayBackend
@@ -75,7 +77,12 @@ def _conclude(interrupted: bool, *, compare: bool) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process once all is written: tearing down torch's libraries takes most of a second."""
+    """End the process once all is written: tearing down torch's libraries takes most of a second.
+
+    Not where a launcher has processes of its own, which only a full exit ends.
+    """
+    if not SweepFolder.in_this_process:
+        sys.exit(code)
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
     logging.shutdown()
@@ -122,7 +129,8 @@ def _complain(error: Exception) -> int:
 def _run(node: DictConfig) -> float:
     """Run one job and return its objective, NaN if it has none.
 
-    A failure is recorded in the job's folder and must not end the multirun.
+    A failure is recorded in the job's folder and must not end the multirun. A sweeper that learns from
+    its jobs, such as Optuna, is told by the exception itself.
     """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
@@ -142,6 +150,7 @@ def _run(node: DictConfig) -> float:
                 run_dir,
                 overrides=list(hydra.overrides.task),
                 sweep=None if sweep is None else "-".join(sweep.parts[-2:]),
+                label="" if is_basic_launcher(hydra) else run_dir.name,
                 verbose=bool(hydra.verbose),
             )
             return objective(config, summary)
@@ -151,6 +160,8 @@ def _run(node: DictConfig) -> float:
         reason = str(error).strip() or type(error).__name__
         kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
         print(f"fedexp: run failed: {kind}{reason} ({run_dir / 'run.log'})", file=sys.stderr)
+        if hydra.mode is RunMode.MULTIRUN and not is_basic_sweeper(hydra):
+            raise
     return math.nan
 
 

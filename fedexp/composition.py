@@ -7,10 +7,9 @@ torch or ray is imported: each mistake becomes one line that names the option an
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fedexp.config import SCHEMAS, Config
+from fedexp.explain import explain, one_line, unknown_option
 from fedexp.options import ConfigError
 from fedexp.records import without_secrets, write_whole
 from fedexp.validation import validate
@@ -51,7 +51,7 @@ def register() -> None:
             store.store(name=f"schema_{group}_{name}", node=_schema(entry))
     store.store(name="base_config", node=root)
     # Hydra's config caches the answer, so that every use of it in one command is the same folder.
-    OmegaConf.register_new_resolver("fedexp_stamp", _stamp, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("fedexp_stamp", stamp, use_cache=True, replace=True)
 
 
 def _schema(entry: type) -> DictConfig:
@@ -68,7 +68,8 @@ def _schema(entry: type) -> DictConfig:
     return node
 
 
-def _stamp() -> str:
+def stamp() -> str:
+    """Return the name of a new run's folder: date, time and four random hexadecimal digits."""
     # The random end keeps apart two runs that start in the same second.
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
 
@@ -86,7 +87,7 @@ def from_hydra(node: DictConfig) -> Config:
     try:
         config = OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
-        raise ConfigError([*errors, _one_line(error)]) from error
+        raise ConfigError([*errors, one_line(error)]) from error
     assert isinstance(config, Config)
     errors += validate(config)
     if errors:
@@ -100,7 +101,7 @@ def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]
     given = set(map(str, node))
     for key in sorted(given - known):
         node.pop(key)
-        yield _unknown(f"{prefix}{key}", known)
+        yield unknown_option(f"{prefix}{key}", known)
     for key in sorted(known & given):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
@@ -108,6 +109,21 @@ def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]
             if child_type is not None and dataclasses.is_dataclass(child_type):
                 with open_dict(child):
                     yield from _take_strangers(child, child_type, f"{prefix}{key}.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command.
+
+    Attributes:
+        overrides: What makes it, less what the whole command is about.
+        config: Its checked configuration.
+        chosen_later: Whether it only stands for the runs that a sweeper such as Optuna will choose.
+    """
+
+    overrides: list[str]
+    config: Config
+    chosen_later: bool = False
 
 
 def compose_config(overrides: Sequence[str] = ()) -> Config:
@@ -126,6 +142,11 @@ def compose_config(overrides: Sequence[str] = ()) -> Config:
 def check_command(
     overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None
 ) -> list[Config]:
+    """Return the checked configuration of every job of a command; see :func:`plan`."""
+    return [job.config for job in plan(overrides, multirun=multirun, config_dir=config_dir)]
+
+
+def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> list[Job]:
     """Compose and check every job of a command.
 
     Args:
@@ -134,7 +155,8 @@ def check_command(
         config_dir: A further folder of YAML files (Hydra's ``--config-dir``).
 
     Returns:
-        The configuration of every job, in the order in which Hydra runs them.
+        The jobs in the order in which Hydra runs them; one for all, if a sweeper such as Optuna chooses
+        them as it goes.
 
     Raises:
         ConfigError: With one line for every mistake in any job.
@@ -146,37 +168,47 @@ def check_command(
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         parsed, errors = _parse_all(overrides)
         swept = [o for o in parsed if o.is_sweep_override()]
-        configs: list[Config] = []
+        jobs: list[Job] = []
         try:
             base = _compose([*search, *_lines([o for o in parsed if o not in swept])])
             mode = OmegaConf.select(base, "hydra.mode")
             if multirun or (mode is not None and mode.name == "MULTIRUN"):
-                configs = _check_jobs(base, parsed, search)
+                jobs = _check_jobs(base, parsed, search)
             else:
                 errors += [f"{o.input_line}: several values need a multirun (-m)" for o in swept]
-                configs = [from_hydra(base)]
+                jobs = [Job(_lines(parsed), from_hydra(base))]
         except ConfigError as error:
             errors += error.errors
     if errors:
         raise ConfigError(errors)
-    return configs
+    return jobs
 
 
-def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> list[Config]:
-    if not str(base.hydra.sweeper._target_).endswith("BasicSweeper"):
-        return [from_hydra(base)]  # another sweeper chooses its jobs as it goes
+def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> list[Job]:
+    if not is_basic_sweeper(base.hydra):
+        return [Job(_lines(parsed), from_hydra(base), chosen_later=True)]
     params = OmegaConf.select(base, "hydra.sweeper.params") or {}
     swept = [_parse(f"{key}={value}") for key, value in params.items()]
-    (jobs,) = BasicSweeper.split_arguments([*swept, *parsed], None)
-    configs, errors = [], []
-    for job in jobs:
+    (batches,) = BasicSweeper.split_arguments([*swept, *parsed], None)
+    jobs, errors = [], []
+    for lines in batches:
         try:
-            configs.append(from_hydra(_compose([*search, *job])))
+            jobs.append(Job(lines, from_hydra(_compose([*search, *lines]))))
         except ConfigError as error:
             errors += [line for line in error.errors if line not in errors]
     if errors:
         raise ConfigError(errors)
-    return configs
+    return jobs
+
+
+def is_basic_sweeper(hydra: Any) -> bool:
+    """Say whether Hydra's own sweeper runs the jobs: one that is told them all beforehand."""
+    return str(hydra.sweeper._target_).endswith("BasicSweeper")
+
+
+def is_basic_launcher(hydra: Any) -> bool:
+    """Say whether Hydra's own launcher runs the jobs: one after another."""
+    return str(hydra.launcher._target_).endswith("BasicLauncher")
 
 
 def _parse_all(lines: Sequence[str]) -> tuple[list[Override], list[str]]:
@@ -196,7 +228,7 @@ def _parse(line: str) -> Override:
     except HydraException as error:
         raise ConfigError([f"{line}: not of the form option=value or group=choice"]) from error
     group, value = override.key_or_group, override.value()
-    if override.is_delete():
+    if override.is_delete() and not group.startswith("hydra"):
         raise ConfigError([f"{group} cannot be removed ({line}): every option has a value"])
     if group in SCHEMAS and not override.is_sweep_override() and not isinstance(value, str):
         choices = ", ".join(_choices(group))
@@ -217,7 +249,7 @@ def _compose(lines: list[str]) -> DictConfig:
     try:
         return compose(CONFIG_NAME, overrides=lines, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_all_errors(lines) or [_one_line(error)]) from error
+        raise ConfigError(_all_errors(lines) or [one_line(error)]) from error
 
 
 def _all_errors(lines: list[str]) -> list[str]:
@@ -230,48 +262,12 @@ def _all_errors(lines: list[str]) -> list[str]:
             compose(CONFIG_NAME, overrides=[*good, line], return_hydra_config=True)
             good.append(line)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            errors.append(_explain(line, error))
+            errors.append(explain(line, error))
     try:
         from_hydra(compose(CONFIG_NAME, overrides=good))
     except ConfigError as error:
         errors += error.errors
     return errors
-
-
-def _explain(line: str, error: Exception) -> str:
-    key = line.split("=")[0].lstrip("+~")
-    cause = str(error.__cause__ or "")
-    available = re.search(r"Available options in '(.+)':\n((?:\t.+\n?)+)", str(error))
-    if available:
-        names = available.group(2).split()
-        return f"{line}: {available.group(1)} must be one of {', '.join(names)}"
-    missing = re.search(r"Key '(.+)' (?:is )?not in '(.+)'", cause)
-    if missing:
-        return _unknown(key, _options_of(missing.group(2)))
-    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        return f"{line}: {cause.splitlines()[0]}"
-    return f"{line}: {_one_line(error)}"
-
-
-def _options_of(type_name: str) -> set[str]:
-    for entry in [Config, *(e for group in SCHEMAS.values() for e in group.values())]:
-        if entry.__name__ == type_name:
-            return {item.name for item in dataclasses.fields(entry)}
-        for item in dataclasses.fields(entry):
-            if type_name == str(item.type):
-                nested = getattr(entry(), item.name)
-                return {child.name for child in dataclasses.fields(nested)}
-    return set()
-
-
-def _unknown(path: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(path.split(".")[-1], known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(sorted(known))}"
-    return f"{path}: no such option; {hint}" if known else f"{path}: no such option"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 class SweepFolder(Callback):
@@ -282,10 +278,12 @@ class SweepFolder(Callback):
     """
 
     path: Path | None = None
+    in_this_process: bool = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Keep the folder on the class; Hydra owns the instance."""
         SweepFolder.path = Path(config.hydra.sweep.dir)
+        SweepFolder.in_this_process = is_basic_launcher(config.hydra)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Rewrite what Hydra wrote just before its first job."""

@@ -31,6 +31,7 @@ def run_experiment(
     *,
     overrides: Sequence[str] = (),
     sweep: str | None = None,
+    label: str = "",
     verbose: bool = False,
 ) -> dict[str, Any]:
     """Run one experiment and write its folder.
@@ -40,6 +41,7 @@ def run_experiment(
         run_dir: The run's folder; made if absent.
         overrides: The command-line overrides that make this configuration, to be kept with the run.
         sweep: Name of the multirun that the run is part of, if any.
+        label: Stands before every line that is printed, where several runs print at the same time.
         verbose: Let Flower speak.
 
     Returns:
@@ -51,7 +53,7 @@ def run_experiment(
     _quieten_flower(verbose)
     trackers = Trackers(config, run_dir, sweep)
     folder = RunFolder(run_dir, config, overrides, trackers.on_round)
-    with Display(config, run_dir) as display:
+    with Display(config, run_dir, label) as display:
         try:
             summary = _run(config, folder, display, verbose)
         except KeyboardInterrupt:

@@ -97,7 +97,8 @@ class Pairing:
             elif key != _ISOLATED_ROUNDS or strategy == ISOLATED:
                 value: Any = self._found.settings.at[run, key]
                 absent = isinstance(value, float) and math.isnan(value)  # from this run's options
-                parts += [] if absent else [f"{key}={value}"]
+                shown = f"{value:.6g}" if isinstance(value, float) else value
+                parts += [] if absent else [f"{key}={shown}"]
         return " ".join(parts) or strategy
 
     def _strategy(self, run: int) -> str:

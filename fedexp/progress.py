@@ -18,12 +18,19 @@ log = logging.getLogger("fedexp")
 
 
 class Display:
-    """Show the rounds of one run as they pass; the same lines go to run.log."""
+    """Show the rounds of one run as they pass; the same lines go to run.log.
 
-    def __init__(self, config: Config, run_dir: Path) -> None:
+    Args:
+        config: What runs.
+        run_dir: Its folder, named at the end.
+        label: Stands before every line, where several runs print at the same time.
+    """
+
+    def __init__(self, config: Config, run_dir: Path, label: str = "") -> None:
         self._config, self._run_dir = config, run_dir
+        self._label = f"{label}: " if label else ""
         self._console = Console(highlight=False, soft_wrap=True)
-        self._live = self._console.is_terminal
+        self._live = self._console.is_terminal and not label
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -86,5 +93,5 @@ class Display:
     def say(self, *lines: str) -> None:
         """Print lines, and note them in run.log."""
         for line in lines:
-            self._console.print(line, markup=False)
+            self._console.print(self._label + line, markup=False)
             log.info(line.strip())

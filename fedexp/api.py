@@ -1,0 +1,87 @@
+"""Experiments from Python, for notebooks: run, then frames and figures.
+
+from fedexp.api import compare, figures, run
+
+found = run("strategy=fedavg,local_only", "seed=0,1")
+compare(found).table
+figures.learning_curves(found)
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedexp import data
+from fedexp.comparison import compare
+from fedexp.composition import Job, plan, stamp
+from fedexp.experiment import run_experiment
+from fedexp.options import ConfigError, FedexpError
+from fedexp.results import Results, load
+
+__all__ = ["compare", "load", "run"]
+
+
+def run(*overrides: str, folder: str | Path | None = None) -> Results:
+    """Run an experiment, or every combination of several values, as ``fedexp -m`` does.
+
+    Ray stays up for the next call. A run that fails is recorded, named on stderr and in
+    ``problems()``, and does not end the others.
+
+    Args:
+        overrides: Hydra overrides such as ``"strategy=fedavg,local_only"`` or ``"clients.num=10"``.
+        folder: Where the runs' folders go; None is ``results/<name>/<stamp>`` in the working directory.
+
+    Returns:
+        What :func:`fedexp.results.load` reads from that folder.
+
+    Raises:
+        ConfigError: With one line for every mistake; nothing is written then.
+        FedexpError: If a dataset is not there and cannot be downloaded.
+    """
+    jobs = plan(overrides, multirun=True)
+    if any(job.chosen_later for job in jobs):
+        raise ConfigError(
+            ["a sweeper that chooses its jobs as it goes runs from the command line only"]
+        )
+    for dataset in {repr(job.config.dataset): job.config.dataset for job in jobs}.values():
+        data.ensure(dataset)
+    first = jobs[0].config
+    root = Path(folder) if folder is not None else Path("results") / first.name / stamp()
+    for number, job in enumerate(jobs):
+        config = job.config
+        name = f"{number}-{config.strategy.name}-s{config.seed}"
+        _run_one(job, root / name if len(jobs) > 1 else root, root if len(jobs) > 1 else None)
+    return load(root)
+
+
+def _run_one(job: Job, run_dir: Path, sweep_dir: Path | None) -> None:
+    sweep = None if sweep_dir is None else "-".join(sweep_dir.parts[-2:])
+    with _log_to(run_dir):
+        try:
+            run_experiment(job.config, run_dir, overrides=job.overrides, sweep=sweep)
+        except Exception as error:
+            logging.getLogger("fedexp").exception("the run failed")
+            kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
+            print(f"fedexp: run failed: {kind}{error} ({run_dir / 'run.log'})", file=sys.stderr)
+
+
+@contextmanager
+def _log_to(run_dir: Path) -> Iterator[None]:
+    """Write run.log, as Hydra does for the command line."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(run_dir / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    fedexp = logging.getLogger("fedexp")
+    level = fedexp.level
+    fedexp.addHandler(handler)
+    fedexp.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        fedexp.removeHandler(handler)
+        fedexp.setLevel(level)
+        handler.close()
