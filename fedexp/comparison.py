@@ -12,12 +12,12 @@ import pandas as pd
 
 from fedexp import results
 from fedexp.pairing import Pairing
-from fedexp.results import Results
+from fedexp.results import CENTRALIZED, ISOLATED, Results
 from fedexp.statistics import fairness, half_interval, holm, paired_p_value
 
 BASELINE = "fedavg"
 TARGET_SHARE = 0.95
-"""The target accuracy, where none is given, as a share of the best row's final one."""
+"""The target accuracy, where none is given, as a share of the best federated row's final one."""
 
 GAINS = ("gain", "gain_own", "gain_unseen")
 
@@ -70,7 +70,7 @@ def compare(
         by: Options that tell rows apart, such as ``strategy`` or ``partition.alpha``; none stands for the
             strategy and every setting that varies, less the seed.
         target: Accuracy on the whole test set for ``rounds_to_target``, in (0, 1]; None is 95 % of the
-            best row's, rounded down to two decimals.
+            best federated row's, rounded down to two decimals.
         baseline: Name of the row that the others are tested against, seed by seed.
 
     Raises:
@@ -82,7 +82,9 @@ def compare(
     labels = pairing.labels
     figures = _figures(found.select(labels.index))
     if target is None:
-        best = figures["accuracy"].groupby(labels).mean().max()
+        federated = labels[~found.runs["strategy"].loc[labels.index].isin([ISOLATED, CENTRALIZED])]
+        rows = federated if len(federated) else labels
+        best = figures["accuracy"].loc[rows.index].groupby(rows).mean().max()
         target = math.floor(100 * TARGET_SHARE * best) / 100
     figures["to_target"] = _rounds_to(found, target)
     gains = _gains(found, pairing)

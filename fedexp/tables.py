@@ -17,7 +17,7 @@ from fedexp.comparison import Comparison, compare
 FORMATS = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}
 """Our name of a format -> tabulate's."""
 
-MAX_CLIENT_ROWS = 10
+MAX_CLIENT_ROWS, MAX_GAIN_ROWS = 10, 30
 WIDTH = 110
 
 # Column of a comparison -> its heading, where the words need no number.
@@ -51,8 +51,10 @@ def render(found: Comparison, form: str = "table") -> str:
             found
         ),
     }
-    if 0 < found.gains["client"].nunique() <= MAX_CLIENT_ROWS:
-        blocks["Gain of every client over training alone"] = _gain_rows(found)
+    if len(found.gains):
+        gains = _gain_rows(found)
+        if len(gains) <= MAX_GAIN_ROWS:
+            blocks["Gain of every client over training alone"] = gains
     texts = [
         f"{_prose(heading + _over_runs(found), form)}\n{_grid(rows, form)}"
         for heading, rows in blocks.items()
@@ -177,6 +179,8 @@ def _legend(found: Comparison) -> list[str]:
             "client's share of the test images; unseen labels: on those it holds no training image of; "
             "worse off: clients that lose on their own images."
         )
+    if found.gains.groupby("row")["client"].nunique().sum() > MAX_GAIN_ROWS:
+        lines.append("The gain of every client: python scripts/compare.py FOLDER --clients")
     if found.table["p_value"].notna().any():
         lines.append(f"p: paired t-test over seeds against {found.baseline}, Holm-adjusted.")
     return lines

@@ -75,3 +75,22 @@ def test_centralized_trains_on_what_the_clients_hold(run_of: RunOf) -> None:
     union, federated = summary(one), summary(other)
     assert union["partition_sha256"] == federated["partition_sha256"]
     assert union["final"]["all"]["accuracy"] > federated["final"]["all"]["accuracy"]
+
+
+def test_qfedavg_serves_the_clients_that_are_served_worst(run_of: RunOf) -> None:
+    # Label skew of ten clients: with q the worst-served tenth gains and the clients come closer together.
+    skewed = (
+        *("strategy=qfedavg", "strategy.client_learning_rate=0.5", "backend=inline"),
+        *("partition=dirichlet", "partition.alpha=0.1", "partition.seed=7", "clients.num=10"),
+        *("model=logistic", "rounds=20", "training.local_steps=10"),
+        *("training.learning_rate=0.05", "training.momentum=0"),
+    )
+    worst: dict[str, list[float]] = {"0": [], "0.5": []}
+    spread: dict[str, list[float]] = {"0": [], "0.5": []}
+    for q in worst:
+        for seed in (0, 1, 2):
+            served = summary(run_of(*skewed, f"strategy.q={q}", f"seed={seed}"))["fairness"]
+            worst[q].append(served["worst10"])
+            spread[q].append(served["std"])
+    assert sum(worst["0.5"]) > sum(worst["0"]) + 3 * 0.05
+    assert sum(spread["0.5"]) < sum(spread["0"]) - 3 * 0.01

@@ -77,8 +77,15 @@ def test_many_clients_are_not_listed_one_by_one(tmp_path: Path) -> None:
     write_run(tmp_path / "1", "fedavg", federated(0.5), class_counts=[[1, 1]] * 11)
     text = render(compare(load(tmp_path)))
     assert "best client (10)" in text
+    assert "Gain of every client" in text
+    for seed in range(3):
+        name = tmp_path / f"s{seed}"
+        counts = [[1, 1]] * 11
+        write_run(name, f"fed{seed}", federated(0.5), class_counts=counts)
+    text = render(compare(load(tmp_path)))  # 44 rows of gains
     assert "client 1 " not in text
     assert "Gain of every client" not in text
+    assert "The gain of every client: python scripts/compare.py FOLDER --clients" in text
 
 
 def test_markdown_and_latex_hold_the_same_cells(sweep: Path) -> None:
