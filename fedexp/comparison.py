@@ -83,8 +83,8 @@ def compare(
     figures = _figures(found.select(labels.index))
     if target is None:
         federated = labels[~found.runs["strategy"].loc[labels.index].isin([ISOLATED, CENTRALIZED])]
-        rows = federated if len(federated) else labels
-        best = figures["accuracy"].loc[rows.index].groupby(rows).mean().max()
+        shown = federated if len(federated) else labels
+        best = figures["accuracy"].loc[shown.index].groupby(shown).mean().max()
         target = math.floor(100 * TARGET_SHARE * best) / 100
     figures["to_target"] = _rounds_to(found, target)
     gains = _gains(found, pairing)

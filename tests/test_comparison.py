@@ -120,7 +120,7 @@ def test_a_strategys_own_options_do_not_part_it_from_the_references(tmp_path: Pa
     write_run(tmp_path / "8", "local_only", alone(0.25, 0.25))
     write_run(tmp_path / "9", "centralized", federated(0.875))
     found = _compared(tmp_path)
-    row = _row(found, "fedprox strategy.proximal_mu=1.0")
+    row = _row(found, "fedprox strategy.proximal_mu=1")
     assert (row["gain"], row["to_centralized"]) == (0.375, -0.25)
     assert _row(found, "centralized")["gain"] == 0.625
     assert found.notes == []
@@ -183,7 +183,7 @@ def test_rows_by_chosen_options(tmp_path: Path) -> None:
     by_alpha = _compared(tmp_path, by=["partition.alpha"])
     assert by_alpha.table[["row", "runs", "accuracy"]].to_numpy().tolist() == [
         ["partition.alpha=0.1", 2, 0.375],
-        ["partition.alpha=1.0", 1, 0.75],
+        ["partition.alpha=1", 1, 0.75],
     ]
     by_strategy = _compared(tmp_path, by=["strategy"])
     assert by_strategy.table["accuracy"].tolist() == [0.5, 0.5]
