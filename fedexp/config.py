@@ -12,51 +12,17 @@ from dataclasses import dataclass, field
 
 from fedexp.config_clients import ClientsConfig, TrainingConfig
 from fedexp.config_data import (
+    DATASET_SPECS,
     CifarDataset,
-    CnnModel,
     DatasetConfig,
     EmnistDataset,
-    Lenet5Model,
-    LogisticModel,
     MlpModel,
-    MobilenetV3SmallModel,
     ModelConfig,
-    Resnet18Model,
-    TwoNnModel,
 )
-from fedexp.config_partition import (
-    ClassesPartition,
-    DirichletBalancedPartition,
-    DirichletPartition,
-    ExcludePartition,
-    FeatureNoisePartition,
-    FlwrDatasetsPartition,
-    IidPartition,
-    PartitionConfig,
-    QuantityPartition,
-    ShardsPartition,
-)
-from fedexp.config_strategy import (
-    BulyanStrategy,
-    CentralizedStrategy,
-    FedAdagradStrategy,
-    FedAdamStrategy,
-    FedAvgMStrategy,
-    FedAvgStrategy,
-    FedMedianStrategy,
-    FedNovaStrategy,
-    FedProxStrategy,
-    FedTrimmedAvgStrategy,
-    FedYogiStrategy,
-    KrumStrategy,
-    LocalOnlyStrategy,
-    MultiKrumStrategy,
-    QFedAvgStrategy,
-    ScaffoldStrategy,
-    StrategyConfig,
-)
+from fedexp.config_partition import IidPartition, PartitionConfig
+from fedexp.config_strategy import FedAvgStrategy, LocalOnlyStrategy, StrategyConfig
 from fedexp.config_tracking import TrackingConfig
-from fedexp.options import AUTO, one_of, ranged
+from fedexp.options import AUTO, entries, one_of, ranged
 
 
 @dataclass(frozen=True)
@@ -136,56 +102,16 @@ class Config:
         return self.rounds
 
 
-# One line an entry: group -> the name in YAML -> its dataclass.
 SCHEMAS: dict[str, dict[str, type]] = {
     "dataset": {
-        "mnist5k": DatasetConfig,
-        "mnist": DatasetConfig,
-        "fashion_mnist": DatasetConfig,
-        "kmnist": DatasetConfig,
+        **dict.fromkeys(DATASET_SPECS, DatasetConfig),
+        **dict.fromkeys(("cifar10", "cifar100"), CifarDataset),
         "emnist": EmnistDataset,
-        "cifar10": CifarDataset,
-        "cifar100": CifarDataset,
-        "svhn": DatasetConfig,
     },
-    "partition": {
-        "iid": IidPartition,
-        "exclude": ExcludePartition,
-        "dirichlet": DirichletPartition,
-        "dirichlet_balanced": DirichletBalancedPartition,
-        "shards": ShardsPartition,
-        "classes": ClassesPartition,
-        "quantity": QuantityPartition,
-        "feature_noise": FeatureNoisePartition,
-        "flwr_datasets": FlwrDatasetsPartition,
-    },
-    "strategy": {
-        "fedavg": FedAvgStrategy,
-        "fedprox": FedProxStrategy,
-        "fedavgm": FedAvgMStrategy,
-        "fedadagrad": FedAdagradStrategy,
-        "fedadam": FedAdamStrategy,
-        "fedyogi": FedYogiStrategy,
-        "qfedavg": QFedAvgStrategy,
-        "fedmedian": FedMedianStrategy,
-        "fedtrimmedavg": FedTrimmedAvgStrategy,
-        "krum": KrumStrategy,
-        "multikrum": MultiKrumStrategy,
-        "bulyan": BulyanStrategy,
-        "scaffold": ScaffoldStrategy,
-        "fednova": FedNovaStrategy,
-        "local_only": LocalOnlyStrategy,
-        "centralized": CentralizedStrategy,
-    },
-    "model": {
-        "mlp": MlpModel,
-        "logistic": LogisticModel,
-        "two_nn": TwoNnModel,
-        "cnn": CnnModel,
-        "lenet5": Lenet5Model,
-        "resnet18": Resnet18Model,
-        "mobilenet_v3_small": MobilenetV3SmallModel,
-    },
+    "partition": entries(PartitionConfig),
+    "model": entries(ModelConfig),
+    "strategy": entries(StrategyConfig),
     "clients": {"clients": ClientsConfig},
-    "backend": {"ray": RayBackend, "flower": FlowerBackend, "inline": InlineBackend},
+    "backend": entries(BackendConfig),
 }
+"""Group -> the name in YAML -> its dataclass."""

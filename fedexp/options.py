@@ -36,3 +36,17 @@ def ranged(
 def one_of(default: str, *choices: str) -> Any:
     """Declare a dataclass field that must be one of a few words."""
     return field(default=default, metadata={"choices": choices})
+
+
+def entries(base: type) -> dict[str, type]:
+    """Return what a group of the configuration offers: name -> dataclass.
+
+    Args:
+        base: The dataclass that all entries of the group inherit from. An entry's name is the default
+            of its field ``name``.
+    """
+    found: dict[str, type] = {}
+    subclasses: list[Any] = base.__subclasses__()
+    for entry in subclasses:
+        found |= {entry.name: entry, **entries(entry)}
+    return found
