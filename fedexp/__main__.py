@@ -85,6 +85,8 @@ def _leave(code: int) -> NoReturn:
         sys.exit(code)
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # ends its service process
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -93,10 +95,12 @@ def _leave(code: int) -> NoReturn:
 
 def _refuse_early(overrides: list[str], multirun: bool, config_dir: str | None) -> list[Config]:
     configs = check_command(overrides, multirun=multirun, config_dir=config_dir)
-    from fedexp import data
+    from fedexp import data, tracking
 
     for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
         data.ensure(dataset)
+    for mirrors in {repr(c.tracking): c.tracking for c in configs}.values():
+        tracking.ensure(mirrors)
     return configs
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedexp import data
+from fedexp import data, tracking
 from fedexp.comparison import compare
 from fedexp.composition import Job, plan, stamp
 from fedexp.experiment import run_experiment
@@ -40,7 +40,7 @@ def run(*overrides: str, folder: str | Path | None = None) -> Results:
 
     Raises:
         ConfigError: With one line for every mistake; nothing is written then.
-        FedexpError: If a dataset is not there and cannot be downloaded.
+        FedexpError: If a dataset is not there and cannot be downloaded, or a tracker cannot be had.
     """
     jobs = plan(overrides, multirun=True)
     if any(job.chosen_later for job in jobs):
@@ -49,6 +49,8 @@ def run(*overrides: str, folder: str | Path | None = None) -> Results:
         )
     for dataset in {repr(job.config.dataset): job.config.dataset for job in jobs}.values():
         data.ensure(dataset)
+    for mirrors in {repr(job.config.tracking): job.config.tracking for job in jobs}.values():
+        tracking.ensure(mirrors)
     first = jobs[0].config
     root = Path(folder) if folder is not None else Path("results") / first.name / stamp()
     for number, job in enumerate(jobs):

@@ -15,6 +15,11 @@ class PartitionConfig:
     name: str = "iid"
     seed: int | None = ranged(None, ge=0)
 
+    @property
+    def label(self) -> str:
+        """A short name with the option that matters most, for lists of runs."""
+        return self.name
+
 
 @dataclass(frozen=True)
 class IidPartition(PartitionConfig):
@@ -39,6 +44,11 @@ class DirichletPartition(PartitionConfig):
     alpha: float = ranged(0.5, gt=0, le=1e6)
     min_size: int = ranged(10, ge=1)
 
+    @property
+    def label(self) -> str:
+        """As in ``dir0.3``."""
+        return f"dir{self.alpha:g}"
+
 
 @dataclass(frozen=True)
 class DirichletBalancedPartition(PartitionConfig):
@@ -46,6 +56,11 @@ class DirichletBalancedPartition(PartitionConfig):
 
     name: str = "dirichlet_balanced"
     alpha: float = ranged(0.5, gt=0, le=1e6)
+
+    @property
+    def label(self) -> str:
+        """As in ``dirbal0.3``."""
+        return f"dirbal{self.alpha:g}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,11 @@ class ShardsPartition(PartitionConfig):
     name: str = "shards"
     shards_per_client: int = ranged(2, ge=1)
 
+    @property
+    def label(self) -> str:
+        """As in ``shards2``."""
+        return f"shards{self.shards_per_client}"
+
 
 @dataclass(frozen=True)
 class ClassesPartition(PartitionConfig):
@@ -62,6 +82,11 @@ class ClassesPartition(PartitionConfig):
 
     name: str = "classes"
     classes_per_client: int = ranged(2, ge=1)
+
+    @property
+    def label(self) -> str:
+        """As in ``classes2``."""
+        return f"classes{self.classes_per_client}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,11 @@ class QuantityPartition(PartitionConfig):
     name: str = "quantity"
     alpha: float = ranged(0.5, gt=0, le=1e6)
     min_size: int = ranged(10, ge=1)
+
+    @property
+    def label(self) -> str:
+        """As in ``quantity0.5``."""
+        return f"quantity{self.alpha:g}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +113,11 @@ class FeatureNoisePartition(PartitionConfig):
     name: str = "feature_noise"
     noise_std: float = ranged(0.3, gt=0)
 
+    @property
+    def label(self) -> str:
+        """As in ``noise0.3``."""
+        return f"noise{self.noise_std:g}"
+
 
 @dataclass(frozen=True)
 class FlwrDatasetsPartition(PartitionConfig):
@@ -91,3 +126,8 @@ class FlwrDatasetsPartition(PartitionConfig):
     name: str = "flwr_datasets"
     partitioner: str = "IidPartitioner"
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The partitioner's name."""
+        return self.partitioner

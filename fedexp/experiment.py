@@ -55,12 +55,14 @@ def run_experiment(
     folder = RunFolder(run_dir, config, overrides, trackers.on_round)
     with Display(config, run_dir, label) as display:
         try:
+            trackers.open()
             summary = _run(config, folder, display, verbose)
         except KeyboardInterrupt:
-            trackers.finish(folder.finish("interrupted"))
+            display.say(*trackers.finish(folder.finish("interrupted")))
             raise
         except Exception as error:
-            trackers.finish(folder.finish("failed", error=f"{type(error).__name__}: {error}"))
+            reason = f"{type(error).__name__}: {error}"
+            display.say(*trackers.finish(folder.finish("failed", error=reason)))
             raise
         display.say(*trackers.finish(summary))
     return summary
