@@ -125,6 +125,8 @@ class Trackers:
     def on_round(self, report: RoundReport) -> None:
         """Mirror a round."""
         figures = self._curves.of(report)
+        if not figures:
+            return
         for name, mirror in list(self._mirrors.items()):
             self._guard(name, partial(mirror.on_round, report.server_round, figures))
 
@@ -160,7 +162,7 @@ class Trackers:
             log.exception("%s failed", name)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self._said.append(
-                f"{name} has not all of this run: {reason} (run.log has more; the folder is complete)"
+                f"  {name} has not all of this run: {reason} (run.log has more; the folder is complete)"
             )
 
     def _ending(self, summary: Mapping[str, Any]) -> Ending:

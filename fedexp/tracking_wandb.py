@@ -90,23 +90,36 @@ class WandbMirror:
 
     def finish(self, ending: Ending) -> list[str]:
         """Add what is known at the end, and wait until it is sent, for :data:`FINISH_SECONDS` at most."""
-        folder, offline = self._run.sync_dir, self._run.offline
-        address = None if offline else self._run.url
+        run, offline = self._run, self._run.offline
+        address = None if offline else run.url
+        complete = self._add_ending(ending)
         try:
-            self._run.summary.update(_summary(ending.summary))
-            with _staged_in(self._info.run_dir):
-                self._run.log({"round": ending.summary.get("rounds", 0), **self._media(ending)})
-                if self._info.config.tracking.log_model:
-                    self._log_model()
-        finally:
-            all_sent = self._close(0 if ending.summary["status"] == "completed" else 1)
-        sync = f"wandb sync {os.path.relpath(folder)}"
-        if offline:
+            run.finish(exit_code=0 if ending.summary["status"] == "completed" else 1)
+        except TimeoutError:
+            complete = False
+        sync = f"wandb sync {os.path.relpath(run.sync_dir)}"
+        if offline and complete:
             return [*self._said, f"  W&B, offline: {sync}"]
-        if not all_sent:
-            _unreachable.append("uploads did not end")
+        if not complete:
+            _unreachable.append("it did not take all of a run")
             return [*self._said, f"  W&B did not receive all of this run: {sync}"]
         return [*self._said, f"  W&B: {address}"]
+
+    def _add_ending(self, ending: Ending) -> bool:
+        """Log what the ending has; False if W&B would not take all of it, as without its server."""
+        self._run.summary.update(_summary(ending.summary))
+        last = ending.summary.get("rounds", 0)
+        try:
+            with _staged_in(self._info.run_dir):
+                # Pictures first: tables and models are artifacts, for which the server is asked.
+                self._run.log({"round": last, **_pictures(ending)})
+                self._run.log({"round": last, **self._tables(ending)})
+                if self._info.config.tracking.log_model:
+                    self._log_model()
+        except Exception:
+            log.exception("W&B did not take all of this run's ending")
+            return False
+        return True
 
     def _open(self, mode: str) -> Any:
         import wandb
@@ -120,6 +133,7 @@ class WandbMirror:
                     f"W&B cannot be reached: {reason}; tracking.mode=offline needs no network"
                 ) from error
         _unreachable.append(reason)
+        wandb.teardown()  # its service process still holds the run's id
         log.warning("W&B cannot be reached, this run goes on offline: %s", reason)
         self._said.append(f"  W&B could not be reached, the run was kept offline: {reason}")
         return self._init(OFFLINE)
@@ -170,14 +184,12 @@ class WandbMirror:
             "tags": tags if config.tracking.tags else _unless_set("WANDB_TAGS", tags),
         }
 
-    def _media(self, ending: Ending) -> dict[str, Any]:
+    def _tables(self, ending: Ending) -> dict[str, Any]:
         import wandb
 
-        media: dict[str, Any] = {
-            f"pictures/{name}": wandb.Image(str(path)) for name, path in ending.pictures.items()
-        }
+        tables: dict[str, Any] = {}
         if ending.clients:
-            media["clients/table"] = wandb.Table(dataframe=pd.DataFrame(ending.clients))
+            tables["clients/table"] = wandb.Table(dataframe=pd.DataFrame(ending.clients))
         if ending.confusion:
             pairs = [
                 (true, predicted)
@@ -185,13 +197,13 @@ class WandbMirror:
                 for predicted, images in enumerate(row)
                 for _ in range(images)
             ]
-            media["confusion"] = wandb.plot.confusion_matrix(
+            tables["confusion"] = wandb.plot.confusion_matrix(
                 y_true=[true for true, _ in pairs],
                 preds=[predicted for _, predicted in pairs],
                 class_names=list(self._info.config.dataset.spec.classes),
                 title="Final global model on the test set",
             )
-        return media
+        return tables
 
     def _log_model(self) -> None:
         import wandb
@@ -202,12 +214,11 @@ class WandbMirror:
             artifact.add_file(str(path), policy="immutable", skip_cache=True)
             self._run.log_artifact(artifact, aliases=["final"])
 
-    def _close(self, exit_code: int) -> bool:
-        try:
-            self._run.finish(exit_code=exit_code)
-        except TimeoutError:
-            return False
-        return True
+
+def _pictures(ending: Ending) -> dict[str, Any]:
+    import wandb
+
+    return {f"pictures/{name}": wandb.Image(str(path)) for name, path in ending.pictures.items()}
 
 
 def _unless_set(variable: str, default: Any) -> Any:
