@@ -279,3 +279,31 @@ def test_without_wandb_it_is_not_imported(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert run.stdout.splitlines()[-1] == "imported False"
+
+
+def test_a_wandb_sweep_drives_the_program_through_its_agents_variables(tmp_path: Path) -> None:
+    sweep = yaml.safe_load((Path(__file__).parents[1] / "scripts" / "sweep.yaml").read_text())
+    chosen = {name: spec["values"][0] for name, spec in sweep["parameters"].items()}
+    program, *told = sweep["command"]
+    assert (program, told.pop()) == ("fedexp", "${args_no_hyphens}")
+    parameters = tmp_path / "parameters.yaml"  # as an agent writes it for its program
+    parameters.write_text(yaml.safe_dump({name: {"value": v} for name, v in chosen.items()}))
+    found = _command(
+        tmp_path,
+        *told,
+        *(f"{name}={value}" for name, value in chosen.items()),
+        *SMALL,
+        "hydra.run.dir=out",
+        WANDB_MODE="offline",
+        WANDB_SWEEP_ID="sweep1",
+        WANDB_RUN_ID="run1",
+        WANDB_PROJECT="theirs",
+        WANDB_SWEEP_PARAM_PATH=str(parameters),
+    )
+    assert found.returncode == 0, found.stderr
+    (run,) = _records(tmp_path / "out")["run"]
+    assert (run["run_id"], run["project"], run["sweep_id"]) == ("run1", "theirs", "sweep1")
+    assert run["display_name"] == "fedavg-exclude-s0"
+    measured = sweep["metric"]["name"]
+    assert [item[measured] for item in _history(tmp_path / "out") if measured in item]
+    assert found.stderr == ""
