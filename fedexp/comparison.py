@@ -20,6 +20,8 @@ TARGET_SHARE = 0.95
 """The target accuracy, where none is given, as a share of the best federated row's final one."""
 
 GAINS = ("gain", "gain_own", "gain_unseen")
+ALONE = ("alone", "alone_own", "alone_unseen")
+"""What the isolated client had, in the order of :data:`GAINS`."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Comparison:
         gains: A row per run that has isolated clients to be held against, and client: ``row``, ``run``,
             ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
             (``gain``), on the client's own test images (``gain_own``) and on labels it holds no training
-            image of (``gain_unseen``, NaN if none).
+            image of (``gain_unseen``, NaN if none); and what the isolated client had: ``alone``,
+            ``alone_own``, ``alone_unseen``.
         labels: Row of every run that was compared.
+        pairs: Run -> the run of isolated clients that it is held against, where there is one.
         target: The accuracy that ``rounds_to_target`` is about.
         baseline: The row that ``p_value`` tests against; None if there is none.
         notes: What a reader must know: runs that did not complete or were left out, pairs that are
@@ -52,6 +56,7 @@ class Comparison:
     isolated: pd.DataFrame
     gains: pd.DataFrame
     labels: pd.Series
+    pairs: dict[int, int]
     target: float
     baseline: str | None
     notes: list[str]
@@ -95,7 +100,8 @@ def compare(
     base = baseline if baseline in set(labels) else None
     table["p_value"] = _p_values(list(table["row"]), figures["accuracy"], pairing, base)
     notes = [*found.problems(), *pairing.notes]
-    return Comparison(table, _isolated(found, labels), gains, labels, target, base, notes)
+    isolated = _isolated(found, labels)
+    return Comparison(table, isolated, gains, labels, pairing.isolated, target, base, notes)
 
 
 def _figures(found: Results) -> pd.DataFrame:
@@ -152,13 +158,14 @@ def _gains(found: Results, pairing: Pairing) -> pd.DataFrame:
         (found.finals["metric"] == "accuracy") & (found.finals["subset"] == "all")
     ]
     of_run: dict[Any, pd.DataFrame] = dict(iter(accuracy.groupby("run")))
-    frames = [pd.DataFrame(columns=["row", "run", "seed", "client", *GAINS])]
+    frames = [pd.DataFrame(columns=["row", "run", "seed", "client", *GAINS, *ALONE])]
     for run, alone in pairing.isolated.items():
         held = np.array(results.partition(found.path(alone))["class_counts"])
         mine, theirs = (
             _accuracies(of_run[k], results.confusion(found.path(k)), held) for k in (run, alone)
         )
-        gain = (mine - theirs).rename_axis("client").reset_index()
+        had = theirs.rename(columns=dict(zip(GAINS, ALONE, strict=True)))
+        gain = (mine - theirs).join(had).rename_axis("client").reset_index()
         seed = found.runs["seed"][run]
         frames.append(gain.assign(run=run, row=pairing.labels[run], seed=seed))
     return pd.concat(frames[1:] or frames, ignore_index=True)[list(frames[0])]

@@ -41,7 +41,8 @@ class Results:
         runs: Indexed by ``run`` (0, 1, ...): path, name, status (``completed``, ``failed``,
             ``interrupted``; ``running`` is a run that goes on or was killed; ``unreadable``), error,
             strategy, seed, rounds (done), seconds, model_sha256, partition_sha256.
-        settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``.
+        settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``; NaN where a run has
+            no such option.
         curves: run, round, model (``global`` or ``local``), split, subset, metric, value: the global
             model's number, or the mean of the local models' (a client that was not sampled counts with
             what it had).
@@ -109,7 +110,8 @@ def load(*paths: str | Path) -> Results:
         finals.append(_finals(table).assign(run=np.int32(run)))
     return Results(
         pd.DataFrame(rows).rename_axis("run"),
-        pd.DataFrame(settings, index=range(len(rows))).rename_axis("run"),
+        # As objects: 10 beside an unset option would become 10.0, and the unset one would look absent.
+        pd.DataFrame(settings, index=range(len(rows)), dtype=object).rename_axis("run"),
         _concatenated(curves, ["run", "round", *_SERIES, "value"]),
         _concatenated(finals, ["run", "client", *_SERIES, "value"]),
     )
@@ -136,7 +138,7 @@ def confusion(folder: str | Path) -> dict[int | None, npt.NDArray[np.int64]]:
 
 
 def partition(folder: str | Path) -> dict[str, Any]:
-    """Return a run's partition.json: class_counts, num_examples, sha256, ..."""
+    """Return a run's partition.json: class_counts, classes (names), num_examples, sha256, ..."""
     content: dict[str, Any] = json.loads((Path(folder) / "partition.json").read_text())
     return content
 
