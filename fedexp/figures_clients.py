@@ -135,7 +135,7 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
     )
     explain(
         figure,
-        f"Seed {view.found.runs['seed'].iloc[0]}; other seeds deal other images",
+        _which_seeds(view),
         f"The first {MAX_CLIENTS} of {most} clients are shown" if most > MAX_CLIENTS else "",
         f"{len(shown)} of {len(distinct)} partitions are shown"
         if len(shown) < len(distinct)
@@ -221,6 +221,15 @@ def _partitions(view: View) -> list[_Partition]:
     if not distinct:
         raise NothingToDraw("no run says who holds what (partition.json)")
     return list(distinct.values())
+
+
+def _which_seeds(view: View) -> str:
+    """Say which seed is shown, and whether the others have the same partitions."""
+    runs = view.found.runs
+    first = runs["seed"] == runs["seed"].iloc[0]
+    others, shown = (set(runs.loc[which, "partition_sha256"]) for which in (~first, first))
+    rest = "deal other images" if others - shown else "deal the same images"
+    return f"Seed {runs['seed'].iloc[0]}" + (f"; other seeds {rest}" if others else "")
 
 
 def _label_colours(number: int) -> list[Any]:

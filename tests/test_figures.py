@@ -295,7 +295,7 @@ def test_partitions_are_the_counts(lesson: Path, tmp_path: Path) -> None:
         tops = [path.vertices[:, 1] for path in bars.get_paths()]
         heights = [round(top.max() - top.min()) for top in tops]
         assert heights == [counts[label] for counts in COUNTS]
-    assert _note(figure) == "Seed 0; other seeds deal other images."
+    assert _note(figure) == "Seed 0; other seeds deal the same images."
     for k in range(5):
         settings = {"partition": {"alpha": k}}
         counts = [[1, 1]] * 101
@@ -305,7 +305,10 @@ def test_partitions_are_the_counts(lesson: Path, tmp_path: Path) -> None:
         )
     figure = figures.partitions(load(tmp_path))
     assert [axes.get_title() for axes in figure.axes] == [f"partition.alpha={k}" for k in range(4)]
-    assert "The first 100 of 101 clients are shown. 4 of 5 partitions are shown." in _note(figure)
+    capped = "Seed 0. The first 100 of 101 clients are shown. 4 of 5 partitions are shown."
+    assert _note(figure) == capped
+    write_run(tmp_path / "5", "fedavg", federated(0.5), seed=1, partition="other")
+    assert "Seed 0; other seeds deal other images" in _note(figures.partitions(load(tmp_path)))
     assert len(figure.axes[0].collections[0].get_paths()) == 100
 
 
