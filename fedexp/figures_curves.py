@@ -110,6 +110,7 @@ def accuracy_against_time(found: Results, comparison: Comparison | None = None) 
     view = View(found, comparison)
     figure, axes = _against(view, _seconds(view), "timings.csv")
     tidy(axes, xlabel="seconds since the run's start", ylabel="accuracy (share of all test images)")
+    axes.set_xlim(left=0)
     legend(figure, axes)
     explain(
         figure,
