@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fedexp import data, tracking
 from fedexp.comparison import compare
@@ -22,7 +23,19 @@ from fedexp.experiment import run_experiment
 from fedexp.options import ConfigError, FedexpError
 from fedexp.results import Results, load
 
-__all__ = ["compare", "load", "run"]
+if TYPE_CHECKING:
+    from fedexp import figures
+
+__all__ = ["compare", "figures", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import figures when they are asked for: seaborn takes a second."""
+    if name == "figures":
+        from fedexp import figures
+
+        return figures
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def run(*overrides: str, folder: str | Path | None = None) -> Results:

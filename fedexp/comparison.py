@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from fedexp import results
@@ -20,6 +24,8 @@ TARGET_SHARE = 0.95
 """The target accuracy, where none is given, as a share of the best federated row's final one."""
 
 GAINS = ("gain", "gain_own", "gain_unseen")
+ALONE = ("alone", "alone_own", "alone_unseen")
+"""What the isolated client had, in the order of :data:`GAINS`."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,10 @@ class Comparison:
         gains: A row per run that has isolated clients to be held against, and client: ``row``, ``run``,
             ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
             (``gain``), on the client's own test images (``gain_own``) and on labels it holds no training
-            image of (``gain_unseen``, NaN if none).
+            image of (``gain_unseen``, NaN if none); and what the isolated client had: ``alone``,
+            ``alone_own``, ``alone_unseen``.
         labels: Row of every run that was compared.
+        pairs: Run -> the run of isolated clients that it is held against, where there is one.
         target: The accuracy that ``rounds_to_target`` is about.
         baseline: The row that ``p_value`` tests against; None if there is none.
         notes: What a reader must know: runs that did not complete or were left out, pairs that are
@@ -52,6 +60,7 @@ class Comparison:
     isolated: pd.DataFrame
     gains: pd.DataFrame
     labels: pd.Series
+    pairs: dict[int, int]
     target: float
     baseline: str | None
     notes: list[str]
@@ -95,7 +104,8 @@ def compare(
     base = baseline if baseline in set(labels) else None
     table["p_value"] = _p_values(list(table["row"]), figures["accuracy"], pairing, base)
     notes = [*found.problems(), *pairing.notes]
-    return Comparison(table, _isolated(found, labels), gains, labels, target, base, notes)
+    isolated = _isolated(found, labels)
+    return Comparison(table, isolated, gains, labels, pairing.isolated, target, base, notes)
 
 
 def _figures(found: Results) -> pd.DataFrame:
@@ -148,41 +158,53 @@ def _isolated(found: Results, labels: pd.Series) -> pd.DataFrame:
 
 
 def _gains(found: Results, pairing: Pairing) -> pd.DataFrame:
-    accuracy = found.finals[
-        (found.finals["metric"] == "accuracy") & (found.finals["subset"] == "all")
-    ]
-    of_run: dict[Any, pd.DataFrame] = dict(iter(accuracy.groupby("run")))
-    frames = [pd.DataFrame(columns=["row", "run", "seed", "client", *GAINS])]
+    measured = {split: _by_client(found, split) for split in ("test", "client_test")}
+
+    @cache  # an isolated run is held against every strategy
+    def accuracies(run: int) -> npt.NDArray[np.float64]:
+        whole, own = (clients[run] for clients in measured.values())
+        return _accuracies(whole, own, found.path(run))
+
+    columns = ["row", "run", "seed", "client", *GAINS, *ALONE]
+    frames = [pd.DataFrame(columns=columns)]
     for run, alone in pairing.isolated.items():
-        held = np.array(results.partition(found.path(alone))["class_counts"])
-        mine, theirs = (
-            _accuracies(of_run[k], results.confusion(found.path(k)), held) for k in (run, alone)
-        )
-        gain = (mine - theirs).rename_axis("client").reset_index()
-        seed = found.runs["seed"][run]
-        frames.append(gain.assign(run=run, row=pairing.labels[run], seed=seed))
-    return pd.concat(frames[1:] or frames, ignore_index=True)[list(frames[0])]
+        had = accuracies(alone)
+        numbers = np.hstack([accuracies(run) - had, had])
+        frame = pd.DataFrame(numbers, columns=[*GAINS, *ALONE])
+        who = {"row": pairing.labels[run], "run": run, "seed": found.runs["seed"][run]}
+        frames.append(frame.assign(**who, client=range(len(had))))
+    return pd.concat(frames[1:] or frames, ignore_index=True)[columns]
+
+
+def _by_client(found: Results, split: str) -> dict[int, dict[int | None, float]]:
+    """Return run -> client, or None for the global model -> final accuracy."""
+    finals = found.finals
+    chosen = finals[
+        (finals["metric"] == "accuracy") & (finals["subset"] == "all") & (finals["split"] == split)
+    ]
+    of_run: dict[int, dict[int | None, float]] = defaultdict(dict)
+    clients = chosen["client"].astype(object).tolist()
+    for run, client, value in zip(chosen["run"], clients, chosen["value"], strict=True):
+        of_run[run][None if client is pd.NA else client] = value
+    return of_run
 
 
 def _accuracies(
-    finals: pd.DataFrame, matrices: dict[int | None, Any], class_counts: Any
-) -> pd.DataFrame:
-    """Return a client's accuracies, one row each: on the whole test set, its own, and unseen labels."""
-    clients = range(len(class_counts))
-    whole = finals[finals["split"] == "test"].set_index("client")["value"]
-    own = finals[(finals["split"] == "client_test") & finals["client"].notna()]
-    is_global = whole.index.isna().all()
-    return pd.DataFrame(
-        {
-            "gain": whole.iloc[0] if is_global else whole.reindex(clients).astype("float64"),
-            "gain_own": own.set_index("client")["value"].reindex(clients).astype("float64"),
-            "gain_unseen": [
-                _unseen(matrices[None if is_global else client], class_counts[client])
-                for client in clients
-            ],
-        },
-        index=clients,
-    )
+    whole: dict[int | None, float], own: dict[int | None, float], folder: Path
+) -> npt.NDArray[np.float64]:
+    """Return a client a row: accuracy on the whole test set, on its own images, on unseen labels."""
+    matrices = results.confusion(folder)
+    rows = []
+    for client, held in enumerate(np.array(results.partition(folder)["class_counts"])):
+        model = None if None in matrices else client
+        rows.append(
+            (
+                whole.get(model, math.nan),
+                own.get(client, math.nan),
+                _unseen(matrices[model], held),
+            )
+        )
+    return np.array(rows)
 
 
 def _unseen(matrix: Any, held: Any) -> float:

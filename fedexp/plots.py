@@ -29,16 +29,8 @@ def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
     font = 10.0 if num_classes <= 20 else 7.0
     legend_width = columns * (0.5 + max(map(len, classes)) * font / 120)
     figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients) + legend_width, 4.0)
-    tops = np.hstack([np.zeros((num_clients, 1)), class_counts.cumsum(axis=1)])
-    for label, colour in enumerate(_colours(num_classes)):
-        axes.add_collection(_bars(tops[:, label], tops[:, label + 1], colour, classes[label]))
-    if num_clients <= 20:
-        axes.set_xticks(range(num_clients))
-    axes.set_xlim(-0.5 - 0.05 * num_clients, num_clients - 0.5 + 0.05 * num_clients)
-    axes.set_ylim(0, 1.05 * tops.max())
-    axes.set(
-        xlabel="client", ylabel="training images", title="Training images per client and label"
-    )
+    draw_partition(axes, class_counts, classes, _colours(num_classes))
+    axes.set_title("Training images per client and label")
     axes.legend(
         reverse=True,  # from top to bottom, as the bars are stacked
         title="label",
@@ -50,6 +42,28 @@ def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
         labelspacing=0.5 if num_classes <= 20 else 0.1,
     )
     return _png(figure)
+
+
+def draw_partition(
+    axes: Any, class_counts: Counts, classes: Sequence[str], colours: Sequence[Any]
+) -> None:
+    """Draw a bar per client, stacked by label.
+
+    Args:
+        axes: Where to draw.
+        class_counts: Images per client and label, shape (num_clients, num_classes).
+        classes: What the labels are called, num_classes names.
+        colours: A colour per label.
+    """
+    num_clients = len(class_counts)
+    tops = np.hstack([np.zeros((num_clients, 1)), class_counts.cumsum(axis=1)])
+    for label, (name, colour) in enumerate(zip(classes, colours, strict=True)):
+        axes.add_collection(_bars(tops[:, label], tops[:, label + 1], colour, name))
+    if num_clients <= 20:
+        axes.set_xticks(range(num_clients))
+    axes.set_xlim(-0.5 - 0.05 * num_clients, num_clients - 0.5 + 0.05 * num_clients)
+    axes.set_ylim(0, 1.05 * tops.max())
+    axes.set(xlabel="client", ylabel="training images")
 
 
 def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str]) -> bytes:
@@ -71,7 +85,7 @@ def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str])
     for axes, (client, counts) in zip(panels, shown, strict=False):
         accuracy = np.trace(counts) / counts.sum()
         who = "Global model" if client is None else f"Client {client}, trained alone,"
-        image = _confusion(axes, counts, classes, font)
+        image = draw_confusion(axes, counts, classes, font)
         axes.set_title(f"{who} on the test set (accuracy {accuracy:.3f})")
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
@@ -81,16 +95,32 @@ def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str])
     return _png(figure)
 
 
-def _confusion(axes: Any, counts: Counts, classes: Sequence[str], font: float) -> Any:
+def draw_confusion(axes: Any, counts: Counts, classes: Sequence[str], font: float) -> Any:
+    """Draw one matrix: shares of each true label, in percent where there is room for numbers.
+
+    A cell without an image has no number, so that what is never predicted is an empty column.
+
+    Args:
+        axes: Where to draw.
+        counts: Shape (num_classes, num_classes); rows are true labels, columns predicted ones.
+        classes: What the labels are called, num_classes names.
+        font: Size of names and numbers, in points.
+
+    Returns:
+        The image, for a colour bar from 0 to 100.
+    """
     percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     image = axes.imshow(percent, vmin=0, vmax=100, cmap="Blues")
     long = max(map(len, classes)) > 2
     axes.set_xticks(range(len(classes)), classes, fontsize=font, rotation=90 if long else 0)
     axes.set_yticks(range(len(classes)), classes, fontsize=font)
     if len(classes) <= 20:
-        for (row, column), value in np.ndenumerate(percent):
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            value = percent[row, column]
             ink = "white" if value > 50 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink)
+            axes.text(
+                column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=font
+            )
     axes.set(xlabel="predicted label", ylabel="true label")
     return image
 

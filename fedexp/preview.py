@@ -52,6 +52,7 @@ def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
         "num_unassigned": _unassigned(data),
         "num_examples": data.partition.sizes.tolist(),
         "num_test_examples": data.client_test.sizes.tolist(),
+        "classes": list(data.spec.classes),
         "class_counts": counts.tolist(),
     }
     if isinstance(config.partition, FeatureNoisePartition):

@@ -29,6 +29,7 @@ _SERIES = ["model", "split", "subset", "metric"]
 _WORDS = dict.fromkeys(_SERIES, "category")
 _SUMMARY = ("status", "error", "strategy", "seed", "rounds", "seconds")
 _HASHES = ("model_sha256", "partition_sha256")
+_BATCH_BYTES = 8 << 20
 # libyaml's parser takes a tenth of the time, which a thousand runs would feel.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -41,7 +42,8 @@ class Results:
         runs: Indexed by ``run`` (0, 1, ...): path, name, status (``completed``, ``failed``,
             ``interrupted``; ``running`` is a run that goes on or was killed; ``unreadable``), error,
             strategy, seed, rounds (done), seconds, model_sha256, partition_sha256.
-        settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``.
+        settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``; NaN where a run has
+            no such option.
         curves: run, round, model (``global`` or ``local``), split, subset, metric, value: the global
             model's number, or the mean of the local models' (a client that was not sampled counts with
             what it had).
@@ -94,30 +96,32 @@ def load(*paths: str | Path) -> Results:
     if not folders:
         listed = ", ".join(map(str, paths))
         raise FileNotFoundError(f"{listed}: no run here (a run's folder holds summary.json)")
-    rows, settings, curves, finals = [], [], [], []
+    rows, settings = [], []
+    tables = _Tables()
     for run, folder in enumerate(folders):
-        row = _summary(folder)
+        row, config = _summary(folder), {}
         try:
             config = _flat(_config(folder), "")
-            table = _metrics(folder)
+            tables.add(run, _metrics_text(folder))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            row |= {"status": "unreadable", "error": " ".join(str(error).split())}
-            config, table = {}, _empty()
+            row |= _unreadable(error)
         rows.append(row)
         settings.append(config)
-        curves.append(_curves(table).assign(run=np.int32(run)))
-        finals.append(_finals(table).assign(run=np.int32(run)))
+    curves, finals = tables.close()
+    for run, reason in tables.errors.items():
+        rows[run] |= _unreadable(reason)
     return Results(
         pd.DataFrame(rows).rename_axis("run"),
-        pd.DataFrame(settings, index=range(len(rows))).rename_axis("run"),
-        _concatenated(curves, ["run", "round", *_SERIES, "value"]),
-        _concatenated(finals, ["run", "client", *_SERIES, "value"]),
+        # As objects: 10 beside an unset option would become 10.0, and the unset one would look absent.
+        pd.DataFrame(settings, index=range(len(rows)), dtype=object).rename_axis("run"),
+        curves,
+        finals,
     )
 
 
 def metrics(folder: str | Path) -> pd.DataFrame:
     """Return one run's metrics.csv: round, model, split, subset, client (Int32), metric, value."""
-    return _metrics(Path(folder))
+    return _parse({0: _metrics_text(Path(folder))})[_COLUMNS]
 
 
 def confusion(folder: str | Path) -> dict[int | None, npt.NDArray[np.int64]]:
@@ -126,17 +130,15 @@ def confusion(folder: str | Path) -> dict[int | None, npt.NDArray[np.int64]]:
     Returns:
         By client, or None for the global model.
     """
-    table = pd.read_csv(Path(folder) / "confusion.csv", dtype={"client": "Int32"})
-    matrices: dict[int | None, npt.NDArray[np.int64]] = {}
-    owner: Any
-    for owner, rows in table.groupby("client", dropna=False):
-        counts = rows.drop(columns=["client", "true_label"]).to_numpy(dtype=np.int64)
-        matrices[None if pd.isna(owner) else int(owner)] = counts
-    return matrices
+    rows: dict[int | None, list[list[str]]] = {}
+    for line in (Path(folder) / "confusion.csv").read_text().split()[1:]:
+        client, _, *counts = line.split(",")
+        rows.setdefault(int(client) if client else None, []).append(counts)
+    return {client: np.array(counts, dtype=np.int64) for client, counts in rows.items()}
 
 
 def partition(folder: str | Path) -> dict[str, Any]:
-    """Return a run's partition.json: class_counts, num_examples, sha256, ..."""
+    """Return a run's partition.json: class_counts, classes (names), num_examples, sha256, ..."""
     content: dict[str, Any] = json.loads((Path(folder) / "partition.json").read_text())
     return content
 
@@ -184,28 +186,82 @@ def _flat(node: dict[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def _metrics(folder: Path) -> pd.DataFrame:
+def _unreadable(error: Exception) -> dict[str, Any]:
+    return {"status": "unreadable", "error": " ".join(str(error).split())}
+
+
+def _metrics_text(folder: Path) -> bytes:
+    """Return the lines of metrics.csv below its head; none where there is no file yet."""
     file = folder / "metrics.csv"
     if not file.is_file():
-        return _empty()
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]  # a run that was cut off may end in half a line
-    types: Any = {**_WORDS, "client": "Int32", "value": "float64"}
-    table = pd.read_csv(io.BytesIO(whole), dtype=types)
-    if list(table) != _COLUMNS:
+        return b""
+    head, _, content = file.read_bytes().partition(b"\n")
+    if head.decode(errors="replace").rstrip("\r").split(",") != _COLUMNS:
         raise ValueError(f"metrics.csv: the columns must be {','.join(_COLUMNS)}")
+    return content[: content.rfind(b"\n") + 1]  # a run that was cut off may end in half a line
+
+
+def _parse(texts: dict[int, bytes]) -> pd.DataFrame:
+    """Return the metrics of several runs in one table: run, and the columns of metrics.csv."""
+    types: Any = {**_WORDS, "round": "int64", "client": "Int32", "value": "float64"}
+    text = b"".join(texts.values())
+    if not text:
+        return pd.DataFrame({name: [] for name in ["run", *_COLUMNS]}).astype(
+            {"run": "int32", **types}
+        )
+    table = pd.read_csv(io.BytesIO(text), names=_COLUMNS, dtype=types)
+    lengths = [content.count(b"\n") for content in texts.values()]
+    table.insert(0, "run", np.repeat(np.array(list(texts), dtype=np.int32), lengths))
     return table
 
 
-def _empty() -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series(dtype="float64") for name in _COLUMNS}).astype(
-        {**_WORDS, "client": "Int32"}
-    )
+class _Tables:
+    """Reads the metrics of many runs at a time: pandas takes milliseconds a call, whatever the size.
+
+    Attributes:
+        errors: Run -> why its metrics cannot be read.
+    """
+
+    def __init__(self) -> None:
+        self.errors: dict[int, Exception] = {}
+        self._waiting: dict[int, bytes] = {}
+        self._curves: list[pd.DataFrame] = []
+        self._finals: list[pd.DataFrame] = []
+
+    def add(self, run: int, text: bytes) -> None:
+        """Take a run's metrics; the text of few runs is held at a time."""
+        self._waiting[run] = text
+        if sum(map(len, self._waiting.values())) > _BATCH_BYTES:
+            self._read()
+
+    def close(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the curves and finals of all runs; see :class:`Results`."""
+        self._read()
+        return (
+            _concatenated(self._curves, ["run", "round", *_SERIES, "value"]),
+            _concatenated(self._finals, ["run", "client", *_SERIES, "value"]),
+        )
+
+    def _read(self) -> None:
+        try:
+            table = _parse(self._waiting)
+        except ValueError:
+            table = _parse({run: text for run, text in self._waiting.items() if self._sound(run)})
+        self._waiting = {}
+        self._curves.append(_curves(table))
+        self._finals.append(_finals(table))
+
+    def _sound(self, run: int) -> bool:
+        try:
+            _parse({run: self._waiting[run]})
+        except ValueError as error:
+            self.errors[run] = error
+        return run not in self.errors
 
 
 def _curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one number per round and series; see :class:`Results`."""
-    columns = ["round", *_SERIES, "value"]
+    """Return one number per run, round and series; see :class:`Results`."""
+    columns = ["run", "round", *_SERIES, "value"]
     whole = table.loc[table["client"].isna(), columns]
     local = table[
         table["client"].notna() & (table["model"] == "local") & (table["split"] == "test")
@@ -213,17 +269,19 @@ def _curves(table: pd.DataFrame) -> pd.DataFrame:
     if local.empty:
         return whole
     # A column per client; one that was not sampled in a round keeps the number of the round before.
+    series = ["run", *_SERIES]
     wide = local.pivot_table(
-        index=[*_SERIES, "round"], columns="client", values="value", observed=True, sort=True
+        index=[*series, "round"], columns="client", values="value", observed=True, sort=True
     )
-    means = wide.groupby(level=_SERIES, observed=True).ffill().mean(axis=1).rename("value")
-    return pd.concat([whole, means.reset_index()[columns]])
+    means = wide.groupby(level=series, observed=True).ffill().mean(axis=1).rename("value")
+    both = pd.concat([whole, means.reset_index()[columns]])
+    return both.sort_values("run", kind="stable")
 
 
 def _finals(table: pd.DataFrame) -> pd.DataFrame:
     """Return the last number of every series that is of the test images."""
     tested = table[table["split"] != "train"]
-    return tested.drop_duplicates([*_SERIES, "client"], keep="last").drop(columns="round")
+    return tested.drop_duplicates(["run", *_SERIES, "client"], keep="last").drop(columns="round")
 
 
 def _concatenated(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

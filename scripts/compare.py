@@ -3,6 +3,7 @@
     python scripts/compare.py results/lesson
     python scripts/compare.py results/lesson --by strategy,partition.alpha --format markdown
     python scripts/compare.py results/lesson --clients > gains.csv
+    python scripts/compare.py results/lesson --figures figures
 
 Exits with 1 if a run did not complete (the others are compared), with 2 if there is nothing to compare.
 """
@@ -14,7 +15,8 @@ import sys
 from pathlib import Path
 
 from fedexp import results
-from fedexp.comparison import BASELINE, compare
+from fedexp.comparison import BASELINE, Comparison, compare
+from fedexp.results import Results
 from fedexp.tables import FORMATS, render
 
 
@@ -39,21 +41,41 @@ def main() -> None:
     parser.add_argument(
         "--clients", action="store_true", help="the gain of every client in every run, as CSV"
     )
+    parser.add_argument(
+        "--figures", type=Path, metavar="FOLDER", help="where every figure goes, as PNG and SVG"
+    )
     args = parser.parse_args()
     try:
         found = results.load(*args.folder)
         by = [key for key in args.by.split(",") if key]
         comparison = compare(found, by, args.target, args.baseline)
-    except (FileNotFoundError, ValueError) as error:
+        written = _draw(found, comparison, args.figures) if args.figures else []
+    except (OSError, ValueError) as error:
         print(f"compare: {error}", file=sys.stderr)
         sys.exit(2)
     if args.clients:
         print(comparison.gains.to_csv(index=False), end="")
     else:
         print(render(comparison, args.format))
-    if args.clients or args.format == "csv":  # notes must not stand among the numbers
-        print("\n".join(f"note: {note}" for note in comparison.notes), end="", file=sys.stderr)
+    numbers = args.clients or args.format == "csv"
+    lines = [f"note: {note}" for note in comparison.notes] if numbers else []
+    for line in [*lines, *(f"wrote {path}" for path in written)]:
+        print(line, file=sys.stderr if numbers else sys.stdout)  # not among the numbers
     sys.exit(1 if found.problems() else 0)
+
+
+def _draw(found: Results, comparison: Comparison, folder: Path) -> list[Path]:
+    """Write every figure that the runs have the numbers for."""
+    from fedexp import figures  # a second, which the tables alone need not wait for
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--figures {folder}: {error.strerror}; it must be a folder") from error
+    written = []
+    for name, _, figure in figures.every(found, comparison):
+        written += figures.save(figure, folder / name)
+    return written
 
 
 def _share(text: str) -> float:

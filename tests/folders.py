@@ -41,8 +41,10 @@ def write_run(
         if strategy == "local_only"
         else {None: [[1, 0], [0, 1]]}
     )
-    lines = ["client,true_label,0,1"]
-    for client, matrix in (confusion or default).items():
+    matrices = confusion or default
+    num_classes = len(next(iter(matrices.values())))
+    lines = [",".join(["client", "true_label", *map(str, range(num_classes))])]
+    for client, matrix in matrices.items():
         name = "" if client is None else client
         lines += [",".join(map(str, [name, label, *row])) for label, row in enumerate(matrix)]
     (folder / "confusion.csv").write_text("\n".join(lines) + "\n")

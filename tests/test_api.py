@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from helpers import summary
 
-from fedexp import results
+from fedexp import api, figures, results
 from fedexp.api import compare, run
 from fedexp.options import ConfigError
 
@@ -61,3 +63,15 @@ def test_a_run_that_fails_is_named_and_the_next_goes_on(
     errors = capsys.readouterr().err
     assert errors.startswith("fedexp: run failed: round 1: all 3 clients failed to train")
     assert "Traceback" in (found.path(0) / "run.log").read_text()
+
+
+def test_seaborn_is_imported_with_the_figures_only() -> None:
+    code = (
+        "import sys, fedexp.api; before = 'seaborn' in sys.modules;"
+        "from fedexp.api import figures; print(before, 'seaborn' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "True"]
+    assert api.figures is figures
+    with pytest.raises(AttributeError, match="has no attribute 'figure'"):
+        _ = api.figure

@@ -63,10 +63,12 @@ def test_one_seed_of_each(tmp_path: Path) -> None:
         {
             **{"row": "fedavg", "run": 0, "seed": 0, "client": 0},
             **{"gain": 0.5, "gain_own": -0.25, "gain_unseen": 0.75},
+            **{"alone": 0.25, "alone_own": 0.75, "alone_unseen": 0.0},
         },
         {
             **{"row": "fedavg", "run": 0, "seed": 0, "client": 1},
             **{"gain": 0.25, "gain_own": 0.25, "gain_unseen": 0.625},
+            **{"alone": 0.5, "alone_own": 0.75, "alone_unseen": 0.25},
         },
     ]
     assert found.isolated.to_dict("records") == [

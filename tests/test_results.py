@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from folders import HEADER, alone, federated, write_run
 
 from fedexp import results
+from fedexp.comparison import compare
 from fedexp.results import load
 
 
@@ -161,18 +164,46 @@ def test_real_runs_can_be_read(run_of: Callable[..., Path]) -> None:
     assert len(found.finals.query("run == 1")) == 3 * (4 + 1) * 2
 
 
+def test_one_bad_table_among_good_ones_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.75))
+    write_run(tmp_path / "1", "fedavg", ["0,global,test,all,,accuracy,much"])
+    write_run(tmp_path / "2", "fedavg", federated(0.5))
+    found = load(tmp_path)
+    assert found.completed == [0, 2]
+    assert "much" in found.problems()[0]
+    finals = found.finals.query("metric == 'accuracy' and split == 'test' and subset == 'all'")
+    assert finals[["run", "value"]].to_numpy().tolist() == [[0, 0.75], [2, 0.5]]
+
+
 @pytest.mark.slow
 def test_a_thousand_runs_of_a_hundred_rounds_take_seconds(tmp_path: Path) -> None:
-    rows = [
-        f"{server_round},global,test,{subset},,{metric},0.123456789"
-        for server_round in range(101)
-        for subset in ("all", "1-3-7", "2-5-8", "4-6-9")
-        for metric in ("accuracy", "loss")
-    ]
+    subsets, metrics = ("all", "1-3-7", "2-5-8", "4-6-9"), ("accuracy", "loss")
+    models: dict[str, list[Any]] = {"global": [""], "local": [0, 1, 2]}
+    rows = {
+        model: [
+            f"{server_round},{model},test,{subset},{client},{metric},0.123456789"
+            for server_round in range(101)
+            for client in clients
+            for subset in subsets
+            for metric in metrics
+        ]
+        for model, clients in models.items()
+    }
     for job in range(1000):
-        write_run(tmp_path / f"{job}-x", "fedavg", rows, seed=job)
+        strategy = ["fedavg", "fedadam", "fedmedian", "local_only"][job % 4]
+        model = "local" if strategy == "local_only" else "global"
+        counts = [[1, 1]] * 3
+        name, seed = tmp_path / f"{job}-x", job // 4
+        write_run(name, strategy, rows[model], seed=seed, class_counts=counts)
     start = time.perf_counter()
+    compare(load(tmp_path))
+    assert time.perf_counter() - start < 10  # 5 s on two shared cores
+    tracemalloc.start()  # takes longer than what it traces
     found = load(tmp_path)
-    assert time.perf_counter() - start < 30
+    compared = compare(found)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300e6  # bytes
     assert len(found.curves) == 1000 * 101 * 8
     assert found.curves.memory_usage(deep=True).sum() < 30e6
+    assert len(compared.gains) == 750 * 3

@@ -150,6 +150,23 @@ def test_the_script_compares_by_what_it_is_told(sweep: Path) -> None:
     assert rows[0]["gain_own"] == "-0.25"
 
 
+def test_the_script_writes_figures_and_says_which(sweep: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "figures"
+    found = _compare(str(sweep), "--figures", str(folder), "--format", "csv")
+    assert found.returncode == 0
+    assert len(list(csv.DictReader(io.StringIO(found.stdout)))) == 2  # numbers alone
+    told = [line.removeprefix("wrote ") for line in found.stderr.splitlines()]
+    assert sorted(told) == sorted(str(path) for path in folder.iterdir())
+    assert {f"{folder / 'gain_bars'}.png", f"{folder / 'learning_curves'}.svg"} < set(told)
+
+
+def test_a_file_is_no_folder_for_figures(sweep: Path) -> None:
+    file = sweep / "0" / "metrics.csv"
+    found = _compare(str(sweep), "--figures", str(file))
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"compare: --figures {file}: File exists; it must be a folder\n"
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
