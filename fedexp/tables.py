@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
@@ -36,6 +36,34 @@ _CLIENT_COLUMNS = {
 _SIGNED = ("gain", "to_centralized")
 
 
+class Table(NamedTuple):
+    """One of the tables of a comparison.
+
+    Attributes:
+        heading: What it shows, and over how many runs.
+        rows: Heading of a column -> cell; "" heads the names of rows. Names that start with spaces
+            belong to the row above, and a cell that says nothing is empty.
+    """
+
+    heading: str
+    rows: list[dict[str, str]]
+
+
+def tables(found: Comparison) -> list[Table]:
+    """Return accuracies, then what the clients have of it, then the gain of each where they are few."""
+    over_runs = _over_runs(found)
+    shown = [
+        Table(f"Accuracy on the test set after the last round{over_runs}", _accuracy_rows(found)),
+        Table(
+            "Clients: gain over training alone, and accuracy on their own test images" + over_runs,
+            _client_rows(found),
+        ),
+    ]
+    if len(found.gains) and len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
+        shown.append(Table(f"Gain of every client over training alone{over_runs}", gains))
+    return shown
+
+
 def render(found: Comparison, form: str = "table") -> str:
     """Write a comparison as text.
 
@@ -45,21 +73,8 @@ def render(found: Comparison, form: str = "table") -> str:
     """
     if form == "csv":
         return found.table.to_csv(index=False).rstrip()
-    blocks = {
-        "Accuracy on the test set after the last round": _accuracy_rows(found),
-        "Clients: gain over training alone, and accuracy on their own test images": _client_rows(
-            found
-        ),
-    }
-    if len(found.gains):
-        gains = _gain_rows(found)
-        if len(gains) <= MAX_GAIN_ROWS:
-            blocks["Gain of every client over training alone"] = gains
-    texts = [
-        f"{_prose(heading + _over_runs(found), form)}\n{_grid(rows, form)}"
-        for heading, rows in blocks.items()
-    ]
-    notes = [*_legend(found), *(f"note: {note}" for note in found.notes)]
+    texts = [f"{_prose(heading, form)}\n{_grid(rows, form)}" for heading, rows in tables(found)]
+    notes = [*legend(found), *(f"note: {note}" for note in found.notes)]
     return "\n\n".join(
         [*texts, *(["\n".join(_prose(line, form) for line in notes)] if notes else [])]
     )
@@ -146,7 +161,7 @@ def _client_rows(found: Comparison) -> list[dict[str, str]]:
         if row["row"] == found.baseline:
             cells["p"] = "baseline" if found.table["p_value"].notna().any() else ""
         if not math.isnan(row["worse_off"]):
-            cells["worse off"] = f"{row['worse_off']:g} of {row['clients']:g}"
+            cells["worse off"] = f"{round(row['worse_off'], 2):g} of {row['clients']:g}"
         rows.append(cells)
     return _without_empty(rows)
 
@@ -170,7 +185,8 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _legend(found: Comparison) -> list[str]:
+def legend(found: Comparison) -> list[str]:
+    """Return a line for every heading that needs one."""
     lines = []
     if found.table["gain"].notna().any():
         lines.append(
