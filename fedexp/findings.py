@@ -1,0 +1,303 @@
+"""What a comparison comes to, in words and a few numbers; the numbers are those of its tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from fedexp.comparison import Comparison
+from fedexp.results import ISOLATED, Results
+from fedexp.rows import Estimate, Rows, counted
+from fedexp.statistics import MIN_SEEDS
+
+MAX_SETTINGS = 6
+"""Settings of which the headline says what each gains."""
+
+_LEVEL = 0.05
+
+
+class Fact(NamedTuple):
+    """A number that stands out.
+
+    Attributes:
+        label: What it is.
+        value: The number, with its interval where there is one.
+        detail: What it is to be read beside.
+    """
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass
+class Headline:
+    """What a report opens with.
+
+    Attributes:
+        title: The finding in one sentence.
+        facts: Its numbers.
+        sentences: How the numbers came about, and what limits them.
+    """
+
+    title: str
+    facts: list[Fact] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+
+
+def headline(found: Results, comparison: Comparison | None) -> Headline:
+    """Say what federating buys over training alone, as far as the runs can tell.
+
+    Args:
+        found: What was read from disk.
+        comparison: Of the same runs; None where no run completed.
+    """
+    if comparison is None:
+        return Headline(
+            f"No run completed, so there is nothing to compare: {_statuses(found)}", [], []
+        )
+    rows = Rows(found, comparison)
+    if len(rows.by_setting) > 1:
+        said = _of_settings(rows)
+    elif rows.paired:
+        said = _of_gain(rows)
+    elif rows.federated:
+        said = _without_isolated(rows)
+    else:
+        said = _of_references(rows)
+    incomplete = len(found.runs) - len(found.completed)
+    if incomplete:
+        said.sentences.append(
+            f"{incomplete} of {counted(len(found.runs), 'run')} did not complete "
+            f"({_statuses(found)}): no number here is of them."
+        )
+    return said
+
+
+def paired_tests(comparison: Comparison) -> list[str]:
+    """Return a sentence for every row that is tested against the baseline, or why there is none."""
+    table: Any = comparison.table.set_index("row")
+    base = comparison.baseline
+    if len(table) < 2:
+        return ["No paired test: there is only one row."]
+    if base is None:
+        return ["No paired test: no row has the baseline's name; --baseline ROW chooses one."]
+    others = table.drop(index=base)
+    tested = others[others["p_value"].notna()]
+    if tested.empty:
+        return [
+            f"No paired test: no row shares {MIN_SEEDS} seeds on the same partition with {base}."
+        ]
+    said = []
+    for row, p in tested["p_value"].items():
+        verdict = "differs from" if p < _LEVEL else "is not shown to differ from"
+        level = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        mine, its = (
+            Estimate(float(table.at[row, "accuracy"])),
+            Estimate(float(table.at[base, "accuracy"])),
+        )
+        means = f"{mine.number()} against {its.number()}"
+        said.append(f"{row} {verdict} {base}: {means}, {level}.")
+    left = [str(row) for row in others.index if row not in tested.index]
+    if left:
+        said.append(f"Not tested, with fewer than {MIN_SEEDS} seeds in common: {', '.join(left)}.")
+    return said
+
+
+def _of_gain(rows: Rows) -> Headline:
+    """Say what the best federated row gains, where all are held against clients of one setting."""
+    row = rows.paired[0]
+    runs = rows.runs(row, paired=True)
+    said = Headline(_gain_title(rows, row), _gain_facts(rows, row))
+    if float(rows.table.at[row, "gain_best"]) < 0 < float(rows.table.at[row, "gain"]):
+        said.sentences.append(
+            f"The best client alone is better still: {rows.alone_best(row).number()}."
+        )
+    said.sentences += _choice(rows, row)
+    said.sentences += _mixture(rows, row)
+    said.sentences.append(_certainty(rows, runs))
+    missing = len(rows.runs(row)) - len(runs)
+    if missing:
+        said.sentences.append(
+            f"{missing} more of {row} has no isolated clients to be held against."
+        )
+    return said
+
+
+def _gain_title(rows: Rows, row: str) -> str:
+    alone, together = rows.alone(row).number(), rows.together(row).number()
+    gain = rows.number(row, "gain")
+    shown, single = gain.text(signed=True), " on one seed" if math.isnan(gain.half) else ""
+    if not single and abs(gain.mean) <= gain.half:
+        return (
+            f"No clear gain from federating: {shown} accuracy with {row} "
+            f"({alone} alone, {together} together)"
+        )
+    if gain.mean == 0:
+        return f"No gain from federating{single}: {alone} alone and with {row}"
+    verb = "lifts" if gain.mean > 0 else "lowers"
+    return (
+        f"Federating {verb} a client's accuracy from {alone} alone to {together}: "
+        f"{shown} with {row}{single}"
+    )
+
+
+def _gain_facts(rows: Rows, row: str) -> list[Fact]:
+    best = rows.number(row, "gain_best").number(signed=True)
+    facts = [
+        Fact(
+            "Alone, mean client",
+            rows.alone(row).text(),
+            f"best client {rows.alone_best(row).number()}",
+        ),
+        Fact(f"Federated: {row}", rows.together(row).text(), "whole test set, last round"),
+        Fact(
+            "Gain per client",
+            rows.number(row, "gain").text(signed=True),
+            f"over the best client {best}",
+        ),
+    ]
+    if rows.has(row, "gain_unseen"):
+        alone = rows.alone(row, "alone_unseen").number()
+        together = rows.together(row, "alone_unseen", "gain_unseen").text()
+        facts.append(Fact("Labels never seen", f"{alone} → {together}", "alone → federated"))
+    if rows.has(row, "gain_own"):
+        change = rows.number(row, "gain_own").text(signed=True)
+        facts.append(
+            Fact("Clients worse off", _worse_off(rows, row), f"on their own images; mean {change}")
+        )
+    return [*facts, *_distance(rows, row)]
+
+
+def _distance(rows: Rows, row: str) -> list[Fact]:
+    if not rows.has(row, "to_centralized"):
+        return []
+    distance = rows.number(row, "to_centralized").text(signed=True)
+    return [Fact("To centralized", distance, "one model, all the data")]
+
+
+def _worse_off(rows: Rows, row: str) -> str:
+    worse, clients = rows.table.at[row, "worse_off"], rows.table.at[row, "clients"]
+    return f"{round(worse, 2):g} of {clients:g}"
+
+
+def _of_settings(rows: Rows) -> Headline:
+    """Say how much the gain depends on settings: one number for all would hide what matters."""
+    best = rows.by_setting
+    ordered = sorted(best, key=lambda alone: float(rows.table.at[best[alone], "gain"]))
+    gains = [float(rows.table.at[best[alone], "gain"]) for alone in ordered]
+    low, high = (Estimate(gain).number(signed=True) for gain in (gains[0], gains[-1]))
+    what = (
+        "gains" if gains[0] > 0 else "costs" if gains[-1] < 0 else "neither always pays nor never"
+    )
+    title = (
+        f"Federating {what}: {low} to {high} accuracy over training alone, "
+        f"from {_setting(ordered[0])} to {_setting(ordered[-1])}"
+    )
+    shown = ordered
+    sentences = []
+    if len(ordered) > MAX_SETTINGS:
+        half = MAX_SETTINGS // 2
+        shown = [*ordered[:half], *ordered[-half:]]
+        sentences.append(
+            f"The numbers are of the {half} settings that gain least and the {half} that gain most, "
+            f"of {len(ordered)}."
+        )
+    facts = [_setting_fact(rows, alone, best[alone]) for alone in shown]
+    sentences.append(
+        "In every setting the best federated row is held against its isolated clients."
+    )
+    runs = [run for row in best.values() for run in rows.runs(row, paired=True)]
+    fewest = min((rows.runs(row, paired=True) for row in best.values()), key=len)
+    sentences.append(_certainty(rows, fewest if len(fewest) == 1 else runs))
+    return Headline(title, facts, sentences)
+
+
+def _setting(alone: str) -> str:
+    """Return what a row of isolated clients has beside its strategy."""
+    return alone.removeprefix(f"{ISOLATED} ")
+
+
+def _setting_fact(rows: Rows, alone: str, row: str) -> Fact:
+    name = row.removesuffix(f" {_setting(alone)}")
+    detail = f"alone {rows.alone(row).number()}, {name} {rows.together(row).number()}" + (
+        f"; worse off {_worse_off(rows, row)}" if rows.has(row, "gain_own") else ""
+    )
+    return Fact(_setting(alone), rows.number(row, "gain").text(signed=True), detail)
+
+
+def _without_isolated(rows: Rows) -> Headline:
+    """Say what there is of federated runs that nothing isolated can be held against."""
+    row = rows.federated[0]
+    best = f", the best of {len(rows.federated)} rows" if len(rows.federated) > 1 else ""
+    title = f"{row} reaches {rows.number(row, 'accuracy').text()} on the whole test set{best}"
+    why = (
+        "no isolated run has their seed, partition and settings"
+        if rows.isolated
+        else "no isolated clients were trained; strategy=local_only trains them"
+    )
+    facts = [
+        Fact(f"Federated: {row}", rows.number(row, "accuracy").text(), "whole test set, last round")
+    ]
+    if rows.has(row, "client_mean"):
+        detail = f"mean client {rows.number(row, 'client_mean').number()}, each on its own images"
+        facts.append(
+            Fact("Worst tenth of clients", rows.number(row, "client_worst10").number(), detail)
+        )
+    facts += _distance(rows, row)
+    said = Headline(title, facts, [f"What federating buys is not known: {why}."])
+    said.sentences += [*_choice(rows, row), *_mixture(rows, row), _certainty(rows, rows.runs(row))]
+    return said
+
+
+def _of_references(rows: Rows) -> Headline:
+    """Say what there is where nothing was federated."""
+    row = [*rows.isolated, *rows.centralized][0]
+    accuracy = rows.number(row, "accuracy").text()
+    nothing = "no federated run to hold against it"
+    if row in rows.centralized:
+        title = f"One model trained on all the data reaches {accuracy}; {nothing}"
+        facts = [Fact("Centralized", accuracy, "whole test set, last round")]
+    else:
+        clients = rows.comparison.isolated
+        best = Estimate(float(clients[clients["row"] == row]["accuracy"].max())).number()
+        title = f"Clients trained alone reach {accuracy} on average, the best {best}; {nothing}"
+        facts = [Fact("Alone, mean client", accuracy, f"best client {best}")]
+        facts += _distance(rows, row)
+    return Headline(title, facts, [_certainty(rows, rows.runs(row))])
+
+
+def _choice(rows: Rows, row: str) -> list[str]:
+    """Say that the row was chosen from several, and what the others reach."""
+    others = [name for name in rows.federated if name != row]
+    if not others:
+        return []
+    listed = _listed(f"{name} {rows.number(name, 'accuracy').number()}" for name in others)
+    return [
+        f"{row} is the best of {len(others) + 1} federated rows, chosen by this same test accuracy; "
+        f"the others: {listed}."
+    ]
+
+
+def _mixture(rows: Rows, row: str) -> list[str]:
+    names = rows.strategies[row]
+    return [f"{row} averages over {_listed(sorted(names))}."] if len(names) > 1 else []
+
+
+def _certainty(rows: Rows, runs: Sequence[int]) -> str:
+    if len(runs) < 2:
+        return "One seed, so there are no intervals: another seed may say otherwise."
+    return f"Means over {rows.over(runs)}; ± is half the 95 % interval of the mean."
+
+
+def _statuses(found: Results) -> str:
+    counts = found.runs.loc[~found.runs.index.isin(found.completed), "status"].value_counts()
+    return ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+
+
+def _listed(words: Iterable[str], most: int = 6) -> str:
+    words = list(words)
+    rest = [f"and {len(words) - most} more"] if len(words) > most else []
+    return ", ".join([*words[:most], *rest])
