@@ -30,12 +30,10 @@ def _confusion(found: Results, rows: Rows) -> str:
     if not rows.has(row, "gain_unseen"):
         return f"Every client holds images of every label; {_alone_and_together(rows, row)}."
     alone, together = _unseen(rows, row)
-    empty = (
-        "A client trained alone never names a label that it holds no image of: those columns are empty"
-        if alone == "0.000"
-        else f"Of labels that it holds no image of, a client trained alone names {alone} right"
+    return (
+        f"Frames mark labels that a client never saw: trained alone it names {alone} of their images "
+        f"right, the federated model ({row}) {together}."
     )
-    return f"{empty}. The federated model ({row}) names {together} of those images right."
 
 
 def _unseen(rows: Rows, row: str) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def _of_gain(rows: Rows) -> Headline:
         said.sentences.append(
             f"The best client alone is better still: {rows.alone_best(row).number()}."
         )
-    said.sentences += _choice(rows, row)
+    said.sentences += _choice(rows, rows.paired)
     said.sentences += _mixture(rows, row)
     said.sentences.append(_certainty(rows, runs))
     missing = len(rows.runs(row)) - len(runs)
@@ -186,33 +186,36 @@ def _worse_off(rows: Rows, row: str) -> str:
 def _of_settings(rows: Rows) -> Headline:
     """Say how much the gain depends on settings: one number for all would hide what matters."""
     best = rows.by_setting
-    ordered = sorted(best, key=lambda alone: float(rows.table.at[best[alone], "gain"]))
-    gains = [float(rows.table.at[best[alone], "gain"]) for alone in ordered]
-    low, high = (Estimate(gain).number(signed=True) for gain in (gains[0], gains[-1]))
-    what = (
-        "gains" if gains[0] > 0 else "costs" if gains[-1] < 0 else "neither always pays nor never"
+    gains = {alone: rows.number(row, "gain") for alone, row in best.items()}
+    ordered = sorted(gains, key=lambda alone: gains[alone].mean)
+    low, high = (
+        f"{gains[alone].number(signed=True)} ({_setting(alone)})"
+        for alone in (ordered[0], ordered[-1])
     )
-    title = (
-        f"Federating {what}: {low} to {high} accuracy over training alone, "
-        f"from {_setting(ordered[0])} to {_setting(ordered[-1])}"
+    unclear = [gain for gain in gains.values() if abs(gain.mean) <= gain.half]
+    always = gains[ordered[0]].mean > 0 and not unclear
+    said = Headline(
+        f"Federating {'gains' if always else 'changes accuracy by'} {low} to {high} "
+        f"{'accuracy over' if always else 'against'} training alone"
     )
     shown = ordered
-    sentences = []
     if len(ordered) > MAX_SETTINGS:
         half = MAX_SETTINGS // 2
         shown = [*ordered[:half], *ordered[-half:]]
-        sentences.append(
-            f"The numbers are of the {half} settings that gain least and the {half} that gain most, "
+        said.sentences.append(
+            f"Shown are the {half} settings that gain least and the {half} that gain most, "
             f"of {len(ordered)}."
         )
-    facts = [_setting_fact(rows, alone, best[alone]) for alone in shown]
-    sentences.append(
-        "In every setting the best federated row is held against its isolated clients."
+    said.facts += [_setting_fact(rows, alone, best[alone]) for alone in shown]
+    if unclear:
+        said.sentences.append(
+            f"In {len(unclear)} of {len(gains)} settings the gain is not clear: its interval holds 0."
+        )
+    said.sentences.append("In every setting, the best federated row against its isolated clients.")
+    said.sentences += dict.fromkeys(
+        _certainty(rows, rows.runs(row, paired=True)) for row in best.values()
     )
-    runs = [run for row in best.values() for run in rows.runs(row, paired=True)]
-    fewest = min((rows.runs(row, paired=True) for row in best.values()), key=len)
-    sentences.append(_certainty(rows, fewest if len(fewest) == 1 else runs))
-    return Headline(title, facts, sentences)
+    return said
 
 
 def _setting(alone: str) -> str:
@@ -248,7 +251,11 @@ def _without_isolated(rows: Rows) -> Headline:
         )
     facts += _distance(rows, row)
     said = Headline(title, facts, [f"What federating buys is not known: {why}."])
-    said.sentences += [*_choice(rows, row), *_mixture(rows, row), _certainty(rows, rows.runs(row))]
+    said.sentences += [
+        *_choice(rows, rows.federated),
+        *_mixture(rows, row),
+        _certainty(rows, rows.runs(row)),
+    ]
     return said
 
 
@@ -269,14 +276,14 @@ def _of_references(rows: Rows) -> Headline:
     return Headline(title, facts, [_certainty(rows, rows.runs(row))])
 
 
-def _choice(rows: Rows, row: str) -> list[str]:
-    """Say that the row was chosen from several, and what the others reach."""
-    others = [name for name in rows.federated if name != row]
+def _choice(rows: Rows, candidates: Sequence[str]) -> list[str]:
+    """Say that the first row was chosen from several, and what the others reach."""
+    row, *others = candidates
     if not others:
         return []
     listed = _listed(f"{name} {rows.number(name, 'accuracy').number()}" for name in others)
     return [
-        f"{row} is the best of {len(others) + 1} federated rows, chosen by this same test accuracy; "
+        f"{row} is the best of {len(candidates)} federated rows, chosen by this same test accuracy; "
         f"the others: {listed}."
     ]
 

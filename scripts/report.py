@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from fedexp import report, results
 from fedexp.arguments import add_comparison_options, compared
@@ -29,20 +30,20 @@ def main() -> None:
     try:
         found = results.load(args.folder)
         comparison = compared(found, args) if found.completed else None
-        output.write_text(report.render(found, comparison, str(args.folder)), encoding="utf-8")
+    except (FileNotFoundError, ValueError) as error:
+        _refuse(str(error))
+    page = report.render(found, comparison, str(args.folder))
+    try:
+        output.write_text(page, encoding="utf-8")
     except OSError as error:
-        print(f"report: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except ValueError as error:
-        print(f"report: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(f"{output}: {error.strerror}")
     print(output)
     sys.exit(1 if found.problems() else 0)
 
 
-def _one_line(error: OSError) -> str:
-    """Return the file and the reason of an error of the system; our own have a text alone."""
-    return f"{error.filename}: {error.strerror}" if error.strerror else str(error)
+def _refuse(reason: str) -> NoReturn:
+    print(f"report: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
