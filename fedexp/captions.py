@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fedexp import results
 from fedexp.results import Results
-from fedexp.rows import Rows
+from fedexp.rows import Rows, brief
 
 MAX_NAMED = 6
 """Rows that a sentence names."""
@@ -25,14 +25,14 @@ def caption(name: str, found: Results, rows: Rows) -> str:
 def _confusion(found: Results, rows: Rows) -> str:
     if not rows.paired:
         best = (rows.federated or rows.isolated or rows.centralized)[0]
-        return f"{best} names {rows.number(best, 'accuracy').number()} of the test images right."
+        return f"{brief(best)} names {rows.number(best, 'accuracy').number()} of the test images right."
     row = rows.paired[0]
     if not rows.has(row, "gain_unseen"):
         return f"Every client holds images of every label; {_alone_and_together(rows, row)}."
     alone, together = _unseen(rows, row)
     return (
         f"Frames mark labels that a client never saw: trained alone it names {alone} of their images "
-        f"right, the federated model ({row}) {together}."
+        f"right, the federated model ({brief(row)}) {together}."
     )
 
 
@@ -43,12 +43,13 @@ def _unseen(rows: Rows, row: str) -> tuple[str, str]:
 
 def _alone_and_together(rows: Rows, row: str) -> str:
     alone, together = rows.alone(row).number(), rows.together(row).number()
-    return f"alone {alone} of the test images are named right, with {row} {together}"
+    return f"alone {alone} of the test images are named right, with {brief(row)} {together}"
 
 
 def _curves(found: Results, rows: Rows) -> str:
     table = rows.table["accuracy"].dropna().sort_values(ascending=False)
-    return f"Accuracy after the last round: {_named(f'{row} {v:.3f}' for row, v in table.items())}."
+    told = _named(f"{brief(row)} {value:.3f}" for row, value in table.items())
+    return f"Accuracy after the last round: {told}."
 
 
 def _gains(found: Results, rows: Rows) -> str:
@@ -57,7 +58,7 @@ def _gains(found: Results, rows: Rows) -> str:
     by_client: Any = gains[gains["row"] == row].groupby("client")["gain"].mean()
     low, high = by_client.idxmin(), by_client.idxmax()
     return (
-        f"On the whole test set {row} brings from {by_client[low]:+.3f} (client {low}) "
+        f"On the whole test set {brief(row)} brings from {by_client[low]:+.3f} (client {low}) "
         f"to {by_client[high]:+.3f} (client {high})."
     )
 
@@ -67,7 +68,7 @@ def _labels(found: Results, rows: Rows) -> str:
     if not rows.has(row, "gain_unseen"):
         return f"Every client holds images of every label; {_alone_and_together(rows, row)}."
     alone, together = _unseen(rows, row)
-    return f"On labels that a client never saw: {alone} alone, {together} with {row}."
+    return f"On labels that a client never saw: {alone} alone, {together} with {brief(row)}."
 
 
 def _subsets(found: Results, rows: Rows) -> str:
@@ -82,15 +83,15 @@ def _subsets(found: Results, rows: Rows) -> str:
         f"{rows.number(row, column).number()} on {column.removeprefix('accuracy/')}"
         for column in told
     )
-    return f"{row} ends at {_named(parts)}."
+    return f"{brief(row)} ends at {_named(parts)}."
 
 
 def _target(found: Results, rows: Rows) -> str:
     """Say when each row reaches the target; both figures of costs are about that."""
     target = rows.comparison.target
     there = rows.table["rounds_to_target"].dropna().sort_values()
-    never = [row for row in rows.table.index if row not in there.index]
-    reached = _named(f"{row} after {number:g}" for row, number in there.items())
+    never = [brief(row) for row in rows.table.index if row not in there.index]
+    reached = _named(f"{brief(row)} after {number:g}" for row, number in there.items())
     if there.empty:
         return f"No row reaches accuracy {target:g}."
     rest = f" Never: {_named(never)}." if never else ""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fedexp.comparison import Comparison
 from fedexp.results import ISOLATED, Results
-from fedexp.rows import Estimate, Rows, counted
+from fedexp.rows import Estimate, Rows, brief, counted
 from fedexp.statistics import MIN_SEEDS
 
 MAX_SETTINGS = 6
@@ -88,7 +88,7 @@ def paired_tests(comparison: Comparison) -> list[str]:
     tested = others[others["p_value"].notna()]
     if tested.empty:
         return [
-            f"No paired test: no row shares {MIN_SEEDS} seeds on the same partition with {base}."
+            f"No paired test: no row shares {MIN_SEEDS} seeds on the same partition with {brief(base)}."
         ]
     said = []
     for row, p in tested["p_value"].items():
@@ -99,8 +99,8 @@ def paired_tests(comparison: Comparison) -> list[str]:
             Estimate(float(table.at[base, "accuracy"])),
         )
         means = f"{mine.number()} against {its.number()}"
-        said.append(f"{row} {verdict} {base}: {means}, {level}.")
-    left = [str(row) for row in others.index if row not in tested.index]
+        said.append(f"{brief(row)} {verdict} {brief(base)}: {means}, {level}.")
+    left = [brief(str(row)) for row in others.index if row not in tested.index]
     if left:
         said.append(f"Not tested, with fewer than {MIN_SEEDS} seeds in common: {', '.join(left)}.")
     return said
@@ -121,7 +121,7 @@ def _of_gain(rows: Rows) -> Headline:
     missing = len(rows.runs(row)) - len(runs)
     if missing:
         said.sentences.append(
-            f"{missing} more of {row} has no isolated clients to be held against."
+            f"{missing} more of {brief(row)} has no isolated clients to be held against."
         )
     return said
 
@@ -132,15 +132,15 @@ def _gain_title(rows: Rows, row: str) -> str:
     shown, single = gain.text(signed=True), " on one seed" if math.isnan(gain.half) else ""
     if not single and abs(gain.mean) <= gain.half:
         return (
-            f"No clear gain from federating: {shown} accuracy with {row} "
+            f"No clear gain from federating: {shown} accuracy with {brief(row)} "
             f"({alone} alone, {together} together)"
         )
     if gain.mean == 0:
-        return f"No gain from federating{single}: {alone} alone and with {row}"
+        return f"No gain from federating{single}: {alone} alone and with {brief(row)}"
     verb = "lifts" if gain.mean > 0 else "lowers"
     return (
         f"Federating {verb} a client's accuracy from {alone} alone to {together}: "
-        f"{shown} with {row}{single}"
+        f"{shown} with {brief(row)}{single}"
     )
 
 
@@ -152,7 +152,7 @@ def _gain_facts(rows: Rows, row: str) -> list[Fact]:
             rows.alone(row).text(),
             f"best client {rows.alone_best(row).number()}",
         ),
-        Fact(f"Federated: {row}", rows.together(row).text(), "whole test set, last round"),
+        Fact(f"Federated: {brief(row)}", rows.together(row).text(), "whole test set, last round"),
         Fact(
             "Gain per client",
             rows.number(row, "gain").text(signed=True),
@@ -189,7 +189,7 @@ def _of_settings(rows: Rows) -> Headline:
     gains = {alone: rows.number(row, "gain") for alone, row in best.items()}
     ordered = sorted(gains, key=lambda alone: gains[alone].mean)
     low, high = (
-        f"{gains[alone].number(signed=True)} ({_setting(alone)})"
+        f"{gains[alone].number(signed=True)} ({brief(_setting(alone))})"
         for alone in (ordered[0], ordered[-1])
     )
     unclear = [gain for gain in gains.values() if abs(gain.mean) <= gain.half]
@@ -225,24 +225,30 @@ def _setting(alone: str) -> str:
 
 def _setting_fact(rows: Rows, alone: str, row: str) -> Fact:
     name = row.removesuffix(f" {_setting(alone)}")
-    detail = f"alone {rows.alone(row).number()}, {name} {rows.together(row).number()}" + (
+    detail = f"alone {rows.alone(row).number()}, {brief(name)} {rows.together(row).number()}" + (
         f"; worse off {_worse_off(rows, row)}" if rows.has(row, "gain_own") else ""
     )
-    return Fact(_setting(alone), rows.number(row, "gain").text(signed=True), detail)
+    return Fact(brief(_setting(alone)), rows.number(row, "gain").text(signed=True), detail)
 
 
 def _without_isolated(rows: Rows) -> Headline:
     """Say what there is of federated runs that nothing isolated can be held against."""
     row = rows.federated[0]
     best = f", the best of {len(rows.federated)} rows" if len(rows.federated) > 1 else ""
-    title = f"{row} reaches {rows.number(row, 'accuracy').text()} on the whole test set{best}"
+    title = (
+        f"{brief(row)} reaches {rows.number(row, 'accuracy').text()} on the whole test set{best}"
+    )
     why = (
         "no isolated run has their seed, partition and settings"
         if rows.isolated
         else "no isolated clients were trained; strategy=local_only trains them"
     )
     facts = [
-        Fact(f"Federated: {row}", rows.number(row, "accuracy").text(), "whole test set, last round")
+        Fact(
+            f"Federated: {brief(row)}",
+            rows.number(row, "accuracy").text(),
+            "whole test set, last round",
+        )
     ]
     if rows.has(row, "client_mean"):
         detail = f"mean client {rows.number(row, 'client_mean').number()}, each on its own images"
@@ -281,16 +287,16 @@ def _choice(rows: Rows, candidates: Sequence[str]) -> list[str]:
     row, *others = candidates
     if not others:
         return []
-    listed = _listed(f"{name} {rows.number(name, 'accuracy').number()}" for name in others)
+    listed = _listed(f"{brief(name)} {rows.number(name, 'accuracy').number()}" for name in others)
     return [
-        f"{row} is the best of {len(candidates)} federated rows, chosen by this same test accuracy; "
-        f"the others: {listed}."
+        f"{brief(row)} is the best of {len(candidates)} federated rows, chosen by this same "
+        f"test accuracy; the others: {listed}."
     ]
 
 
 def _mixture(rows: Rows, row: str) -> list[str]:
     names = rows.strategies[row]
-    return [f"{row} averages over {_listed(sorted(names))}."] if len(names) > 1 else []
+    return [f"{brief(row)} averages over {_listed(sorted(names))}."] if len(names) > 1 else []
 
 
 def _certainty(rows: Rows, runs: Sequence[int]) -> str:

@@ -17,6 +17,10 @@ NO_BREAK = "\u00a0"
 """A space at which no line ends."""
 
 
+MAX_NAME = 60
+"""Characters of a row's name in a sentence."""
+
+
 class Estimate(NamedTuple):
     """A mean over runs.
 
@@ -114,6 +118,14 @@ class Rows:
     def _by_run(self, row: str, column: str) -> Any:
         gains = self.comparison.gains
         return gains[gains["row"] == row].dropna(subset=[column]).groupby("run")[column]
+
+
+def brief(name: str) -> str:
+    """Shorten a long name in the middle: settings that are lists fill a page."""
+    if len(name) <= MAX_NAME:
+        return name
+    half = MAX_NAME // 2
+    return f"{name[:half].rstrip()} … {name[-half:].lstrip()}"
 
 
 def counted(number: int, what: str) -> str:
