@@ -99,7 +99,8 @@ def _target(found: Results, rows: Rows) -> str:
 
 
 def _partitions(found: Results, rows: Rows) -> str:
-    first = int(rows.comparison.labels.index[0])
+    runs = rows.comparison.labels.index
+    first = next(run for run in runs if (found.path(run) / "partition.json").is_file())
     counts = np.array(results.partition(found.path(first))["class_counts"])
     images, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
     return (

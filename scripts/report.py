@@ -32,7 +32,10 @@ def main() -> None:
         comparison = compared(found, args) if found.completed else None
     except (FileNotFoundError, ValueError) as error:
         _refuse(str(error))
-    page = report.render(found, comparison, str(args.folder))
+    title = "/".join(
+        args.folder.resolve().parts[-2:]
+    )  # of a multirun: the experiment and the stamp
+    page = report.render(found, comparison, title)
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -20,7 +20,7 @@ from fedexp.composition import check_command, compose_config
 from fedexp.findings import Headline, headline, paired_tests
 from fedexp.provenance import command, differences, shown
 from fedexp.results import load
-from fedexp.rows import NO_BREAK, brief
+from fedexp.rows import NO_BREAK, Rows, brief
 from fedexp.tables import tables
 
 MUS = (1, 2, 3, 4, 9, 10)
@@ -201,6 +201,20 @@ def test_settings_have_a_gain_each(tmp_path: Path) -> None:
     )
     mixed = _said(tmp_path, "seed")
     assert "seed=0 averages over fedavg, local_only." in mixed.sentences
+
+
+def test_headline_and_table_round_alike(tmp_path: Path) -> None:
+    for seed, final in enumerate((0.1, 0.7)):
+        _federated(tmp_path / f"f{seed}", final, seed)
+        _alone(tmp_path / f"a{seed}", 0.3, 0.6, seed=seed)
+    found = load(tmp_path)
+    comparison = compare(found)
+    rows = Rows(found, comparison)
+    assert rows.together("fedavg") == rows.number("fedavg", "accuracy")
+    _federated(tmp_path / "f2", 0.9, seed=2)  # nothing to hold it against
+    found = load(tmp_path)
+    alone = Rows(found, compare(found)).together("fedavg")
+    assert alone.number() == "0.400"
 
 
 def test_paired_tests_are_said_or_why_there_are_none(sweep: Path, tmp_path: Path) -> None:
