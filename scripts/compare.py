@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from fedexp import results
-from fedexp.comparison import BASELINE, Comparison, compare
+from fedexp.arguments import add_comparison_options, compared
+from fedexp.comparison import Comparison
 from fedexp.results import Results
 from fedexp.tables import FORMATS, render
 
@@ -28,15 +29,7 @@ def main() -> None:
     parser.add_argument(
         "folder", type=Path, nargs="+", help="a run, a multirun, or any folder above them"
     )
-    parser.add_argument(
-        "--by", default="", help="options that tell rows apart (default: strategy and what varies)"
-    )
-    parser.add_argument(
-        "--target", type=_share, help="accuracy that 'rounds to' is about, in (0, 1]"
-    )
-    parser.add_argument(
-        "--baseline", default=BASELINE, help="row that the others are tested against (%(default)s)"
-    )
+    add_comparison_options(parser)
     parser.add_argument("--format", choices=[*FORMATS, "csv"], default="table")
     parser.add_argument(
         "--clients", action="store_true", help="the gain of every client in every run, as CSV"
@@ -47,8 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         found = results.load(*args.folder)
-        by = [key for key in args.by.split(",") if key]
-        comparison = compare(found, by, args.target, args.baseline)
+        comparison = compared(found, args)
         written = _draw(found, comparison, args.figures) if args.figures else []
     except (OSError, ValueError) as error:
         print(f"compare: {error}", file=sys.stderr)
@@ -76,13 +68,6 @@ def _draw(found: Results, comparison: Comparison, folder: Path) -> list[Path]:
     for name, _, figure in figures.every(found, comparison):
         written += figures.save(figure, folder / name)
     return written
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be > 0 and <= 1, got {text}")
-    return value
 
 
 if __name__ == "__main__":
