@@ -5,17 +5,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from helpers import config, instruction, same_weights, tiny_data
 
 from fedexp.arrays import to_record, to_weights
 from fedexp.client import build_client_app
 from fedexp.config import Config
+from fedexp.config_clients import TrainingConfig
 from fedexp.config_data import MlpModel
+from fedexp.config_strategy import CentralizedStrategy
 from fedexp.data import FederatedData
 from fedexp.grid import InlineGrid
 from fedexp.models import Weights, build_model, get_weights, initial_weights, set_weights
 from fedexp.seeding import derive_seed
+from fedexp.strategies import build_strategy
 from fedexp.training import Work, limited_threads, num_steps, pick_device, train
 
 
@@ -126,3 +137,27 @@ def test_weights_keep_the_models_order() -> None:
     weights = {name: np.zeros(1, dtype=np.float32) for name in ("b", "a", "10", "9")}
     assert list(to_weights(to_record(weights))) == ["b", "a", "10", "9"]
     assert list(to_weights(ArrayRecord({"z": Array(np.ones(2))}))) == ["z"]
+
+
+def test_centralized_trains_on_the_unions_images_for_as_long_as_its_clients_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, seen = tiny_data(), list[tuple[int, int]]()
+
+    def watch(model: Any, examples: Any, spec: Any, training: Any, work: Work, *rest: Any) -> Any:
+        seen.append((len(examples.labels), work.steps))
+        return train(model, examples, spec, training, work, *rest)
+
+    monkeypatch.setattr("fedexp.client.train", watch)
+    for training in (
+        TrainingConfig(local_epochs=2, batch_size=4),
+        TrainingConfig(local_steps=5, batch_size=4),
+    ):
+        grid = InlineGrid(build_client_app(config(training=training), lambda: data), 3)
+        grid.cohort = [0, 2]
+        strategy = build_strategy(config(strategy=CentralizedStrategy()))
+        messages = strategy.configure_train(1, to_record(_initial()), ConfigRecord(), grid)
+        (reply,) = grid.send_and_receive(messages)
+        assert not reply.has_error(), reply.error
+    # Clients 0 and 2 hold 4 + 6 images: two epochs of three batches, or five steps for each of them.
+    assert seen == [(10, 6), (10, 10)]

@@ -24,6 +24,7 @@ from fedexp.training import (
     num_steps,
     pick_device,
     train,
+    union_steps,
 )
 
 SPEC = DATASET_SPECS["mnist5k"]
@@ -240,6 +241,12 @@ def test_steps_of_a_round() -> None:
     assert num_steps(TrainingConfig(local_epochs=3, batch_size=10), 25) == 9
     assert num_steps(TrainingConfig(local_epochs=3, batch_size="full"), 25) == 3
     assert num_steps(TrainingConfig(local_steps=7, batch_size=10), 25) == 7
+
+
+def test_steps_of_a_union_are_those_of_its_clients() -> None:
+    # 25 images of two clients: three epochs of three batches, or twice seven steps.
+    assert union_steps(TrainingConfig(local_epochs=3, batch_size=10), 25, 2) == 9
+    assert union_steps(TrainingConfig(local_steps=7, batch_size=10), 25, 2) == 14
 
 
 def test_the_learning_rate_decays_by_rounds() -> None:
