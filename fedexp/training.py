@@ -168,7 +168,8 @@ def train(
     update = build_updater(parameters, config, work.learning_rate)
     adjusts = config.max_grad_norm is not None or work.proximal_mu or work.correction is not None
     adjust = _adjuster(parameters, config, work) if adjusts else None
-    precision = torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext()
+    amp = config.amp and device.type == "cuda"  # a CPU would compute in bfloat16, too, but slower
+    precision = torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
     if not model.training:  # walking through its modules takes as long as a third of a step
         model.train()
     steps = 0

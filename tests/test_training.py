@@ -243,6 +243,11 @@ def test_steps_of_a_round() -> None:
     assert num_steps(TrainingConfig(local_steps=7, batch_size=10), 25) == 7
 
 
+def test_mixed_precision_is_for_gpus_alone() -> None:
+    plain, mixed = (TrainingConfig(batch_size=1, momentum=0, amp=amp) for amp in (False, True))
+    assert _step(plain, steps=3) == _step(mixed, steps=3)
+
+
 def test_steps_of_a_union_are_those_of_its_clients() -> None:
     # 25 images of two clients: three epochs of three batches, or twice seven steps.
     assert union_steps(TrainingConfig(local_epochs=3, batch_size=10), 25, 2) == 9
