@@ -22,14 +22,14 @@ from fedexp.behaviour import byzantine_clients
 from fedexp.client import build_client_app
 from fedexp.config import Config
 from fedexp.config_clients import ByzantineConfig, ClientsConfig, TrainingConfig
-from fedexp.config_data import MlpModel
+from fedexp.config_data import Augmentation, CifarDataset, MlpModel
 from fedexp.config_strategy import CentralizedStrategy
 from fedexp.data import FederatedData, ImageSet
 from fedexp.grid import InlineGrid
 from fedexp.models import Weights, build_model, get_weights, initial_weights, set_weights
 from fedexp.seeding import derive_seed
 from fedexp.strategies import build_strategy
-from fedexp.training import Work, limited_threads, num_steps, pick_device, train
+from fedexp.training import TrainResult, Work, limited_threads, num_steps, pick_device, train
 
 
 def _call(
@@ -252,3 +252,20 @@ def test_with_momentum_a_control_variate_divides_by_the_gradient_mass() -> None:
     # Two steps of four images: the first gradient counts 1.9 times, the second once.
     for name, start in before.items():
         np.testing.assert_allclose(change[name], (start - after[name]) / (0.1 * 2.9), rtol=1e-4)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_photographs_are_augmented_where_they_are_trained_on(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def watch(*args: Any) -> TrainResult:
+        seen.append(args[-1])
+        return TrainResult(1, 0.0)
+
+    monkeypatch.setattr("fedexp.client.train", watch)
+    experiment = config(dataset=CifarDataset(augment=wanted))
+    weights = initial_weights(experiment.model, experiment.dataset.spec, 0)
+    _call(0, weights, tiny_data(), experiment=experiment)
+    assert seen == [Augmentation(padding=4, flip=True) if wanted else None]
