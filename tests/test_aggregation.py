@@ -165,6 +165,16 @@ def test_krum_by_hand() -> None:
     assert _aggregate(KrumStrategy(num_malicious=1), LINE) == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0**-6, 2.0**-12])
+def test_krum_tells_small_updates_of_a_large_model_apart(scale: float) -> None:
+    # The same line beside weights of 1,024: its squared distances drown in a float32 of 2^20 and more.
+    far = [(1024 + scale * x, 1024.0, count) for x, _, count in LINE]
+    assert _aggregate(KrumStrategy(num_malicious=1), far) == [1024 + scale, 1024.0]
+    seven = [(1024 + scale * x, 1024.0, 1) for x in (3, 1, 2, 0, 4, 5, 1000)]
+    found = _aggregate(BulyanStrategy(num_malicious=1), seven)
+    assert found == pytest.approx([1024 + scale * 2, 1024.0], abs=scale / 100, rel=0)
+
+
 def test_multikrum_by_hand() -> None:
     # Scores: 7.25, 3.25, 8.5, 22.25, more. The two best are 1 and 0, and weigh 1 : 3.
     heavier = [(0.0, 0.0, 3), *LINE[1:]]
