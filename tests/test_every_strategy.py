@@ -78,16 +78,16 @@ def test_clients_fail_alike_with_two_workers(run_of: RunOf, two_workers: None) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("backend", "workers"), [("ray", 1), ("ray", 2), ("flower", 2)])
 def test_clients_fail_alike_on_every_backend(
-    name: str, run_of: RunOf, monkeypatch: pytest.MonkeyPatch
+    backend: str, workers: int, name: str, run_of: RunOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = (f"backend={backend}", f"backend.workers={workers}", *TROUBLED)
+    ray_session.start_ray(compose_config(list(words)))
+    if backend == "flower":  # its runtime would end the session
+        monkeypatch.setattr(ray, "shutdown", lambda: None)
     one = run_of(f"strategy={name}", "backend=inline", *TROUBLED)
-    for backend, workers in (("ray", 1), ("ray", 2), ("flower", 2)):
-        words = (f"backend={backend}", f"backend.workers={workers}", *TROUBLED)
-        ray_session.start_ray(compose_config(list(words)))
-        if backend == "flower":  # its runtime would end the session
-            monkeypatch.setattr(ray, "shutdown", lambda: None)
-        _same_troubles(one, run_of(f"strategy={name}", *words))
+    _same_troubles(one, run_of(f"strategy={name}", *words))
 
 
 def test_fedprox_with_mu_0_is_fedavg(run_of: RunOf) -> None:
