@@ -133,15 +133,15 @@ def match_test(
     """
     rng = derive_rng(seed, "client_test")
     counts = train.class_counts(train_labels, num_classes)
+    pools = [rng.permutation(np.flatnonzero(test_labels == label)) for label in range(num_classes)]
     parts: list[list[Indices]] = [[] for _ in range(train.num_clients)]
-    for label in range(num_classes):
-        pool = rng.permutation(np.flatnonzero(test_labels == label))
-        held = counts[:, label]
+    for pool, held in zip(pools, counts.T, strict=True):
         if held.sum() == 0:
             continue
         order = rng.permutation(train.num_clients)
-        share = apportion(len(pool), held[order])
-        for client, piece in zip(order, np.split(pool, np.cumsum(share)[:-1]), strict=True):
+        share = np.empty_like(held)
+        share[order] = apportion(len(pool), held[order])
+        for client, piece in enumerate(np.split(pool, np.cumsum(share)[:-1])):
             parts[client].append(piece)
     return Partition.of([np.sort(np.concatenate(part)) for part in parts])
 
