@@ -45,9 +45,9 @@ from fedexp.training import (
     Work,
     gradient_mass,
     limited_threads,
-    num_steps,
     pick_device,
     train,
+    union_steps,
 )
 
 
@@ -106,7 +106,7 @@ class _Node:
             examples = faulty_examples(config, examples, data.spec.num_classes)
         count = len(examples.labels)
         if union:
-            steps = num_steps(config.training, count)
+            steps = union_steps(config.training, count, len(union))
         else:
             steps = steps_of(config, server_round, client, count)
         mass = gradient_mass(steps, config.training.momentum)

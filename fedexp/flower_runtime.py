@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -53,8 +54,21 @@ class FlowerGrid(CohortGrid):
             # Flower gives replies no setter for their sender.
             node = reply.metadata.src_node_id
             reply.metadata.__dict__["_src_node_id"] = partition_of[node]
+            if reply.has_error():
+                reply.error = Error(reply.error.code, _reason(reply.error.reason or ""))
         self.on_reply(len(replies))
         return replies
+
+
+def _reason(told: str) -> str:
+    """Return what a client raised, in one line, as the other backends have it.
+
+    Flower tells the traceback of Ray's actor, with processes and addresses in it.
+    """
+    raised = re.search(
+        r"^(?:\w+\.)*(\w+: .*?)\n\nThe above exception was the direct", told, re.M | re.S
+    )
+    return " ".join((raised[1] if raised else told).split())
 
 
 def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbose: bool) -> None:

@@ -4,6 +4,9 @@ Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Lea
 with option II for the clients' control variates. Departures: updates and control variates are weighted
 by examples, as FedAvg's are, which is the paper when all clients hold equally many; with momentum, the
 steps of option II are counted by :func:`fedexp.training.gradient_mass`, which is the paper without it.
+
+``c`` must be the clients' weighted mean at all times. A mean over each round's cohort would not do: its
+weights change with the cohort, and what the sum of the rounds is off by pulls every client for good.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from fedexp.protocol import ARRAYS, CONTROL, METRICS, NUM_EXAMPLES
 
 
 class Scaffold(FedAvg):
-    """The server: ``x += eta (mean y_i - x)`` and ``c += |S| / N * mean (change of c_i)``.
+    """The server: ``x += eta (mean y_i - x)`` and ``c = sum n_i c_i / sum n_i``.
+
+    The sums run over all clients; those not met yet count as zeros that hold as many examples as the
+    others do on average.
 
     Attributes:
         control: Server control variate ``c``, float arrays named as the parameters; None before round 1.
@@ -35,6 +41,8 @@ class Scaffold(FedAvg):
         super().__init__(**options)
         self._num_clients, self._rate = num_clients, server_learning_rate
         self._weights: Weights = {}
+        self._examples: dict[int, float] = {}  # of the clients met so far
+        self._total: Weights = {}  # sum n_i c_i
         self.control: Weights | None = None
 
     def configure_train(
@@ -44,6 +52,7 @@ class Scaffold(FedAvg):
         self._weights = to_weights(arrays)
         if self.control is None:
             self.control = {name: np.zeros_like(array) for name, array in self._weights.items()}
+            self._total = {name: np.zeros(a.shape) for name, a in self._weights.items()}
         control = to_record(self.control)
         messages = list(super().configure_train(server_round, arrays, config, grid))
         for message in messages:
@@ -53,24 +62,35 @@ class Scaffold(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Move the weights and the control variate by the clients' means."""
+        """Move the weights by the clients' mean, and the control variate by the changes of theirs."""
+        replies = list(replies)
         contents = [reply.content for reply in replies]
-        mean = _mean(contents, ARRAYS)
+        mean = _mean_weights(contents)
         if self._rate != 1.0:
             mean = {
                 name: before + self._rate * (mean[name] - before)
                 for name, before in self._weights.items()
             }
-        share = len(contents) / self._num_clients
-        assert self.control is not None
-        for name, change in _mean(contents, CONTROL).items():
-            self.control[name] = self.control[name] + share * change
+        for reply in replies:
+            self._add_control(reply)
+        everybody = self._num_clients * float(np.mean(list(self._examples.values())))
+        self.control = {
+            name: (total / everybody).astype(self._weights[name].dtype)
+            for name, total in self._total.items()
+        }
         return to_record(mean), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
+    def _add_control(self, reply: Message) -> None:
+        count = reply.content.metric_records[METRICS][NUM_EXAMPLES]
+        assert isinstance(count, int | float)
+        self._examples[reply.metadata.src_node_id] = count
+        for name, change in weights_in(reply.content, CONTROL).items():
+            self._total[name] += count * change.astype(np.float64)
 
-def _mean(contents: list[RecordDict], key: str) -> Weights:
-    """Return the mean of one record over replies, weighted by examples."""
-    alone = [RecordDict({key: c[key], METRICS: c[METRICS]}) for c in contents]
+
+def _mean_weights(contents: list[RecordDict]) -> Weights:
+    """Return the mean of the clients' weights, weighted by examples."""
+    alone = [RecordDict({ARRAYS: c[ARRAYS], METRICS: c[METRICS]}) for c in contents]
     return to_weights(aggregate_arrayrecords(alone, NUM_EXAMPLES))
 
 

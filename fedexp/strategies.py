@@ -10,10 +10,9 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import flwr.app
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid, strategy
 from flwr.serverapp.strategy import FedAvg, Strategy
-from flwr.serverapp.strategy.multikrum import select_multikrum
 
 from fedexp.buffers import BuffersApart
 from fedexp.centralized import Centralized
@@ -39,6 +38,7 @@ from fedexp.config_strategy import (
     StrategyConfig,
 )
 from fedexp.fednova import FedNova
+from fedexp.krum import MultiKrum, select_one_by_one
 from fedexp.local_only import LocalOnly
 from fedexp.protocol import ARRAYS, GLOBAL_LOSS
 from fedexp.scaffold import Scaffold
@@ -99,22 +99,6 @@ class QFedAvg(strategy.QFedAvg):
         return super().aggregate_train(server_round, replies)
 
 
-def select_one_by_one(
-    contents: list[RecordDict], num_malicious_nodes: int, num_nodes_to_select: int
-) -> list[RecordDict]:
-    """Bulyan's first step as its paper has it: Krum's choice is taken away and Krum asked again.
-
-    Flower's default takes Multi-Krum's best at once, which scores every update among all the others,
-    chosen ones included (El Mhamdi et al., arXiv 1802.07927, section 4.1).
-    """
-    left, chosen = list(contents), []
-    for _ in range(num_nodes_to_select):
-        best = select_multikrum(left, num_malicious_nodes, 1)[0]
-        chosen.append(best)
-        left = [content for content in left if content is not best]
-    return chosen
-
-
 _SERVER_OPTIMIZERS = (
     strategy.FedAvgM,
     strategy.FedAdagrad,
@@ -146,8 +130,10 @@ STRATEGIES: dict[type[StrategyConfig], Callable[[Any, Config], Strategy]] = {
     QFedAvgStrategy: lambda s, config: QFedAvg(s.q, s.client_learning_rate, config.training),
     FedMedianStrategy: lambda s, _: strategy.FedMedian(**_WHOLE_COHORT),
     FedTrimmedAvgStrategy: lambda s, _: strategy.FedTrimmedAvg(beta=s.beta, **_WHOLE_COHORT),
-    KrumStrategy: lambda s, _: strategy.Krum(num_malicious_nodes=s.num_malicious, **_WHOLE_COHORT),
-    MultiKrumStrategy: lambda s, _: strategy.MultiKrum(
+    KrumStrategy: lambda s, _: MultiKrum(
+        num_malicious_nodes=s.num_malicious, num_nodes_to_select=1, **_WHOLE_COHORT
+    ),
+    MultiKrumStrategy: lambda s, _: MultiKrum(
         num_malicious_nodes=s.num_malicious, num_nodes_to_select=s.num_selected, **_WHOLE_COHORT
     ),
     BulyanStrategy: lambda s, _: strategy.Bulyan(

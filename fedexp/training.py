@@ -116,6 +116,15 @@ def num_steps(config: TrainingConfig, num_examples: int) -> int:
     return config.local_epochs * batches
 
 
+def union_steps(config: TrainingConfig, num_examples: int, num_clients: int) -> int:
+    """Return the SGD steps of a round on the images of several clients, in place of theirs.
+
+    Epochs go over the same images as often as the clients would; of ``local_steps`` it takes them all.
+    """
+    steps = num_steps(config, num_examples)
+    return steps if config.local_steps is None else steps * num_clients
+
+
 def _batch_size(config: TrainingConfig, num_examples: int) -> int:
     return num_examples if config.batch_size == FULL else int(config.batch_size)
 
@@ -159,7 +168,8 @@ def train(
     update = build_updater(parameters, config, work.learning_rate)
     adjusts = config.max_grad_norm is not None or work.proximal_mu or work.correction is not None
     adjust = _adjuster(parameters, config, work) if adjusts else None
-    precision = torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext()
+    amp = config.amp and device.type == "cuda"  # a CPU would compute in bfloat16, too, but slower
+    precision = torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
     if not model.training:  # walking through its modules takes as long as a third of a step
         model.train()
     steps = 0

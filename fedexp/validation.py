@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fedexp.config import SCHEMAS, Config
+from fedexp.config import SCHEMAS, Config, RayBackend
 from fedexp.config_clients import FULL
 from fedexp.config_data import MlpModel, ModelConfig, Resnet18Model
+from fedexp.options import AUTO
 from fedexp.validation_partition import partition_errors
 
 
@@ -114,11 +115,14 @@ def _strategy_errors(config: Config) -> Iterator[str]:
 
 
 def _training_errors(config: Config) -> Iterator[str]:
-    training = config.training
+    training, backend = config.training, config.backend
     if isinstance(training.batch_size, str) and training.batch_size != FULL:
         yield f"training.batch_size must be a number >= 1 or {FULL}, got {training.batch_size!r}"
     if training.amp and config.backend.device == "cpu":
         yield "training.amp needs a GPU (bfloat16): backend.device must not be cpu"
+    reserves_none = isinstance(backend, RayBackend) and not backend.num_gpus_per_worker
+    if training.amp and backend.device == AUTO and reserves_none:
+        yield "training.amp needs a GPU (bfloat16): backend.num_gpus_per_worker must be > 0, got 0.0"
     unit = "local_epochs" if training.local_steps is None else "local_steps"
     if config.clients.stragglers and getattr(training, unit) < 2:
         yield f"clients.stragglers needs training.{unit} >= 2: a straggler trains for fewer"

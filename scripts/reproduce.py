@@ -172,14 +172,25 @@ def main() -> None:
 
 
 def _run(overrides: list[str], folder: Path) -> int:
-    """Run fedexp and return its exit code; Ctrl-C ends fedexp, and this goes on."""
+    """Run fedexp and return its exit code; what would end this process ends fedexp, and this goes on.
+
+    fedexp has a process group of its own, so that a signal reaches it once: from here, whether it came
+    from a terminal, to a whole group, or to this process alone.
+    """
     where = [f"hydra.sweep.dir={folder}", f"hydra.run.dir={folder}"]
-    process = subprocess.Popen([sys.executable, "-m", "fedexp", *overrides, *where])
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedexp", *overrides, *where], process_group=0
+    )
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [
+        signal.signal(number, lambda received, _: process.send_signal(received))
+        for number in signals
+    ]
     try:
         return process.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _say_where_it_stands(folder: Path, experiment: Experiment) -> None:

@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from helpers import arrays, config, values
 
 from fedexp.arrays import to_record
+from fedexp.config_clients import TrainingConfig
 from fedexp.config_strategy import (
     BulyanStrategy,
     CentralizedStrategy,
@@ -41,6 +42,7 @@ def _aggregate(
     strategy_config: StrategyConfig,
     sent: list[tuple[float, float, int]],
     rounds: int = 1,
+    training: TrainingConfig | None = None,
     **reported: list[float],
 ) -> list[float]:
     """Return the global weights after rounds in which clients send the same things each time."""
@@ -59,7 +61,8 @@ def _aggregate(
 
     grid = InlineGrid(app, len(sent))
     grid.cohort = list(range(len(sent)))
-    strategy = build_strategy(config(strategy=strategy_config))
+    changes = {} if training is None else {"training": training}
+    strategy = build_strategy(config(strategy=strategy_config, **changes))
     record = arrays(*START)
     for server_round in range(1, rounds + 1):
         messages = list(strategy.configure_train(server_round, record, ConfigRecord(), grid))
@@ -118,6 +121,18 @@ def test_qfedavg_by_hand() -> None:
     assert found == pytest.approx([1 + 4 / 102, 2 + 8 / 102])
 
 
+def test_qfedavg_follows_the_rate_of_the_round() -> None:
+    # One client at 0 that is sent x = (1, 2) and has loss 1: with L = 1 / rate, |x|^2 = 5 and q = 1,
+    # g = L x, h = L^2 |x|^2 + L, and x - g / h = x (1 - 1 / (L |x|^2 + 1)).
+    training = TrainingConfig(learning_rate=0.5, learning_rate_decay=0.5)
+    first = 1 - 1 / (2 * 5 + 1)
+    second = 1 - 1 / (4 * 5 * first**2 + 1)
+    found = _aggregate(
+        QFedAvgStrategy(q=1.0), [(0.0, 0.0, 1)], rounds=2, training=training, global_loss=[1.0]
+    )
+    assert found == pytest.approx([first * second, 2 * first * second])
+
+
 def test_qfedavg_with_q_0_is_the_uniform_mean() -> None:
     strategy = QFedAvgStrategy(q=0.0, client_learning_rate=0.5)
     assert _aggregate(strategy, TWO, global_loss=[2.0, 1.0]) == pytest.approx([1.0, 4.0])
@@ -150,6 +165,16 @@ def test_krum_by_hand() -> None:
     assert _aggregate(KrumStrategy(num_malicious=1), LINE) == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0**-6, 2.0**-12])
+def test_krum_tells_small_updates_of_a_large_model_apart(scale: float) -> None:
+    # The same line beside weights of 1,024: its squared distances drown in a float32 of 2^20 and more.
+    far = [(1024 + scale * x, 1024.0, count) for x, _, count in LINE]
+    assert _aggregate(KrumStrategy(num_malicious=1), far) == [1024 + scale, 1024.0]
+    seven = [(1024 + scale * x, 1024.0, 1) for x in (3, 1, 2, 0, 4, 5, 1000)]
+    found = _aggregate(BulyanStrategy(num_malicious=1), seven)
+    assert found == pytest.approx([1024 + scale * 2, 1024.0], abs=scale / 100, rel=0)
+
+
 def test_multikrum_by_hand() -> None:
     # Scores: 7.25, 3.25, 8.5, 22.25, more. The two best are 1 and 0, and weigh 1 : 3.
     heavier = [(0.0, 0.0, 3), *LINE[1:]]
@@ -162,6 +187,15 @@ def test_bulyan_by_hand() -> None:
     # is 2, and the three nearest to it are 1, 2 and 3.
     seven = [(float(x), 0.0, 1) for x in (0, 1, 2, 3, 4, 5, 1000)]
     assert _aggregate(BulyanStrategy(num_malicious=1), seven) == pytest.approx([2.0, 0.0])
+
+
+def test_bulyan_asks_krum_again_for_every_choice() -> None:
+    # n = 11, f = 2. One by one, however its equal scores fall, Krum takes 1, 4, 6, 7, 17, 19 and another
+    # that is no less than 7: median 7, nearest 7, 6 and 4. Its best seven at once are 4, 6, 7, 11, 13, 17
+    # and 19: median 11, and the mean would be (11 + 13 + 7) / 3.
+    line = [11, 1, 4, 25, 6, 17, 7, 0, 19, 23, 13]
+    found = _aggregate(BulyanStrategy(num_malicious=2), [(float(x), 0.0, 1) for x in line])
+    assert found == pytest.approx([17 / 3, 0.0])
 
 
 def test_fednova_by_hand() -> None:

@@ -32,6 +32,10 @@ def test_the_share_of_clients_that_drop_out() -> None:
     drawn = [fails(k, client) for k in range(1, 101) for client in range(10)]
     assert 0.25 < np.mean(drawn) < 0.35
     assert drawn[:10] == [fails(1, client) for client in range(10)]
+    # Each client and each round has a draw of its own.
+    by_round = np.array(drawn).reshape(100, 10)
+    assert by_round.any(axis=0).all()
+    assert not by_round.all(axis=1).any()
     drop_out(config(), 1, 0)  # nobody drops out unless asked to
 
 
@@ -76,3 +80,12 @@ def test_what_faulty_clients_send() -> None:
     assert noise.std() == pytest.approx(2.0, rel=0.02)
     other = faulty_weights(config(clients=_faulty("gaussian")), large, large, 1, 1)["w"]
     assert (noise != other).any()
+    later = faulty_weights(config(clients=_faulty("gaussian")), large, large, 2, 0)["w"]
+    assert (noise != later).any()
+
+
+def test_a_share_of_clients_straggles() -> None:
+    training = TrainingConfig(local_epochs=4, batch_size=10)
+    late = config(clients=ClientsConfig(num=10, stragglers=0.3), training=training)
+    drawn = [steps_of(late, k, client, 25) for k in range(1, 101) for client in range(10)]
+    assert 0.25 < np.mean(np.array(drawn) < 12) < 0.35

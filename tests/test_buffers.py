@@ -10,10 +10,12 @@ from helpers import config
 
 from fedexp.arrays import to_record, to_weights
 from fedexp.config_strategy import (
+    FedAdagradStrategy,
     FedAdamStrategy,
     FedAvgMStrategy,
     FedAvgStrategy,
     FedNovaStrategy,
+    FedYogiStrategy,
     QFedAvgStrategy,
     ScaffoldStrategy,
     StrategyConfig,
@@ -69,7 +71,9 @@ def _aggregate(strategy_config: StrategyConfig) -> Weights:
     [
         FedAvgStrategy(),
         FedAvgMStrategy(),
+        FedAdagradStrategy(),
         FedAdamStrategy(),
+        FedYogiStrategy(),
         QFedAvgStrategy(q=1.0),
         ScaffoldStrategy(server_learning_rate=0.5),
         FedNovaStrategy(),

@@ -52,6 +52,44 @@ def test_flowers_runtime_changes_no_bit(
     assert _hash(one) == _hash(other)
 
 
+TROUBLED = (
+    *SMALL,
+    *("rounds=3", "training.local_epochs=2", "clients.num=12", "clients.fraction_train=0.8"),
+    *("clients.dropout=0.1", "clients.stragglers=0.5", "clients.fraction_evaluate=0.5"),
+    *("clients.byzantine.fraction=0.2", "clients.byzantine.kind=gaussian"),
+    *("training.learning_rate_decay=0.8", "training.max_grad_norm=1"),
+)
+
+
+def _same_troubles(one: Path, other: Path) -> None:
+    assert _hash(one) == _hash(other)
+    for name in ("metrics.csv", "failures.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_clients_fail_alike_with_two_workers(run_of: RunOf, two_workers: None) -> None:
+    words = ("strategy=scaffold", *TROUBLED)  # the strategy whose clients keep a state
+    one = run_of("backend=inline", *words)
+    _same_troubles(one, run_of("backend=ray", "backend.workers=2", *words))
+    failures = (one / "failures.csv").read_text()
+    assert "DroppedOutError: clients.dropout=0.1" in failures
+    assert failures.count("gaussian") == 2 == len(summary(one)["byzantine"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("backend", "workers"), [("ray", 1), ("ray", 2), ("flower", 2)])
+def test_clients_fail_alike_on_every_backend(
+    backend: str, workers: int, name: str, run_of: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (f"backend={backend}", f"backend.workers={workers}", *TROUBLED)
+    ray_session.start_ray(compose_config(list(words)))
+    if backend == "flower":  # its runtime would end the session
+        monkeypatch.setattr(ray, "shutdown", lambda: None)
+    one = run_of(f"strategy={name}", "backend=inline", *TROUBLED)
+    _same_troubles(one, run_of(f"strategy={name}", *words))
+
+
 def test_fedprox_with_mu_0_is_fedavg(run_of: RunOf) -> None:
     plain = run_of("strategy=fedavg", "backend=inline", *SMALL)
     pulled = run_of("strategy=fedprox", "strategy.proximal_mu=0", "backend=inline", *SMALL)

@@ -138,6 +138,17 @@ def test_largest_remainders_deal_every_test_image() -> None:
     assert shares.sizes.tolist() == [4, 3, 3]
 
 
+def test_no_client_gets_more_test_images_because_it_comes_first() -> None:
+    # 400 clients of one image of each of 10 labels, 100 test images of each: one in four gets one.
+    train_labels = np.tile(np.arange(10), 400)
+    train = Partition.of(list(np.arange(4_000).reshape(400, 10)))
+    sizes = match_test(train, train_labels, np.repeat(np.arange(10), 100), 10, seed=0).sizes
+    # 250 a quarter of the clients, give or take five standard deviations of about 12.
+    quarters = sizes.reshape(4, 100).sum(axis=1)
+    assert quarters.sum() == 1_000
+    assert (np.abs(quarters - 250) < 60).all()
+
+
 def test_subsets_are_named_by_their_labels() -> None:
     assert test_subsets(LESSON) == {"1-3-7": [1, 3, 7], "2-5-8": [2, 5, 8], "4-6-9": [4, 6, 9]}
     assert test_subsets(ExcludePartition(exclude=[[], [9, 2], [2, 9]])) == {"2-9": [2, 9]}

@@ -106,6 +106,11 @@ def test_the_minimum_size_is_honoured(entry: Any, alpha: float, least: int, seed
     assert partition.sizes.min() >= least
 
 
+def test_a_client_may_hold_exactly_the_minimum() -> None:
+    partition = make_partition(QuantityPartition(alpha=1e6, min_size=50), _labels(200), 4, 0)
+    assert partition.sizes.tolist() == [50] * 4
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.floats(1e-3, 1e6), st.integers(1, 30), SEEDS)
 def test_balanced_sizes_differ_by_one_at_most(alpha: float, clients: int, seed: int) -> None:

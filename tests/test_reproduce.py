@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,17 @@ def test_quick_says_where_it_stands(tmp_path: Path) -> None:
     assert published == "published: 0.88 +- 0.02 at best in 50 rounds"
 
 
-def test_an_interrupted_one_says_where_it_stands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["terminal", "kill -INT"])
+def test_an_interrupted_one_says_where_it_stands(
+    tmp_path: Path, kill: Callable[[int, int], None]
+) -> None:
     process = _start(tmp_path, "niid_fmnist", *SHORT, "clients.num=3", "rounds=100000")
     assert process.stdout is not None
     for line in process.stdout:
         if "round 3/" in line:
             break
     time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends
+    kill(process.pid, signal.SIGINT)  # Ctrl-C sends it to the whole group
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in output + errors

@@ -21,9 +21,10 @@ from helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedexp.behaviour import byzantine_clients
 from fedexp.config import Config, StopConfig
-from fedexp.config_clients import ClientsConfig, TrainingConfig
-from fedexp.config_strategy import LocalOnlyStrategy
+from fedexp.config_clients import ByzantineConfig, ClientsConfig, TrainingConfig
+from fedexp.config_strategy import FedMedianStrategy, LocalOnlyStrategy
 from fedexp.grid import InlineGrid
 from fedexp.options import FedexpError
 from fedexp.records import RunFolder
@@ -279,6 +280,31 @@ def test_a_round_in_which_every_client_fails_ends_the_run(tmp_path: Path) -> Non
         loop.run()
     assert [row[:3] for row in loop.failures()] == [["2", "train", str(k)] for k in range(3)]
     assert metrics(tmp_path)["round"].max() == 1
+
+
+def test_a_round_with_too_few_replies_for_the_strategy_ends_the_run(tmp_path: Path) -> None:
+    def fail(client: int, weight: Floats) -> RecordDict:
+        if client == 1:
+            raise OSError("disk is full")
+        return _add(client, weight)
+
+    loop = Loop(tmp_path, config(strategy=FedMedianStrategy()), fail)
+    pattern = (
+        r"^round 1: strategy=fedmedian needs 3 replies \(3 \(the median.*, got 2: a larger clien"
+    )
+    with pytest.raises(FedexpError, match=pattern):
+        loop.run()
+    assert [row[:3] for row in loop.failures()] == [["1", "train", "1"]]
+
+
+def test_faulty_clients_are_recorded_before_the_first_round(tmp_path: Path) -> None:
+    faults = ByzantineConfig(fraction=0.67, kind="gaussian")
+    experiment = config(rounds=1, clients=ClientsConfig(num=3, byzantine=faults))
+    loop = Loop(tmp_path, experiment, _add)
+    loop.run()
+    wanted = [["0", "byzantine", str(k), "gaussian"] for k in byzantine_clients(experiment)]
+    assert loop.failures() == wanted
+    assert len(wanted) == 2
 
 
 def test_an_aggregate_that_overflows_ends_the_run(tmp_path: Path) -> None:

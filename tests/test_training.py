@@ -24,6 +24,7 @@ from fedexp.training import (
     num_steps,
     pick_device,
     train,
+    union_steps,
 )
 
 SPEC = DATASET_SPECS["mnist5k"]
@@ -231,15 +232,34 @@ def test_a_correction_is_added_to_every_gradient() -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_adams_first_step_is_the_learning_rate(name: str) -> None:
-    config = TrainingConfig(batch_size=1, optimizer=name)
-    assert _step(config, learning_rate=0.01) == pytest.approx(0.01, rel=1e-4)
+def test_adam_by_hand(name: str) -> None:
+    config = TrainingConfig(batch_size=1, optimizer=name, momentum=0.8, weight_decay=0.1)
+    # Kingma and Ba's algorithm 1; AdamW takes the weight decay off the weight, Adam adds it to the
+    # gradient.
+    w = m = v = 0.0
+    for t in (1, 2, 3):
+        gradient = 1 / (1 + math.exp(-2 * w)) - 1 + (0.1 * w if name == "adam" else 0)
+        m, v = 0.8 * m + 0.2 * gradient, 0.999 * v + 0.001 * gradient**2
+        w *= 1 - 0.05 * 0.1 if name == "adamw" else 1
+        w -= 0.05 * (m / (1 - 0.8**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    assert _step(config, steps=3, learning_rate=0.05) == pytest.approx(w, rel=1e-5)
 
 
 def test_steps_of_a_round() -> None:
     assert num_steps(TrainingConfig(local_epochs=3, batch_size=10), 25) == 9
     assert num_steps(TrainingConfig(local_epochs=3, batch_size="full"), 25) == 3
     assert num_steps(TrainingConfig(local_steps=7, batch_size=10), 25) == 7
+
+
+def test_mixed_precision_is_for_gpus_alone() -> None:
+    plain, mixed = (TrainingConfig(batch_size=1, momentum=0, amp=amp) for amp in (False, True))
+    assert _step(plain, steps=3) == _step(mixed, steps=3)
+
+
+def test_steps_of_a_union_are_those_of_its_clients() -> None:
+    # 25 images of two clients: three epochs of three batches, or twice seven steps.
+    assert union_steps(TrainingConfig(local_epochs=3, batch_size=10), 25, 2) == 9
+    assert union_steps(TrainingConfig(local_steps=7, batch_size=10), 25, 2) == 14
 
 
 def test_the_learning_rate_decays_by_rounds() -> None:
