@@ -115,6 +115,7 @@ def test_centralized_trains_on_what_the_clients_hold(run_of: RunOf) -> None:
     assert union["final"]["all"]["accuracy"] > federated["final"]["all"]["accuracy"]
 
 
+@pytest.mark.slow  # trains for 10 s
 def test_qfedavg_serves_the_clients_that_are_served_worst(run_of: RunOf) -> None:
     # Label skew of ten clients: with q the worst-served tenth gains and the clients come closer together.
     skewed = (

@@ -97,6 +97,7 @@ def test_compare_of_a_complete_run_exits_with_0(sweep: tuple[Path, int, str, str
     assert _accuracies(folder / "out" / "0-fedavg-s0")[0] in table
 
 
+@pytest.mark.slow  # two whole commands
 def test_two_runs_at_the_same_time_get_folders_of_their_own(tmp_path: Path) -> None:
     command = ["-m", "fedexp", "+debug=smoke"]
     both = [_start(tmp_path, *command) for _ in range(2)]

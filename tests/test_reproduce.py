@@ -24,6 +24,7 @@ def _start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow  # whole commands: 10 s each
 def test_figures_out_of_tolerance_fail_and_are_not_written(tmp_path: Path) -> None:
     before = (REFERENCE / "lesson.csv").read_bytes()
     process = _start(tmp_path, "lesson", *SHORT)
@@ -39,6 +40,7 @@ def test_figures_out_of_tolerance_fail_and_are_not_written(tmp_path: Path) -> No
     assert len(list((tmp_path / "results" / "lesson").glob("*/*/metrics.csv"))) == 2
 
 
+@pytest.mark.slow  # whole commands: 10 s each
 def test_quick_says_where_it_stands(tmp_path: Path) -> None:
     words = [*SHORT, "clients.num=3", "model=logistic", "rounds=2"]
     process = _start(tmp_path, "niid_fmnist", "--quick", *words)
@@ -51,6 +53,7 @@ def test_quick_says_where_it_stands(tmp_path: Path) -> None:
     assert published == "published: 0.88 +- 0.02 at best in 50 rounds"
 
 
+@pytest.mark.slow  # whole commands: 10 s each
 @pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["terminal", "kill -INT"])
 def test_an_interrupted_one_says_where_it_stands(
     tmp_path: Path, kill: Callable[[int, int], None]

@@ -22,6 +22,7 @@ def _fedexp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # whole commands: 10 to 20 s
 def test_optuna_is_told_the_objective_and_learns_of_failures(tmp_path: Path) -> None:
     words = ["hydra.sweeper.n_trials=4", "backend=inline", "rounds=1", "objective=loss"]
     more = ["hydra.sweeper.direction=minimize", "training.learning_rate=choice(1e30,0.02)"]
@@ -44,6 +45,7 @@ def test_optuna_is_told_the_objective_and_learns_of_failures(tmp_path: Path) -> 
     assert told["best_params"]["strategy.eta"] == runs.settings.at[best, "strategy.eta"]
 
 
+@pytest.mark.slow  # whole commands: 10 to 20 s
 def test_joblib_runs_jobs_in_processes_of_their_own(tmp_path: Path) -> None:
     short = ["rounds=1", "training.local_epochs=1", "hydra.sweep.dir=out"]
     found = _fedexp(

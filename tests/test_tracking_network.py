@@ -79,6 +79,7 @@ def test_a_network_that_goes_away_neither_stops_nor_slows_the_run(
     assert expected in found.stdout
 
 
+@pytest.mark.slow  # waits for a server that is not there
 def test_a_server_that_does_not_answer_leaves_the_runs_offline(tmp_path: Path) -> None:
     start = time.monotonic()
     found = _run(
@@ -97,6 +98,7 @@ def test_a_server_that_does_not_answer_leaves_the_runs_offline(tmp_path: Path) -
     assert len(list(tmp_path.glob("out/*/wandb/offline-run-*"))) == 2
 
 
+@pytest.mark.slow  # waits for a server that is not there
 def test_online_that_was_asked_for_is_not_replaced(tmp_path: Path) -> None:
     found = _run(
         tmp_path,

@@ -268,6 +268,7 @@ def test_online_without_a_key_is_refused_before_anything_is_written(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # whole commands: 5 to 10 s
 def test_without_wandb_it_is_not_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from fedexp.composition import compose_config; "
@@ -281,6 +282,7 @@ def test_without_wandb_it_is_not_imported(tmp_path: Path) -> None:
     assert run.stdout.splitlines()[-1] == "imported False"
 
 
+@pytest.mark.slow  # whole commands: 5 to 10 s
 def test_a_wandb_sweep_drives_the_program_through_its_agents_variables(tmp_path: Path) -> None:
     sweep = yaml.safe_load((Path(__file__).parents[1] / "scripts" / "sweep.yaml").read_text())
     chosen = {name: spec["values"][0] for name, spec in sweep["parameters"].items()}
