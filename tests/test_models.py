@@ -42,6 +42,13 @@ def test_the_mlp_has_the_lessons_layers() -> None:
     assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
 
 
+def test_resnet18_has_groups_where_torchvision_has_batches() -> None:
+    model = build_model(Resnet18Model(groups=8), CIFAR10)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.GroupNorm)]
+    assert [norm.num_groups for norm in norms] == [8] * 20  # 17 convolutions and 3 shortcuts
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+
 def test_the_mlp_computes_what_it_says() -> None:
     model = build_model(MlpModel(hidden=[3]), SPEC)
     weights = get_weights(model.state_dict())

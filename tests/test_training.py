@@ -252,8 +252,16 @@ def test_steps_of_a_round() -> None:
 
 
 def test_mixed_precision_is_for_gpus_alone() -> None:
-    plain, mixed = (TrainingConfig(batch_size=1, momentum=0, amp=amp) for amp in (False, True))
-    assert _step(plain, steps=3) == _step(mixed, steps=3)
+    seen: list[torch.dtype] = []
+
+    class Watcher(nn.Linear):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(images.flatten(1))
+            seen.append(logits.dtype)
+            return logits
+
+    _train(Watcher(1, 2), _pixels([255], [0]), TrainingConfig(local_epochs=1, amp=True))
+    assert seen == [torch.float32]
 
 
 def test_steps_of_a_union_are_those_of_its_clients() -> None:
