@@ -51,7 +51,13 @@ def test_quick_says_where_it_stands(tmp_path: Path) -> None:
     assert published == "published: 0.88 +- 0.02 at best in 50 rounds"
 
 
-@pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["terminal", "kill -INT"])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(os.killpg, id="terminal", marks=pytest.mark.slow),
+        pytest.param(os.kill, id="alone"),
+    ],
+)
 def test_an_interrupted_one_says_where_it_stands(
     tmp_path: Path, kill: Callable[[int, int], None]
 ) -> None:
