@@ -65,6 +65,7 @@ def test_a_run_that_fails_is_named_and_the_next_goes_on(
     assert "Traceback" in (found.path(0) / "run.log").read_text()
 
 
+@pytest.mark.slow  # a process of its own: 5 s
 def test_seaborn_is_imported_with_the_figures_only() -> None:
     code = (
         "import sys, fedexp.api; before = 'seaborn' in sys.modules;"

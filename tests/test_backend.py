@@ -117,6 +117,7 @@ def test_a_client_that_raises_keeps_the_state_it_had(three_ways: Any) -> None:
     assert three_ways(interrupted_app, "size") == [[0, 0, None], [1, 1, 0], [1, 1, 1]]
 
 
+@pytest.mark.slow  # a whole Flower simulation: 5 s
 def test_a_client_that_raises_on_flower_is_answered_for(
     one_worker: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def _hash(run: Path) -> str:
     return str(found["model_sha256"])
 
 
+@pytest.mark.slow  # every strategy on Ray: 25 s
 @pytest.mark.parametrize("name", NAMES)
 def test_two_workers_change_no_bit(name: str, run_of: RunOf, two_workers: None) -> None:
     one = run_of(f"strategy={name}", "backend=inline", *SMALL)

@@ -150,6 +150,7 @@ def test_the_script_compares_by_what_it_is_told(sweep: Path) -> None:
     assert rows[0]["gain_own"] == "-0.25"
 
 
+@pytest.mark.slow  # draws every figure: 5 s
 def test_the_script_writes_figures_and_says_which(sweep: Path, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "figures"
     found = _compare(str(sweep), "--figures", str(folder), "--format", "csv")
