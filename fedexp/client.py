@@ -7,6 +7,7 @@ Flower's ``Context``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -111,8 +112,7 @@ class _Node:
             steps = steps_of(config, server_round, client, count)
         mass = gradient_mass(steps, config.training.momentum)
 
-        device = pick_device(config.backend)
-        model = self._load_model(message, device)
+        model = self._load_model(message)
         metrics = MetricRecord({NUM_EXAMPLES: count})
         if instructions.get(GLOBAL_LOSS):
             metrics[GLOBAL_LOSS], _ = self._judge(model, examples, data)
@@ -120,11 +120,13 @@ class _Node:
             metrics[GRADIENT_MASS] = mass
         drift = ClientControl(message, context, model) if CONTROL in message.content else None
         rate = config.training.rate(server_round)
-        correction = drift.correction(device) if drift else None
+        correction = drift.correction(self._device) if drift else None
         work = Work(steps, rate, float(str(instructions.get(PROXIMAL_MU, 0.0))), correction)
         seed = derive_seed(config.seed, "train", server_round, client)
         changes = config.dataset.augmentation
-        result = train(model, examples, data.spec, config.training, work, seed, device, changes)
+        result = train(
+            model, examples, data.spec, config.training, work, seed, self._device, changes
+        )
         metrics[TRAIN_LOSS] = result.loss
 
         content = RecordDict({METRICS: metrics})
@@ -142,23 +144,26 @@ class _Node:
         examples = data.clients_test.subset(data.client_test.client(client))
         metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
         if len(examples.labels):  # a reply of no examples has no weight
-            model = self._load_model(message, pick_device(self._config.backend))
+            model = self._load_model(message)
             metrics["loss"], metrics["accuracy"] = self._judge(model, examples, data)
         return RecordDict({METRICS: metrics})
 
     def _judge(
         self, model: torch.nn.Module, examples: ImageSet, data: FederatedData
     ) -> tuple[float, float]:
-        device = pick_device(self._config.backend)
-        predictions = Evaluator(examples, data.spec, device).predict(model)
+        predictions = Evaluator(examples, data.spec, self._device).predict(model)
         right = predictions.labels == examples.labels
         return float(predictions.losses.mean()), float(np.mean(right))
 
-    def _load_model(self, message: Message, device: torch.device) -> torch.nn.Module:
+    @cached_property
+    def _device(self) -> torch.device:
+        return pick_device(self._config.backend)  # asked where the client runs
+
+    def _load_model(self, message: Message) -> torch.nn.Module:
         # Building a module costs as much as a step of training; its weights never outlive a call.
         if self._scratch is None:
             spec = self._config.dataset.spec
-            self._scratch = build_model(self._config.model, spec).to(device)
+            self._scratch = build_model(self._config.model, spec).to(self._device)
             self._state = self._scratch.state_dict()
         set_weights(self._state, weights_in(message.content, ARRAYS))
         return self._scratch

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ray
-from flwr.app import Context, Error, Message, Metadata, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
@@ -224,8 +224,9 @@ class RayGrid(CohortGrid):
         except ray.exceptions.RayError as error:
             return [_error_reply(message, error) for message in chunk]
         for reply, state in results:
-            for name, record in list(state.array_records.items()):
-                state[name] = own(record)
+            for name, record in list(state.items()):
+                if isinstance(record, ArrayRecord):
+                    state[name] = own(record)
             self._states[reply.metadata.src_node_id] = state
         return [reply for reply, _ in results]
 

@@ -182,6 +182,7 @@ def train(
             if adjust:
                 adjust(gradients)
             update(gradients)
+            del gradients  # the next ones get the same memory, which the cache still holds
             losses.append(loss.detach())
             sizes.append(len(y))
             steps += 1
