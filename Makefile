@@ -12,8 +12,8 @@ help:  ## list the targets
 run: $(READY)  ## the lesson on 5,000 bundled digits: federated beside isolated clients, then a table
 	$(BIN)/fedexp -m strategy=fedavg,local_only
 
-test: $(READY)  ## the quick tests
-	$(BIN)/pytest
+test: $(READY)  ## the quick tests, on two processes
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## all tests
 	$(BIN)/pytest -m ''
