@@ -39,8 +39,9 @@ class Comparison:
             ``reached`` (runs that do), ``seconds``; ``client_mean``, ``client_std``,
             ``client_worst10`` of the clients' accuracies on their own test images; ``gain``,
             ``gain_own``, ``gain_unseen`` with ``.../ci`` (mean over clients, see ``gains``),
-            ``gain_best`` (over the best isolated client), ``worse_off`` (clients, mean over runs),
-            ``clients``; ``to_centralized`` with ``.../ci``; ``p_value`` (Holm-adjusted).
+            ``gain_best`` (over the best isolated client), ``worse_off`` (clients that lose on
+            their own images) of ``clients`` (that have any), both means over runs;
+            ``to_centralized`` with ``.../ci``; ``p_value`` (Holm-adjusted).
         isolated: A row per client that was trained alone: ``row``, ``client``, means over runs of
             ``accuracy`` and ``accuracy/<subset>``.
         gains: A row per run that has isolated clients to be held against, and client: ``row``, ``run``,
@@ -228,8 +229,9 @@ def _row(
     for column in GAINS:
         row |= _mean(column, own.groupby("run")[column].mean().dropna())
     row["gain_best"] = own.groupby("run")["gain"].min().mean()
-    worse = (own["gain_own"] < 0).groupby(own["run"]).sum()
-    row |= {"worse_off": worse.mean(), "clients": own.groupby("run").size().mean()}
+    judged = own.dropna(subset=["gain_own"])
+    worse = (judged["gain_own"] < 0).groupby(judged["run"]).sum()
+    row |= {"worse_off": worse.mean(), "clients": judged.groupby("run").size().mean()}
     central = [run for run in mine.index if run in pairing.centralized]
     base = figures["accuracy"].loc[[pairing.centralized[run] for run in central]]
     return row | _mean("to_centralized", mine["accuracy"].loc[central] - base.to_numpy())

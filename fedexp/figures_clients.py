@@ -110,9 +110,6 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
 
     Returns:
         A matplotlib Figure.
-
-    Raises:
-        NothingToDraw: If no run has a partition.json.
     """
     view = View(found, comparison)
     distinct = _partitions(view)
@@ -209,17 +206,14 @@ def _partitions(view: View) -> list[_Partition]:
     distinct: dict[Any, _Partition] = {}
     for run in map(int, runs.index[runs["seed"] == runs["seed"].iloc[0]]):
         digest = runs.at[run, "partition_sha256"]
-        file = view.found.path(run) / "partition.json"
-        if digest in distinct or not file.is_file():
+        if digest in distinct:
             continue
-        content = results.partition(file.parent)
+        content = results.partition(view.found.path(run))
         counts = np.array(content["class_counts"])
         values = {key: str(settings.at[run, key]) for key in keys}
         told = " ".join(f"{key}={value}" for key, value in values.items())
         title = told or f"{content.get('partition', 'partition')}: {len(counts)} clients"
         distinct[digest] = _Partition(title, counts, label_names(content, counts.shape[1]))
-    if not distinct:
-        raise NothingToDraw("no run says who holds what (partition.json)")
     return list(distinct.values())
 
 

@@ -83,18 +83,12 @@ def confusion_matrices(
 
     Returns:
         A matplotlib Figure.
-
-    Raises:
-        NothingToDraw: If no run has a confusion.csv.
     """
     view = View(found, comparison)
     pair = _pair(view)
-    try:
-        shown, left_out = _isolated_panels(view, pair)
-        shown += _global_panels(view, pair)
-        classes = _classes(view, pair, len(shown[0].matrix))
-    except FileNotFoundError as error:
-        raise NothingToDraw(f"{error.filename}: not there") from error
+    shown, left_out = _isolated_panels(view, pair)
+    shown += _global_panels(view, pair)
+    classes = _classes(view, pair, len(shown[0].matrix))
     beside = min(columns, len(shown))
     small = len(classes) <= 20
     side = 3.3 if small else 5.5

@@ -29,6 +29,7 @@ _SERIES = ["model", "split", "subset", "metric"]
 _WORDS = dict.fromkeys(_SERIES, "category")
 _SUMMARY = ("status", "error", "strategy", "seed", "rounds", "seconds")
 _HASHES = ("model_sha256", "partition_sha256")
+_FILES = ("metrics.csv", "confusion.csv", "partition.json")
 _BATCH_BYTES = 8 << 20
 # libyaml's parser takes a tenth of the time, which a thousand runs would feel.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -102,6 +103,7 @@ def load(*paths: str | Path) -> Results:
         row, config = _summary(folder), {}
         try:
             config = _flat(_config(folder), "")
+            _require_files(folder, row)
             tables.add(run, _metrics_text(folder))
         except (OSError, ValueError, yaml.YAMLError) as error:
             row |= _unreadable(error)
@@ -168,6 +170,12 @@ def _summary(folder: Path) -> dict[str, Any]:
         return row | {key: content.get(key) for key in (*_SUMMARY, *_HASHES)}
     except (OSError, ValueError) as error:
         return row | {"status": "unreadable", "error": f"summary.json: {error}"}
+
+
+def _require_files(folder: Path, row: dict[str, Any]) -> None:
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing and row["status"] == COMPLETED:
+        raise ValueError(f"{' and '.join(missing)} of a completed run: not there any more")
 
 
 def _config(folder: Path) -> dict[str, Any]:

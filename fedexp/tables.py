@@ -158,6 +158,8 @@ def _client_rows(found: Comparison) -> list[dict[str, str]]:
         cells = {"": str(row["row"])}
         for column, heading in _CLIENT_COLUMNS.items():
             cells[heading] = _number(row, column)
+        if row["p_value"] < 0.001:
+            cells["p"] = "< 0.001"  # not 0.000: no test rules chance out
         if row["row"] == found.baseline:
             cells["p"] = "baseline" if found.table["p_value"].notna().any() else ""
         if not math.isnan(row["worse_off"]):

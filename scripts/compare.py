@@ -11,6 +11,7 @@ Exits with 1 if a run did not complete (the others are compared), with 2 if ther
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from fedexp.tables import FORMATS, render
 
 def main() -> None:
     """Print the tables that a multirun ends with."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(
+            signal.SIGPIPE, signal.SIG_DFL
+        )  # `| head` ends the program, not in a traceback
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -77,6 +77,22 @@ def test_jobs_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert load(tmp_path).runs["name"].tolist() == ["1-fedavg-s0", "2-fedavg-s0", "10-fedavg-s0"]
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "confusion.csv", "partition.json"])
+def test_a_completed_run_that_lost_a_file_is_named_and_the_rest_is_compared(
+    name: str, tmp_path: Path
+) -> None:
+    for job, strategy, rows in ((0, "fedavg", federated(0.5)), (1, "local_only", alone(0.25))):
+        write_run(tmp_path / str(job), strategy, rows, class_counts=[[1, 1]])
+    write_run(tmp_path / "2", "fedavg", [], seed=1, status="failed", error="why")
+    (tmp_path / "0" / name).unlink()
+    (tmp_path / "2" / name).unlink()  # a run that failed need not have it
+    found = load(tmp_path)
+    assert found.runs["status"].tolist() == ["unreadable", "completed", "failed"]
+    lost = f"unreadable: {tmp_path / '0'}: {name} of a completed run: not there any more"
+    assert found.problems() == [lost, f"failed: {tmp_path / '2'}: why"]
+    assert compare(found).table["row"].tolist() == ["local_only"]
+
+
 def test_several_folders_and_a_selection(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name / "0", "fedavg", federated(0.5))

@@ -72,6 +72,27 @@ def test_columns_that_say_nothing_are_left_out(tmp_path: Path) -> None:
         assert word not in text.replace("gain over training alone", "")
 
 
+def test_a_small_p_is_not_nothing(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", "fedavg", federated(0.5), seed=seed)
+        write_run(tmp_path / f"{seed}a", "fedadam", federated(0.75), seed=seed)  # always 0.25 more
+    _, clients = _cells(render(compare(load(tmp_path))), "fedadam")
+    assert clients == ["fedadam", "<", "0.001"]
+
+
+def test_clients_without_test_images_are_not_counted_as_well_off(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.75, own=(0.5,)))
+    write_run(tmp_path / "1", "local_only", alone(0.25, 0.5, own=(0.75,)))
+    assert "1 of 1" in render(compare(load(tmp_path)))  # client 1 has none to lose on
+    write_run(tmp_path / "none" / "0", "fedavg", federated(0.75))
+    write_run(tmp_path / "none" / "1", "local_only", alone(0.25, 0.5))
+    assert "worse off" not in _client_table(render(compare(load(tmp_path / "none"))))
+
+
+def _client_table(text: str) -> str:
+    return text[text.index("Clients: ") : text.index("Gain of every client")]
+
+
 def test_many_clients_are_not_listed_one_by_one(tmp_path: Path) -> None:
     write_run(tmp_path / "0", "local_only", alone(*[0.5] * 10, 0.75), class_counts=[[1, 1]] * 11)
     write_run(tmp_path / "1", "fedavg", federated(0.5), class_counts=[[1, 1]] * 11)
@@ -179,6 +200,15 @@ def test_bad_words_are_one_line_and_exit_code_2(sweep: Path, words: list[str], e
     found = _compare(str(sweep), *words)
     assert (found.returncode, found.stdout) == (2, "")
     assert error in found.stderr.splitlines()[-1]
+
+
+def test_a_reader_that_stops_reading_gets_no_traceback(sweep: Path) -> None:
+    words = [sys.executable, "-u", str(COMPARE), str(sweep), "--clients"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_nothing_to_compare_is_exit_code_2(tmp_path: Path) -> None:
