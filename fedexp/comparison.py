@@ -17,7 +17,7 @@ import pandas as pd
 from fedexp import results
 from fedexp.pairing import Pairing
 from fedexp.results import CENTRALIZED, ISOLATED, Results
-from fedexp.statistics import fairness, half_interval, holm, paired_p_value
+from fedexp.statistics import MIN_SEEDS, fairness, half_interval, holm, paired_p_value
 
 BASELINE = "fedavg"
 TARGET_SHARE = 0.95
@@ -41,14 +41,18 @@ class Comparison:
             ``gain_own``, ``gain_unseen`` with ``.../ci`` (mean over clients, see ``gains``),
             ``gain_best`` (over the best isolated client), ``worse_off`` (clients that lose on
             their own images) of ``clients`` (that have any), both means over runs;
-            ``to_centralized`` with ``.../ci``; ``p_value`` (Holm-adjusted).
+            ``to_centralized`` with ``.../ci``; ``p_value`` (Holm-adjusted), of the mean
+            ``p_difference`` from the baseline over the ``p_seeds`` seeds that both have.
         isolated: A row per client that was trained alone: ``row``, ``client``, means over runs of
-            ``accuracy`` and ``accuracy/<subset>``.
+            ``accuracy`` and ``accuracy/<subset>``; where the runs of a row have different partitions,
+            one for the best client of each run, whose ``client`` is NA.
         gains: A row per run that has isolated clients to be held against, and client: ``row``, ``run``,
             ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
             (``gain``), on the client's own test images (``gain_own``) and on labels it holds no training
             image of (``gain_unseen``, NaN if none); and what the isolated client had: ``alone``,
             ``alone_own``, ``alone_unseen``.
+        dealt_anew: Rows whose runs have different partitions: their client 0 is another one every time,
+            and means over runs by client say nothing.
         labels: Row of every run that was compared.
         pairs: Run -> the run of isolated clients that it is held against, where there is one.
         target: The accuracy that ``rounds_to_target`` is about.
@@ -60,6 +64,7 @@ class Comparison:
     table: pd.DataFrame
     isolated: pd.DataFrame
     gains: pd.DataFrame
+    dealt_anew: set[str]
     labels: pd.Series
     pairs: dict[int, int]
     target: float
@@ -91,11 +96,13 @@ def compare(
     pairing = Pairing(found, by)
     labels = pairing.labels
     figures = _figures(found.select(labels.index))
+    if figures["accuracy"].isna().all():
+        raise ValueError("no completed run has an accuracy on the test set")
     if target is None:
         federated = labels[~found.runs["strategy"].loc[labels.index].isin([ISOLATED, CENTRALIZED])]
         shown = federated if len(federated) else labels
         best = figures["accuracy"].loc[shown.index].groupby(shown).mean().max()
-        target = math.floor(100 * TARGET_SHARE * best) / 100
+        target = max(0.01, math.floor(100 * TARGET_SHARE * best) / 100)
     figures["to_target"] = _rounds_to(found, target)
     gains = _gains(found, pairing)
     rows = [
@@ -103,10 +110,24 @@ def compare(
     ]
     table = pd.DataFrame(rows)
     base = baseline if baseline in set(labels) else None
-    table["p_value"] = _p_values(list(table["row"]), figures["accuracy"], pairing, base)
+    tests = _paired_tests(list(table["row"]), figures["accuracy"], pairing, base)
+    table = table.assign(**tests)
     notes = [*found.problems(), *pairing.notes]
-    isolated = _isolated(found, labels)
-    return Comparison(table, isolated, gains, labels, pairing.isolated, target, base, notes)
+    if base is None and len(table) > 1 and table["runs"].max() >= MIN_SEEDS:
+        notes.append(f"no row is called {baseline}: --baseline ROW says what p is tested against")
+    partitions = found.runs["partition_sha256"].loc[labels.index].groupby(labels).nunique()
+    anew = set(partitions.index[partitions > 1])
+    return Comparison(
+        table=table,
+        isolated=_isolated(found, labels, anew),
+        gains=gains,
+        dealt_anew=anew,
+        labels=labels,
+        pairs=pairing.isolated,
+        target=target,
+        baseline=base,
+        notes=notes,
+    )
 
 
 def _figures(found: Results) -> pd.DataFrame:
@@ -144,18 +165,31 @@ def _rounds_to(found: Results, target: float) -> pd.Series:
     return there.groupby("run")["round"].min()
 
 
-def _isolated(found: Results, labels: pd.Series) -> pd.DataFrame:
-    """Return the accuracies of clients that were trained alone, means over the runs of a row."""
+def _isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.DataFrame:
+    """Return the accuracies of clients that were trained alone, means over the runs of a row.
+
+    Where seeds deal the images anew, client 0 is another one every time: each run's best client stands
+    for all.
+    """
     alone = found.finals[
         (found.finals["model"] == "local")
         & (found.finals["split"] == "test")
         & (found.finals["metric"] == "accuracy")
+        & found.finals["run"].isin(labels.index)
     ]
-    rows = alone["run"].map(labels)
-    means = alone.groupby([rows.rename("row"), "client", "subset"], observed=True)["value"].mean()
-    wide = means.unstack("subset")
+    if alone.empty:
+        return pd.DataFrame({"row": [], "client": [], "accuracy": []})
+    wide: Any = alone.set_index(["run", "client", "subset"])["value"].unstack("subset")
     wide.columns = ["accuracy" if name == "all" else f"accuracy/{name}" for name in wide]
-    return wide.reset_index()
+    wide = wide.reset_index()
+    wide.insert(0, "row", wide["run"].map(labels))
+    several = wide["row"].isin(dealt_anew)
+    best = wide[several].sort_values("accuracy").drop_duplicates("run", keep="last")
+    best = best.assign(client=pd.NA)
+    together = pd.concat([wide[~several], best]).drop(columns="run")
+    means = together.groupby(["row", "client"], dropna=False, observed=True, sort=False).mean()
+    frame: pd.DataFrame = means.reset_index()
+    return frame.astype({"client": "Int32"})
 
 
 def _gains(found: Results, pairing: Pairing) -> pd.DataFrame:
@@ -243,18 +277,30 @@ def _mean(name: str, values: pd.Series) -> dict[str, float]:
     return {name: mean, f"{name}/ci": half_interval(numbers)}
 
 
-def _p_values(
+def _paired_tests(
     rows: list[str], accuracy: pd.Series, pairing: Pairing, baseline: str | None
-) -> list[float]:
-    """Test every row against the baseline over the seeds that both have on the same partition."""
+) -> dict[str, list[float]]:
+    """Test every row against the baseline over the seeds that both have on the same partition.
+
+    A row that averages over settings has several runs of a seed, which are no further seeds: it is
+    not tested.
+    """
+    seeds = pairing.seeds()
 
     def by_draws(name: str | None) -> dict[Any, float]:
         runs = pairing.labels.index[pairing.labels == name]
+        if seeds.loc[runs].duplicated().any():
+            return {}
         return {pairing.draws(run): float(accuracy[run]) for run in runs}
 
     base = by_draws(baseline)
     differences = []
     for name in rows:
         mine = by_draws(name) if name != baseline else {}
-        differences.append([mine[key] - base[key] for key in mine if key in base])
-    return holm([paired_p_value(pairs) for pairs in differences])
+        pairs = [mine[key] - base[key] for key in mine if key in base]
+        differences.append(pairs if len(pairs) >= MIN_SEEDS else [])
+    return {
+        "p_value": holm([paired_p_value(pairs) for pairs in differences]),
+        "p_difference": [float(np.mean(pairs)) if pairs else math.nan for pairs in differences],
+        "p_seeds": [len(pairs) or math.nan for pairs in differences],
+    }

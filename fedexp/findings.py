@@ -88,21 +88,22 @@ def paired_tests(comparison: Comparison) -> list[str]:
     tested = others[others["p_value"].notna()]
     if tested.empty:
         return [
-            f"No paired test: no row shares {MIN_SEEDS} seeds on the same partition with {brief(base)}."
+            f"No paired test: no row of one run a seed shares {MIN_SEEDS} seeds on the same partition "
+            f"with {brief(base)}."
         ]
     said = []
     for row, p in tested["p_value"].items():
         verdict = "differs from" if p < _LEVEL else "is not shown to differ from"
         level = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        mine, its = (
-            Estimate(float(table.at[row, "accuracy"])),
-            Estimate(float(table.at[base, "accuracy"])),
-        )
-        means = f"{mine.number()} against {its.number()}"
-        said.append(f"{brief(row)} {verdict} {brief(base)}: {means}, {level}.")
+        change = Estimate(float(table.at[row, "p_difference"])).number(signed=True)
+        over = f"over the {table.at[row, 'p_seeds']:g} seeds that both have"
+        said.append(f"{brief(row)} {verdict} {brief(base)}: {change} {over}, {level}.")
     left = [brief(str(row)) for row in others.index if row not in tested.index]
     if left:
-        said.append(f"Not tested, with fewer than {MIN_SEEDS} seeds in common: {', '.join(left)}.")
+        said.append(
+            f"Not tested, with fewer than {MIN_SEEDS} seeds in common or several runs of a seed in a "
+            f"row: {', '.join(left)}."
+        )
     return said
 
 
@@ -116,6 +117,12 @@ def _of_gain(rows: Rows) -> Headline:
             f"The best client alone is better still: {rows.alone_best(row).number()}."
         )
     said.sentences += _choice(rows, rows.paired)
+    better = rows.federated[0]
+    if better not in rows.paired:
+        said.sentences.append(
+            f"{brief(better)} reaches {rows.number(better, 'accuracy').number()}, but has no isolated "
+            "clients to be held against."
+        )
     said.sentences += _mixture(rows, row)
     said.sentences.append(_certainty(rows, runs))
     missing = len(rows.runs(row)) - len(runs)
@@ -135,7 +142,7 @@ def _gain_title(rows: Rows, row: str) -> str:
             f"No clear gain from federating: {shown} accuracy with {brief(row)} "
             f"({alone} alone, {together} together)"
         )
-    if gain.mean == 0:
+    if round(gain.mean, 3) == 0:
         return f"No gain from federating{single}: {alone} alone and with {brief(row)}"
     verb = "lifts" if gain.mean > 0 else "lowers"
     return (
@@ -267,16 +274,20 @@ def _without_isolated(rows: Rows) -> Headline:
 
 def _of_references(rows: Rows) -> Headline:
     """Say what there is where nothing was federated."""
-    row = [*rows.isolated, *rows.centralized][0]
+    kind = rows.isolated or rows.centralized
+    row = max(kind, key=lambda name: rows.number(name, "accuracy").mean)
+    which = f" with {brief(row)}, the best of {len(kind)} rows" if len(kind) > 1 else ""
     accuracy = rows.number(row, "accuracy").text()
     nothing = "no federated run to hold against it"
     if row in rows.centralized:
-        title = f"One model trained on all the data reaches {accuracy}; {nothing}"
+        title = f"One model trained on all the data reaches {accuracy}{which}; {nothing}"
         facts = [Fact("Centralized", accuracy, "whole test set, last round")]
     else:
         clients = rows.comparison.isolated
         best = Estimate(float(clients[clients["row"] == row]["accuracy"].max())).number()
-        title = f"Clients trained alone reach {accuracy} on average, the best {best}; {nothing}"
+        title = (
+            f"Clients trained alone reach {accuracy} on average, the best {best}{which}; {nothing}"
+        )
         facts = [Fact("Alone, mean client", accuracy, f"best client {best}")]
         facts += _distance(rows, row)
     return Headline(title, facts, [_certainty(rows, rows.runs(row))])
@@ -288,8 +299,9 @@ def _choice(rows: Rows, candidates: Sequence[str]) -> list[str]:
     if not others:
         return []
     listed = _listed(f"{brief(name)} {rows.number(name, 'accuracy').number()}" for name in others)
+    which = "" if len(candidates) == len(rows.federated) else " held against isolated clients"
     return [
-        f"{brief(row)} is the best of {len(candidates)} federated rows, chosen by this same "
+        f"{brief(row)} is the best of {len(candidates)} federated rows{which}, chosen by this same "
         f"test accuracy; the others: {listed}."
     ]
 

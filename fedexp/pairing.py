@@ -115,6 +115,10 @@ class Pairing:
         runs: Any = self._found.runs
         return (runs.at[run, "seed"], runs.at[run, "partition_sha256"])
 
+    def seeds(self) -> pd.Series:
+        """Return the seed of every run."""
+        return self._found.runs["seed"]
+
     def _without_repeats(self, labels: dict[int, str]) -> pd.Series:
         """Drop runs of which the same was run again later: they would pass for further seeds."""
         own = [key for key in self._varied if _is_own(key)]
@@ -122,7 +126,8 @@ class Pairing:
         last: dict[Key, int] = {}
         repeats = []
         for run in labels:
-            mine = (repr(settings.at[run, key]) for key in own)
+            alone = self._strategy(run) == ISOLATED
+            mine = (repr(settings.at[run, key]) for key in own if key != _ISOLATED_ROUNDS or alone)
             key = (self._strategy(run), self.key(run), *mine)
             repeats += [last[key]] if key in last else []
             last[key] = run
@@ -136,6 +141,7 @@ class Pairing:
     def _pairs(self, reference: str) -> dict[int, int]:
         strategies = {run: self._strategy(run) for run in self.labels.index}
         references = {self.key(run): run for run, name in strategies.items() if name == reference}
+        self._note_choice(reference, references, strategies)
         others = [run for run, name in strategies.items() if name != reference]
         pairs = {run: references[self.key(run)] for run in others if self.key(run) in references}
         alone = [
@@ -148,6 +154,18 @@ class Pairing:
                 f"{_count(len(alone), 'run')} ({names}), which are not held against one"
             )
         return pairs
+
+    def _note_choice(
+        self, reference: str, chosen: dict[Key, int], strategies: dict[int, str]
+    ) -> None:
+        """Say which runs the others are held against where they could be held against several."""
+        of_kind = [run for run, name in strategies.items() if name == reference]
+        if len(of_kind) > len(chosen):
+            names = ", ".join(dict.fromkeys(str(self.labels[run]) for run in chosen.values()))
+            self.notes.append(
+                f"several {reference} runs of the same seed, partition and settings: the others are "
+                f"held against {names}"
+            )
 
     def _note_mixtures(self, by: Sequence[str]) -> None:
         hidden = [key for key in self._varied if key not in by] if by else []

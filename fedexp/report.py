@@ -117,7 +117,7 @@ def render(found: Results, comparison: Comparison | None, title: str) -> str:
 
 def _subtitle(found: Results) -> str:
     seeds = sorted(found.runs["seed"].dropna().unique())
-    listed = f"seed{'s' * (len(seeds) > 1)} {', '.join(f'{seed:g}' for seed in seeds)}"
+    listed = f"seed{'s' * (len(seeds) > 1)} {', '.join(f'{int(seed)}' for seed in seeds)}"
     told = listed if 0 < len(seeds) <= 10 else counted(len(seeds), "seed")
     return f"{counted(len(found.runs), 'run')}, {told}"
 

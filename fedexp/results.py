@@ -67,7 +67,8 @@ class Results:
         """Return a line for every run that did not come to its end."""
         rest = self.runs[self.runs["status"] != COMPLETED]
         return [
-            f"{row.status}: {row.path}: {row.error if isinstance(row.error, str) else 'see run.log'}"
+            f"{row.status}: {row.path}: "
+            + (_one_line(row.error) if isinstance(row.error, str) else "see run.log")
             for row in rest.itertuples()
         ]
 
@@ -195,7 +196,11 @@ def _flat(node: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _unreadable(error: Exception) -> dict[str, Any]:
-    return {"status": "unreadable", "error": " ".join(str(error).split())}
+    return {"status": "unreadable", "error": _one_line(error)}
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
 
 
 def _metrics_text(folder: Path) -> bytes:

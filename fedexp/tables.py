@@ -59,7 +59,7 @@ def tables(found: Comparison) -> list[Table]:
             _client_rows(found),
         ),
     ]
-    if len(found.gains) and len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
+    if 0 < len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
         shown.append(Table(f"Gain of every client over training alone{over_runs}", gains))
     return shown
 
@@ -139,8 +139,11 @@ def _isolated_rows(clients: pd.DataFrame, subsets: list[str]) -> list[dict[str, 
     if not rows:
         return []
     best = max(rows, key=lambda row: row["accuracy"])
-    shown = [(f"  best client ({best['client']})", best)]
-    if len(rows) <= MAX_CLIENT_ROWS:
+    if pd.isna(best["client"]):
+        shown = [("  best client of each run", best)]
+    else:
+        shown = [(f"  best client ({best['client']})", best)]
+    if 1 < len(rows) <= MAX_CLIENT_ROWS:
         shown += [(f"  client {row['client']}", row) for row in rows]
     return [
         {
@@ -170,7 +173,10 @@ def _client_rows(found: Comparison) -> list[dict[str, str]]:
 
 def _gain_rows(found: Comparison) -> list[dict[str, str]]:
     columns = ["gain", "gain_own", "gain_unseen"]
-    means = found.gains.groupby(["row", "client"], sort=False)[columns].mean().reset_index()
+    kept = found.gains[~found.gains["row"].isin(found.dealt_anew)]
+    if kept.empty:
+        return []
+    means = kept.groupby(["row", "client"], sort=False)[columns].mean().reset_index()
     return _without_empty(
         {
             "": str(row["row"]),
@@ -197,10 +203,13 @@ def legend(found: Comparison) -> list[str]:
             "client's share of the test images; unseen labels: on those it holds no training image of; "
             "worse off: clients that lose on their own images."
         )
-    if found.gains.groupby("row")["client"].nunique().sum() > MAX_GAIN_ROWS:
+    each = found.gains.groupby("row")["client"].nunique()
+    if each.sum() > MAX_GAIN_ROWS or found.dealt_anew & set(each.index):
         lines.append("The gain of every client: python scripts/compare.py FOLDER --clients")
     if found.table["p_value"].notna().any():
-        lines.append(f"p: paired t-test over seeds against {found.baseline}, Holm-adjusted.")
+        lines.append(
+            f"p: paired t-test against {found.baseline} over the seeds that both have, Holm-adjusted."
+        )
     return lines
 
 

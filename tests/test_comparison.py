@@ -15,6 +15,7 @@ from helpers import metrics
 from fedexp import results
 from fedexp.comparison import Comparison, compare
 from fedexp.results import load
+from fedexp.tables import render
 
 
 def _compared(path: Path, **options: Any) -> Comparison:
@@ -174,6 +175,72 @@ def test_two_seeds_are_too_few_for_a_test(tmp_path: Path) -> None:
         for seed in range(2):
             write_run(tmp_path / f"{name}{seed}", name, federated(0.5), seed=seed)
     assert _compared(tmp_path).table["p_value"].isna().all()
+
+
+def test_runs_of_other_settings_are_no_further_seeds(tmp_path: Path) -> None:
+    for alpha in (0.1, 1.0, 10.0):
+        for strategy, final in (("fedavg", 0.5), ("fedadam", 0.75)):
+            folder = tmp_path / f"{strategy}{alpha}"
+            settings = {"partition": {"alpha": alpha}}
+            write_run(folder, strategy, federated(final), settings=settings, partition=str(alpha))
+    assert _compared(tmp_path, by=["strategy"]).table["p_value"].isna().all()
+
+
+def test_a_baseline_that_is_no_row_is_said(tmp_path: Path) -> None:
+    for strategy in ("fedadam", "fedyogi"):
+        for seed in range(3):
+            write_run(tmp_path / f"{strategy}{seed}", strategy, federated(0.5), seed=seed)
+    found = _compared(tmp_path)
+    assert found.notes == ["no row is called fedavg: --baseline ROW says what p is tested against"]
+    assert _compared(tmp_path, baseline="fedyogi").notes == []
+
+
+def test_isolated_rounds_concern_isolated_clients_alone(tmp_path: Path) -> None:
+    for rounds, alone_at in ((1, 0.25), (3, 0.5)):
+        for seed in range(2):
+            settings = {"isolated_rounds": rounds}
+            name = f"{rounds}-{seed}"
+            fed, single = federated(0.75), alone(alone_at)
+            more: dict[str, Any] = {"seed": seed, "settings": settings, "class_counts": [[1, 1]]}
+            write_run(tmp_path / f"{name}f", "fedavg", fed, **more)
+            write_run(tmp_path / f"{name}l", "local_only", single, **more)
+    found = _compared(tmp_path)
+    assert _row(found, "fedavg")["runs"] == 2  # four folders, but each seed twice
+    assert _row(found, "fedavg")["gain"] == 0.25
+    assert found.notes[:2] == [
+        "2 runs left out: run again later with the same seed and settings",
+        "several local_only runs of the same seed, partition and settings: the others are held "
+        "against local_only isolated_rounds=3",
+    ]
+
+
+def test_where_seeds_deal_anew_a_client_is_no_one_over_seeds(tmp_path: Path) -> None:
+    for seed, finals in enumerate(((0.25, 0.75), (0.875, 0.25))):
+        more: dict[str, Any] = {"seed": seed, "partition": f"p{seed}"}
+        write_run(tmp_path / f"{seed}l", "local_only", alone(*finals), **more)
+        write_run(tmp_path / f"{seed}f", "fedavg", federated(0.75), **more)
+    found = _compared(tmp_path)
+    (best,) = found.isolated.to_dict("records")
+    assert pd.isna(best["client"])
+    assert (best["accuracy"], best["accuracy/1-3-7"]) == (0.8125, 0.40625)  # 0.75 and 0.875
+    assert found.dealt_anew == {"fedavg", "local_only"}
+    text = render(found)
+    assert "best client of each run" in text
+    assert "client 0" not in text
+    assert "Gain of every client over" not in text
+    assert "The gain of every client: python scripts/compare.py FOLDER --clients" in text
+
+
+@pytest.mark.parametrize(("final", "target"), [(0.0078125, 0.01), (0.5, 0.47)])
+def test_the_target_is_one_that_can_be_missed(final: float, target: float, tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(final))
+    assert _compared(tmp_path).target == target
+
+
+def test_runs_without_an_accuracy_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", ["2,global,test,all,,loss,0.5"])
+    with pytest.raises(ValueError, match="no completed run has an accuracy on the test set"):
+        _compared(tmp_path)
 
 
 def test_rows_by_chosen_options(tmp_path: Path) -> None:

@@ -221,17 +221,65 @@ def test_paired_tests_are_said_or_why_there_are_none(sweep: Path, tmp_path: Path
     found = load(sweep)
     # fedadam: differences -0.25, -0.25, -0.125, t -5, p 0.0377, times 3 (Holm); the others: -0.375,
     # -0.125, -0.25, and 0.125, 0.375, 0.25: t 3.464, p 0.0742, times 2.
+    over = "over the 3 seeds that both have"
     assert paired_tests(compare(found)) == [
-        "fedadam is not shown to differ from fedavg: 0.417 against 0.625, p = 0.113.",
-        "local_only is not shown to differ from fedavg: 0.375 against 0.625, p = 0.148.",
-        "centralized is not shown to differ from fedavg: 0.875 against 0.625, p = 0.148.",
+        f"fedadam is not shown to differ from fedavg: −0.208 {over}, p = 0.113.",
+        f"local_only is not shown to differ from fedavg: −0.250 {over}, p = 0.148.",
+        f"centralized is not shown to differ from fedavg: +0.250 {over}, p = 0.148.",
     ]
     named = paired_tests(compare(found, baseline="fedprox"))
     assert named == ["No paired test: no row has the baseline's name; --baseline ROW chooses one."]
     few = paired_tests(compare(found.select(range(0, 12, 3))))
-    assert few == ["No paired test: no row shares 3 seeds on the same partition with fedavg."]
+    assert few == [
+        "No paired test: no row of one run a seed shares 3 seeds on the same partition with fedavg."
+    ]
     one = paired_tests(compare(found.select([0, 1, 2])))
     assert one == ["No paired test: there is only one row."]
+
+
+def test_what_is_said_of_a_test_is_of_the_seeds_that_were_tested(tmp_path: Path) -> None:
+    # fedadam is better on every seed that both have, though its mean over all its own is lower.
+    for seed, final in enumerate((0.5, 0.5, 0.5, 0.875, 0.875)):
+        write_run(tmp_path / f"{seed}", "fedavg", federated(final), seed=seed)
+    for seed, final in enumerate((0.5625, 0.625, 0.59375)):
+        write_run(tmp_path / f"{seed}a", "fedadam", federated(final), seed=seed)
+    (said,) = paired_tests(compare(load(tmp_path)))
+    # 1/16, 1/8, 3/32: mean 0.09375, standard error 1/32 / sqrt(3), t 5.196.
+    assert said == (
+        "fedadam differs from fedavg: +0.094 over the 3 seeds that both have, p = 0.035."
+    )
+
+
+def test_a_better_row_without_isolated_clients_is_named(tmp_path: Path) -> None:
+    for job, (strategy, rate, rows) in enumerate(
+        [
+            ("fedavg", 0.1, federated(0.75)),
+            ("fedadam", 0.1, federated(0.5)),
+            ("fedavg", 0.5, federated(0.875)),
+            ("local_only", 0.1, alone(0.25, 0.25)),
+        ]
+    ):
+        settings = {"training": {"learning_rate": rate}}
+        write_run(tmp_path / str(job), strategy, rows, settings=settings)
+    found = load(tmp_path)
+    said = " ".join(headline(found, compare(found)).sentences)
+    assert "is the best of 2 federated rows held against isolated clients" in said
+    assert "fedavg training.learning_rate=0.5 reaches 0.875, but has no isolated clients" in said
+
+
+def test_of_several_isolated_rows_the_title_names_its_own(tmp_path: Path) -> None:
+    for alpha, accuracy in ((0.1, 0.25), (10.0, 0.75)):
+        settings = {"partition": {"alpha": alpha}}
+        rows = alone(accuracy, accuracy)
+        write_run(
+            tmp_path / str(alpha), "local_only", rows, settings=settings, partition=str(alpha)
+        )
+    found = load(tmp_path)
+    title = headline(found, compare(found)).title
+    assert title == (
+        "Clients trained alone reach 0.750 on average, the best 0.750 with local_only "
+        "partition.alpha=10, the best of 2 rows; no federated run to hold against it"
+    )
 
 
 def test_long_names_keep_both_ends() -> None:

@@ -62,7 +62,7 @@ def test_the_tables_hold_the_numbers(sweep: Path) -> None:
     assert _cells(text, "best client") == [["best", "client", "(1)", "0.500", "0.250"]]
     assert _cells(text, "client 0") == [["client", "0", "0.250", "0.125"]]
     assert "rounds to 0.59" in text  # 95 % of 0.625
-    assert "p: paired t-test over seeds against fedavg, Holm-adjusted." in text
+    assert "p: paired t-test against fedavg over the seeds that both have, Holm-adjusted." in text
 
 
 def test_columns_that_say_nothing_are_left_out(tmp_path: Path) -> None:
