@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedexp import results
+from fedexp import figures_labels, results
+from fedexp.figures_clients import MAX_GROUPED
 from fedexp.results import Results
 from fedexp.rows import Rows, brief
 
@@ -23,17 +24,25 @@ def caption(name: str, found: Results, rows: Rows) -> str:
 
 
 def _confusion(found: Results, rows: Rows) -> str:
-    if not rows.paired:
-        best = (rows.federated or rows.isolated or rows.centralized)[0]
-        return f"{brief(best)} names {rows.number(best, 'accuracy').number()} of the test images right."
-    row = rows.paired[0]
-    if not rows.has(row, "gain_unseen"):
-        return f"Every client holds images of every label; {_alone_and_together(rows, row)}."
-    alone, together = _unseen(rows, row)
-    return (
-        f"Frames mark labels that a client never saw: trained alone it names {alone} of their images "
-        f"right, the federated model ({brief(row)}) {together}."
-    )
+    row, framed = figures_labels.shown(found, rows.comparison)
+    if row not in rows.paired:
+        right = rows.number(row, "accuracy").number()
+        return f"{brief(row)} names {right} of the test images right{_over(rows, row)}."
+    over, unseen = _over(rows, row, paired=True), rows.has(row, "gain_unseen")
+    if framed and unseen:
+        alone, together = _unseen(rows, row)
+        return (
+            f"Frames mark labels that a client never saw: trained alone it names {alone} of their "
+            f"images right, the federated model ({brief(row)}) {together}{over}."
+        )
+    who = "Every client shown" if unseen else "Every client"
+    return f"{who} holds images of every label; {_alone_and_together(rows, row)}{over}."
+
+
+def _over(rows: Rows, row: str, *, paired: bool = False) -> str:
+    """Say what a number beside a figure of one seed is a mean over."""
+    runs = rows.runs(row, paired=paired)
+    return f", mean over {rows.over(runs)}" if len(runs) > 1 else ""
 
 
 def _unseen(rows: Rows, row: str) -> tuple[str, str]:
@@ -55,29 +64,40 @@ def _curves(found: Results, rows: Rows) -> str:
 def _gains(found: Results, rows: Rows) -> str:
     row = rows.paired[0]
     gains = rows.comparison.gains
-    by_client: Any = gains[gains["row"] == row].groupby("client")["gain"].mean()
+    few = gains["client"].nunique() <= MAX_GROUPED  # of more, the figure has own images alone
+    column, where = ("gain", "the whole test set") if few else ("gain_own", "own test images")
+    by_client: Any = gains[gains["row"] == row].groupby("client")[column].mean().dropna()
+    if by_client.empty:
+        return f"No client of {brief(row)} has test images of its own."
     low, high = by_client.idxmin(), by_client.idxmax()
     return (
-        f"On the whole test set {brief(row)} brings from {by_client[low]:+.3f} (client {low}) "
+        f"On {where} {brief(row)} brings from {by_client[low]:+.3f} (client {low}) "
         f"to {by_client[high]:+.3f} (client {high})."
     )
 
 
 def _labels(found: Results, rows: Rows) -> str:
     row = rows.paired[0]
+    over = _over(rows, row, paired=True)
     if not rows.has(row, "gain_unseen"):
-        return f"Every client holds images of every label; {_alone_and_together(rows, row)}."
+        return f"Every client holds images of every label; {_alone_and_together(rows, row)}{over}."
     alone, together = _unseen(rows, row)
-    return f"On labels that a client never saw: {alone} alone, {together} with {brief(row)}."
+    return f"On labels that a client never saw: {alone} alone, {together} with {brief(row)}{over}."
 
 
 def _subsets(found: Results, rows: Rows) -> str:
-    row = (rows.federated or rows.centralized or rows.isolated)[0]
     names = [
         column
         for column in map(str, rows.table)
         if column.startswith("accuracy/") and "/ci" not in column
     ]
+    best = rows.table["accuracy"].sort_values(ascending=False, kind="stable").index
+    ordered = [
+        r for kind in (rows.federated, rows.centralized, rows.isolated) for r in best if r in kind
+    ]
+    row = next((r for r in ordered if any(rows.has(r, column) for column in names)), None)
+    if row is None:
+        return ""
     told = [column for column in names if rows.has(row, column)]
     parts = (
         f"{rows.number(row, column).number()} on {column.removeprefix('accuracy/')}"
@@ -89,9 +109,13 @@ def _subsets(found: Results, rows: Rows) -> str:
 def _target(found: Results, rows: Rows) -> str:
     """Say when each row reaches the target; both figures of costs are about that."""
     target = rows.comparison.target
-    there = rows.table["rounds_to_target"].dropna().sort_values()
+    table = rows.table
+    there = table["rounds_to_target"].dropna().sort_values(kind="stable")
+    part = [row for row in there.index if table.at[row, "reached"] < table.at[row, "runs"]]
     never = [brief(row) for row in rows.table.index if row not in there.index]
-    reached = _named(f"{brief(row)} after {number:g}" for row, number in there.items())
+    parts = {row: f" ({table.at[row, 'reached']} of {table.at[row, 'runs']} runs)" for row in part}
+    order = sorted(there.index, key=lambda row: row in parts)  # their median hides who never did
+    reached = _named(f"{brief(row)} after {there[row]:g}{parts.get(row, '')}" for row in order)
     if there.empty:
         return f"No row reaches accuracy {target:g}."
     rest = f" Never: {_named(never)}." if never else ""

@@ -158,11 +158,20 @@ def whole_rounds(axes: Any) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def legend(figure: Any, axes: Any) -> None:
-    """Name the lines of one of the figure's axes to the right of all of them."""
-    handles, names = axes.get_legend_handles_labels()
+def named(axes: Iterable[Any]) -> dict[str, Any]:
+    """Return what legends call the marks of several axes, each once: not every one has every kind."""
+    found: dict[str, Any] = {}
+    for panel in axes:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    return found
+
+
+def legend(figure: Any, *axes: Any) -> None:
+    """Name the lines of some of the figure's axes to the right of all of them."""
+    names = named(axes)
     figure.legend(
-        handles,
+        names.values(),
         [wrapped(name) for name in names],
         loc="outside right upper",
         frameon=False,

@@ -22,6 +22,7 @@ from fedexp.drawing import (
     View,
     explain,
     label_names,
+    named,
     new,
     panels,
     tidy,
@@ -124,12 +125,11 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
             bars.set(hatch=HATCHES[number % 3], edgecolor="white", linewidth=0.5)
         tidy(panel)
         panel.set_title(textwrap.fill(title, int(14 * wide)), fontsize=10)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(
-        *(handles[::-1], names[::-1]),  # from top to bottom, as the bars are stacked
-        **{"title": "label", "loc": "outside right upper", "frameon": False},
-        **{"ncols": math.ceil(len(names) / 26), "fontsize": SMALL if len(names) <= 26 else 5},
-    )
+    if all(partition.classes == shown[0].classes for partition in shown):
+        _name_labels(figure, axes[0], 26, loc="outside right upper")
+    else:  # a colour is another label in another panel
+        for panel in axes:
+            _name_labels(panel, panel, 12, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     explain(
         figure,
         _which_seeds(view),
@@ -139,6 +139,17 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
         else "",
     )
     return figure
+
+
+def _name_labels(place: Any, axes: Any, most: int, **where: Any) -> None:
+    """Name the labels of one panel in a figure's or its own legend, so many of them in a column."""
+    handles, names = axes.get_legend_handles_labels()
+    few = len(names) <= 26
+    place.legend(
+        *(handles[::-1], names[::-1]),  # from top to bottom, as the bars are stacked
+        **{"title": "label", "frameon": False, "fontsize": SMALL if few else 5, **where},
+        ncols=math.ceil(len(names) / (most if few else 26)),
+    )
 
 
 def _grouped_bars(axes: Any, gains: pd.DataFrame) -> None:
@@ -191,11 +202,8 @@ def _frame_bars(axes: list[Any]) -> None:
 
 def _legend_above(figure: Any, axes: list[Any]) -> None:
     """Name the bars of all panels: not every one has every kind."""
-    named: dict[str, Any] = {}
-    for panel in axes:
-        handles, names = panel.get_legend_handles_labels()
-        named = dict(zip(names, handles, strict=True)) | named
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3, frameon=False)
+    names = named(axes)
+    figure.legend(names.values(), names.keys(), loc="outside upper center", ncols=3, frameon=False)
 
 
 def _partitions(view: View) -> list[_Partition]:
@@ -205,15 +213,17 @@ def _partitions(view: View) -> list[_Partition]:
     keys = [key for key in varied_settings(view.found) if key.startswith(about)]
     distinct: dict[Any, _Partition] = {}
     for run in map(int, runs.index[runs["seed"] == runs["seed"].iloc[0]]):
-        digest = runs.at[run, "partition_sha256"]
-        if digest in distinct:
+        dataset = [str(settings.at[run, key]) for key in keys if key.startswith("dataset.")]
+        # The hash is of the images' numbers alone, which equally large datasets share.
+        which = (runs.at[run, "partition_sha256"], *dataset)
+        if which in distinct:
             continue
         content = results.partition(view.found.path(run))
         counts = np.array(content["class_counts"])
         values = {key: str(settings.at[run, key]) for key in keys}
         told = " ".join(f"{key}={value}" for key, value in values.items())
         title = told or f"{content.get('partition', 'partition')}: {len(counts)} clients"
-        distinct[digest] = _Partition(title, counts, label_names(content, counts.shape[1]))
+        distinct[which] = _Partition(title, counts, label_names(content, counts.shape[1]))
     return list(distinct.values())
 
 

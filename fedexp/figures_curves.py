@@ -93,7 +93,7 @@ def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
         axes.title.set_fontsize(10)
     _frame(*together)
     whole_rounds(together[0])
-    legend(figure, together[0])
+    legend(figure, *together)
     left_out = f"{len(shown)} of {len(subsets)} subsets are shown" if shown != subsets else ""
     explain(figure, _what_lines_are(view), left_out, *view.notes)
     return figure

@@ -36,6 +36,7 @@ MAX_CLIENTS = 100
 """Rows of the heat map."""
 
 _FRAMED = "A frame marks a label that the client holds no training image of"
+_HELD = "federated rows held against isolated clients"
 
 Matrix = npt.NDArray[np.int64]
 
@@ -162,6 +163,14 @@ def class_accuracies(found: Results, comparison: Comparison | None = None) -> An
     return figure
 
 
+def shown(found: Results, comparison: Comparison) -> tuple[str, bool]:
+    """Return the row that :func:`confusion_matrices` is of, and whether it frames labels."""
+    view = View(found, comparison)
+    pair = _pair(view)
+    isolated, _ = _isolated_panels(view, pair)
+    return pair.row, any(panel.unseen for panel in isolated)
+
+
 def _pair(view: View) -> _Pair:
     """Choose the best federated row that is held against isolated clients; else what there is."""
     pairs, merit = view.comparison.pairs, view.accuracy()
@@ -233,8 +242,10 @@ def _classes(view: View, pair: _Pair, number: int) -> list[str]:
 
 def _which_runs(view: View, pair: _Pair) -> str:
     """Say which runs are shown."""
-    several = pair.row in view.federated and len(view.federated) > 1
-    best = f"{pair.row} is the federated row with the best accuracy. " if several else ""
+    merit, several = view.accuracy(), pair.row in view.federated and len(view.federated) > 1
+    first = all(merit[pair.row] >= merit[row] for row in view.federated)
+    which = "federated row with the best accuracy" if first else f"best of the {_HELD}"
+    best = f"{pair.row} is the {which}. " if several else ""
     return f"{best}Seed {view.found.runs['seed'][pair.first]}, whole test set after the last round"
 
 

@@ -381,3 +381,38 @@ def test_what_the_runs_lack_is_said(draw: Callable[..., Any], message: str, tmp_
         draw(load(tmp_path))
     drawn = [name for name, _, _ in figures.every(load(tmp_path))]
     assert drawn == ["confusion_matrices", "partitions"]
+
+
+def test_lines_of_any_panel_are_named(tmp_path: Path) -> None:
+    for number, subset in enumerate(("1-3", "2-5")):
+        settings = {"partition": {"exclude": subset}}
+        rows = ["2,global,test,all,,accuracy,0.5", f"2,global,test,{subset},,accuracy,0.5"]
+        write_run(tmp_path / f"{number}", "fedavg", rows, settings=settings, partition=subset)
+    figure = figures.subset_curves(load(tmp_path))
+    names = {" ".join(text.get_text().split()) for text in figure.legends[0].get_texts()}
+    assert names == {f"fedavg partition.exclude={subset}" for subset in ("1-3", "2-5")}
+
+
+def test_datasets_that_share_a_partition_have_a_panel_and_a_legend_each(tmp_path: Path) -> None:
+    counts = {"mnist": [[2, 1], [1, 2]], "svhn": [[1, 1, 1], [1, 1, 1]]}
+    for name, held in counts.items():
+        for dropout in (0, 0.5):  # deals the same images
+            settings = {"dataset": {"name": name}, "clients": {"dropout": dropout}}
+            run = tmp_path / f"{name}-{dropout}"
+            write_run(run, "fedavg", federated(0.5), settings=settings, class_counts=held)
+    figure = figures.partitions(load(tmp_path))
+    assert [axes.get_title().split()[-1] for axes in figure.axes] == [
+        "dataset.name=mnist",
+        "dataset.name=svhn",
+    ]
+    named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
+    assert named == [["1", "0"], ["2", "1", "0"]]
+    assert figure.legends == []
+
+
+def test_the_best_row_is_called_so_only_if_it_is(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.5))
+    write_run(tmp_path / "1", "local_only", alone(0.25, 0.25))
+    write_run(tmp_path / "2", "fedadam", federated(0.75), partition="other")
+    note = _note(figures.confusion_matrices(load(tmp_path)))
+    assert "fedavg is the best of the federated rows held against isolated clients. " in note

@@ -15,6 +15,7 @@ import pytest
 from folders import alone, federated, write_run
 
 from fedexp import figures, report
+from fedexp.captions import caption
 from fedexp.comparison import Comparison, compare
 from fedexp.composition import check_command, compose_config
 from fedexp.findings import Headline, headline, paired_tests
@@ -288,6 +289,69 @@ def test_long_names_keep_both_ends() -> None:
     assert brief(name).startswith("partition.exclude=[1")
     assert brief(name).endswith("] rounds=3")
     assert len(brief(name)) < 65
+
+
+def _caption(name: str, folder: Path) -> str:
+    found = load(folder)
+    return caption(name, found, Rows(found, compare(found)))
+
+
+def test_rows_that_reach_the_target_in_some_runs_say_in_how_many(tmp_path: Path) -> None:
+    for seed in range(3):
+        for name, final in (("fedavg", 0.95 if seed == 2 else 0.6), ("fedadam", 0.71)):
+            rows = [f"{2 if name == 'fedavg' else 3},global,test,all,,accuracy,{final}"]
+            write_run(tmp_path / f"{name}-{seed}", name, rows, seed=seed)
+    found = load(tmp_path)
+    said = caption("accuracy_against_time", found, Rows(found, compare(found, target=0.7)))
+    assert said == "Rounds to accuracy 0.7: fedadam after 3, fedavg after 2 (1 of 3 runs)."
+
+
+def _thirteen(folder: Path, lacking: int) -> None:
+    """Write a pair of runs of 13 clients; the best, the median and the worst are 0, 6 and 12."""
+    counts = [[0, 5] if client == lacking else [5, 5] for client in range(13)]
+    wrong: dict[int | None, Any] = {k: [[12 - k, k], [k, 12 - k]] for k in range(13)}
+    own = [0.5 + k / 64 for k in range(13)]
+    shared: dict[str, Any] = {"class_counts": counts}
+    write_run(folder / "0", "fedavg", federated(0.75, own=own), **shared)
+    isolated = alone(*[0.5] * 13, own=[0.5] * 13)
+    write_run(folder / "1", "local_only", isolated, confusion=wrong, **shared)
+
+
+def test_frames_are_told_if_there_are_any(tmp_path: Path) -> None:
+    _thirteen(tmp_path / "hidden", lacking=7)
+    said = _caption("confusion_matrices", tmp_path / "hidden")
+    assert said == (
+        "Every client shown holds images of every label; "
+        "alone 0.500 of the test images are named right, with fedavg 0.750."
+    )
+    _thirteen(tmp_path / "framed", lacking=6)
+    said = _caption("confusion_matrices", tmp_path / "framed")
+    assert said.startswith("Frames mark labels that a client never saw: trained alone it names")
+
+
+def test_the_matrices_caption_is_of_the_row_that_is_drawn(tmp_path: Path, sweep: Path) -> None:
+    for number, final in enumerate((0.25, 0.5)):
+        settings = {"training": {"momentum": number}}
+        _alone(tmp_path / "rows" / f"{number}", final, final, settings=settings)
+    said = _caption("confusion_matrices", tmp_path / "rows")
+    assert said == "local_only training.momentum=1 names 0.500 of the test images right."
+    assert _caption("confusion_matrices", sweep).endswith("(fedavg) 1.000, mean over 3 seeds.")
+
+
+def test_gains_of_many_clients_are_told_as_they_are_drawn(tmp_path: Path) -> None:
+    _thirteen(tmp_path, lacking=6)
+    said = _caption("gain_bars", tmp_path)
+    assert said == (
+        "On own test images fedavg brings from +0.000 (client 0) to +0.188 (client 12)."
+    )
+
+
+def test_subsets_are_told_of_a_row_that_has_some(tmp_path: Path) -> None:
+    _federated(tmp_path / "0", 0.5, settings={"partition": {"name": "exclude"}}, partition="e")
+    rows = ["2,global,test,all,,accuracy,0.75"]
+    write_run(tmp_path / "1", "fedavg", rows, settings={"partition": {"name": "iid"}})
+    said = _caption("subset_curves", tmp_path)
+    assert said == "fedavg partition.name=exclude ends at 0.500 on 1-3-7."
 
 
 @pytest.fixture
