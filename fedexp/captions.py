@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fedexp import figures_labels, results
 from fedexp.figures_clients import MAX_GROUPED
 from fedexp.results import Results
-from fedexp.rows import Rows, brief
+from fedexp.rows import Rows, brief, client_gains
 
 MAX_NAMED = 6
 """Rows that a sentence names."""
@@ -66,13 +66,15 @@ def _gains(found: Results, rows: Rows) -> str:
     gains = rows.comparison.gains
     few = gains["client"].nunique() <= MAX_GROUPED  # of more, the figure has own images alone
     column, where = ("gain", "the whole test set") if few else ("gain_own", "own test images")
-    by_client: Any = gains[gains["row"] == row].groupby("client")[column].mean().dropna()
+    mine = client_gains(rows.comparison, row)
+    by_client: Any = mine.groupby("client")[column].mean().dropna()
     if by_client.empty:
         return f"No client of {brief(row)} has test images of its own."
     low, high = by_client.idxmin(), by_client.idxmax()
     return (
         f"On {where} {brief(row)} brings from {by_client[low]:+.3f} (client {low}) "
-        f"to {by_client[high]:+.3f} (client {high})."
+        f"to {by_client[high]:+.3f} (client {high})"
+        f"{', first seed alone' if row in rows.comparison.dealt_anew else ''}."
     )
 
 

@@ -31,6 +31,7 @@ from fedexp.drawing import (
 from fedexp.pairing import varied_settings
 from fedexp.plots import draw_partition
 from fedexp.results import Results
+from fedexp.rows import client_gains
 from fedexp.statistics import half_interval
 
 MAX_GAIN_PANELS, MAX_PARTITIONS = 6, 4
@@ -79,7 +80,7 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
     few = gains["client"].nunique() <= MAX_GROUPED
     axes = panels(figure, len(shown), columns, sharey=True)
     for panel, row in zip(axes, shown, strict=True):
-        mine = gains[gains["row"] == row].astype({"client": int})
+        mine = client_gains(view.comparison, row)
         (_grouped_bars if few else _sorted_bars)(panel, mine)
         panel.axhline(0, color="black", linewidth=0.8)
         tidy(panel)
@@ -87,7 +88,8 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
     what = "accuracy" if few else "accuracy on own test images"
     figure.supylabel(f"{what},\nfederated − isolated", fontsize=10)
     _legend_above(figure, axes)
-    bars = ["Bars are means over runs"] if view.most_runs() > 1 else []
+    anew = view.comparison.dealt_anew
+    bars = ["Bars are means over runs"] if view.most_runs() > 1 and not anew >= set(shown) else []
     if few and bars:
         _frame_bars(axes)
         bars = ["Bars are means over runs, lines their 95 % intervals, which may leave the frame"]
@@ -95,6 +97,9 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
         figure,
         "Above 0 the client is better off than alone (same seed and partition)",
         *bars,
+        "Where every seed deals other images to a client, bars are of the first one alone"
+        if anew & set(shown)
+        else "",
         f"{len(shown)} of {len(rows)} federated rows are shown: the most accurate"
         if len(shown) < len(rows)
         else "",

@@ -122,6 +122,12 @@ class Rows:
         return gains[gains["row"] == row].dropna(subset=[column]).groupby("run")[column]
 
 
+def client_gains(comparison: Comparison, row: str) -> pd.DataFrame:
+    """Return gains by client and run: of the first run alone where each has other clients."""
+    mine = comparison.gains[comparison.gains["row"] == row].astype({"client": int})
+    return mine[mine["run"] == mine["run"].iloc[0]] if row in comparison.dealt_anew else mine
+
+
 def brief(name: str) -> str:
     """Shorten a long name in the middle: settings that are lists fill a page."""
     if len(name) <= MAX_NAME:

@@ -239,6 +239,19 @@ def test_gain_bars_are_federated_minus_isolated(lesson: Path) -> None:
     assert "lines their 95 % intervals" in _note(figure)
 
 
+def test_gains_of_clients_that_every_seed_makes_anew_are_one_seeds(tmp_path: Path) -> None:
+    for seed, finals in enumerate(((0.25, 0.75), (0.75, 0.25))):
+        more: dict[str, Any] = {"seed": seed, "partition": f"p{seed}"}
+        write_run(tmp_path / f"{seed}l", "local_only", alone(*finals), **more)
+        write_run(tmp_path / f"{seed}f", "fedavg", federated(0.5), **more)
+    found = load(tmp_path)
+    figure = figures.gain_bars(found)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights[:2] == [0.25, -0.25]  # means by number would all be 0
+    assert "bars are of the first one alone" in _note(figure)
+    assert "means over runs" not in _note(figure)
+
+
 def test_a_measure_that_no_client_has_is_left_out(tmp_path: Path) -> None:
     own: Any = {"own": (0.5, 0.5)}
     write_run(tmp_path / "0", "fedavg", federated(0.75, **own))
