@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -13,6 +15,25 @@ from fedexp.guards import metrics_problem, weights_problem
 from fedexp.models import Weights
 from fedexp.protocol import ARRAYS, CONTROL, METRICS, NUM_EXAMPLES
 from fedexp.records import Metric
+
+
+@contextmanager
+def letting_go() -> Iterator[None]:
+    """Run a block that reads replies, and keep nothing of them alive after it.
+
+    Flower's views of a message (``array_records``) are reference cycles. Were garbage collected in the
+    block, the view at hand would pass into a generation that is hardly ever collected, and a whole task's
+    replies would stay in Ray's object store with it; the next ones then lie in memory never touched
+    before, which costs a round of many small clients a tenth.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(1)  # what the block left is young
+        if enabled:
+            gc.enable()
 
 
 def metrics_of(reply: Message) -> MetricRecord:

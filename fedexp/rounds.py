@@ -33,6 +33,7 @@ from fedexp.records import Metric, RunFolder
 from fedexp.replies import (
     evaluation_problem,
     evaluation_rows,
+    letting_go,
     metrics_of,
     num_bytes,
     training_problem,
@@ -158,7 +159,7 @@ class RoundLoop:
         fraction = self._config.clients.fraction_train
         grid.cohort = draw_cohort(self._config, "cohort", fraction, server_round)
         replies = self._exchange(server_round, "train", self._strategy.configure_train, grid)
-        with self._timed(server_round, "aggregate"):
+        with self._timed(server_round, "aggregate"), letting_go():
             weights_before = self.outcome.weights
             usable = self._guard(
                 server_round, "train", replies, partial(training_problem, model=weights_before)
