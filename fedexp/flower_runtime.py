@@ -17,6 +17,7 @@ from fedexp.client import build_client_app
 from fedexp.config import Config, RayBackend
 from fedexp.data import FederatedData, federate
 from fedexp.grid import CohortGrid
+from fedexp.options import FedexpError
 from fedexp.protocol import CONFIG, PARTITION_ID
 
 
@@ -80,12 +81,14 @@ def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbo
 
     assert isinstance(config.backend, RayBackend)
     app = ServerApp()
+    ended: list[bool] = []
 
     @app.main()
     def main(grid: Grid, _: object) -> None:
         flower_grid = FlowerGrid(grid)
         flower_grid.discover(config.clients.num)
         server(flower_grid)
+        ended.append(True)
 
     run_simulation(
         app,
@@ -99,6 +102,8 @@ def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbo
         },
         verbose_logging=verbose,
     )
+    if not ended:  # Flower's runtime takes no notice of, for one, SystemExit in the server's thread
+        raise FedexpError("backend=flower: the server was ended before its last round")
 
 
 _data: dict[str, FederatedData] = {}

@@ -37,6 +37,7 @@ def start_ray(config: Config) -> None:
     if ray.is_initialized():
         if wanted == _current:
             return
+        _current = None  # should the new session be refused, the old one is gone all the same
         ray.shutdown()
     if backend.address is None:
         _init(num_cpus=workers * backend.num_cpus_per_worker)

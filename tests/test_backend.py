@@ -191,6 +191,26 @@ def test_a_worker_that_can_never_fit_is_refused_every_time(monkeypatch: pytest.M
             ray_session.start_ray(greedy)
 
 
+def test_a_session_is_started_anew_after_one_that_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeRay(monkeypatch)
+    ray_session.start_ray(ONE_WORKER)
+    with pytest.raises(FedexpError, match="can never be met"):
+        ray_session.start_ray(config(backend=RayBackend(workers=1, num_gpus_per_worker=1.0)))
+    ray_session.start_ray(ONE_WORKER)  # as the first, which ended when the second was tried
+    assert len(fake.starts) == 3
+
+
+@pytest.mark.slow  # a whole Flower simulation: 5 s
+def test_a_server_that_flower_lets_end_quietly_is_no_success(one_worker: None) -> None:
+    def server(_: CohortGrid) -> None:
+        raise SystemExit(1)
+
+    with pytest.raises(FedexpError, match="ended before its last round"):
+        run_server(FLOWER, tiny_data(), server)
+
+
 def test_ray_listens_on_this_machine_only_and_without_a_dashboard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
