@@ -26,7 +26,7 @@ from fedexp.config import BackendConfig, RayBackend
 from fedexp.config_clients import FULL, TrainingConfig
 from fedexp.config_data import Augmentation, DatasetSpec
 from fedexp.data import ImageSet
-from fedexp.optimizers import Gradients, build_updater
+from fedexp.optimizers import Gradients, build_updater, gradient_function
 from fedexp.options import AUTO
 
 EVALUATION_BATCH = 500
@@ -165,6 +165,7 @@ def train(
     size = _batch_size(config, len(examples.labels))
     batches = _Batches(examples, spec, size, seed, device, augmentation)
     parameters: list[Tensor] = list(model.parameters())
+    gradients_of = gradient_function(parameters, device)
     update = build_updater(parameters, config, work.learning_rate)
     adjusts = config.max_grad_norm is not None or work.proximal_mu or work.correction is not None
     adjust = _adjuster(parameters, config, work) if adjusts else None
@@ -178,7 +179,7 @@ def train(
         for x, y in batches.epoch():
             with precision:
                 loss = F.cross_entropy(model(x), y)
-            gradients = torch.autograd.grad(loss, parameters)
+            gradients = gradients_of(loss)
             if adjust:
                 adjust(gradients)
             update(gradients)

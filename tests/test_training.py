@@ -14,6 +14,7 @@ from fedexp.config_clients import TrainingConfig
 from fedexp.config_data import DATASET_SPECS, Augmentation, DatasetConfig, DatasetSpec, MlpModel
 from fedexp.data import ImageSet, load_dataset
 from fedexp.models import build_model, get_weights, hash_weights, initial_weights, set_weights
+from fedexp.optimizers import gradient_function
 from fedexp.training import (
     Evaluator,
     TrainResult,
@@ -243,6 +244,27 @@ def test_adam_by_hand(name: str) -> None:
         w *= 1 - 0.05 * 0.1 if name == "adamw" else 1
         w -= 0.05 * (m / (1 - 0.8**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
     assert _step(config, steps=3, learning_rate=0.05) == pytest.approx(w, rel=1e-5)
+
+
+def test_gradients_are_autograds_bit_for_bit() -> None:
+    model = Linear(0.5, -0.5)
+    pixels, labels = torch.tensor([[[[0.2]]], [[[0.8]]]]), torch.tensor([0, 1])
+    parameters = list(model.parameters())
+
+    def loss() -> torch.Tensor:
+        return nn.functional.cross_entropy(model(pixels), labels)
+
+    (wanted,) = torch.autograd.grad(loss(), parameters)
+    (found,) = gradient_function(parameters, CPU)(loss())
+    assert torch.equal(found, wanted)
+    assert all(parameter.grad is None for parameter in parameters)
+
+
+def test_a_parameter_that_the_loss_does_not_need_is_refused() -> None:
+    model = Linear()
+    parameters = [*model.parameters(), nn.Parameter(torch.zeros(1))]
+    with pytest.raises(RuntimeError, match="not have been used"):
+        gradient_function(parameters, CPU)(model(torch.ones(1, 1, 1, 1)).sum())
 
 
 def test_steps_of_a_round() -> None:
