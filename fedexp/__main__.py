@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fedexp import signals
 from fedexp.composition import (
     CONFIG_NAME,
     SweepFolder,
@@ -31,7 +33,7 @@ from fedexp.config import Config, RayBackend
 from fedexp.options import ConfigError, FedexpError
 from fedexp.records import without_secrets
 
-EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
 
 
@@ -39,33 +41,45 @@ def main() -> None:
     """Check the command, run it, end with the table of a multirun and the right exit code.
 
     Exit codes: 0 every run completed, 1 a run failed, 2 the command or its data cannot be used (nothing
-    is written), 130 interrupted.
+    is written), 130 interrupted; where a signal stopped it, 128 and its number (143 for SIGTERM).
     """
     args = get_args_parser().parse_args()
-    runs = not any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion))
-    trains = False
-    if runs:
-        try:
-            configs = _refuse_early(args.overrides, args.multirun, args.config_dir)
-            training = [config for config in configs if config.mode == "train"]
-            trains = bool(training)
-            if trains:
-                _start_up(training)
-        except (ConfigError, FedexpError) as error:
-            sys.exit(_complain(error))
-    register()
-    run = hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run)
-    interrupted = False
+    if any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)):
+        _hand_to_hydra()
+        return
+    signals.stop_on_signals()
+    trains, code = False, 0
     try:
-        run()
+        trains = _prepare(args)
+        _hand_to_hydra()
     except KeyboardInterrupt:
-        interrupted = True
-    code = _conclude(interrupted, compare=trains)
-    if runs:
-        _leave(code)
+        code = signals.exit_code()
+    try:
+        failed = _conclude(compare=trains)
+    except KeyboardInterrupt:
+        failed = True
+    _leave(code or (EXIT_FAILED if failed else 0))
 
 
-def _conclude(interrupted: bool, *, compare: bool) -> int:
+def _prepare(args: Namespace) -> bool:
+    """Start what a command needs before Hydra takes over; return whether it trains anything."""
+    try:
+        configs = _refuse_early(args.overrides, args.multirun, args.config_dir)
+        training = [config for config in configs if config.mode == "train"]
+        if training:
+            _start_up(training)
+    except (ConfigError, FedexpError) as error:
+        sys.exit(_complain(error))
+    return bool(training)
+
+
+def _hand_to_hydra() -> None:
+    register()
+    hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run)()
+
+
+def _conclude(*, compare: bool) -> bool:
+    """Print the table of a multirun; return whether a run failed."""
     failed = bool(_failed_runs)
     if compare and SweepFolder.path is not None:
         from fedexp.tables import closing_table
@@ -73,7 +87,7 @@ def _conclude(interrupted: bool, *, compare: bool) -> int:
         text, all_completed = closing_table(SweepFolder.path)
         print(text)
         failed = failed or not all_completed
-    return EXIT_INTERRUPTED if interrupted else EXIT_FAILED if failed else 0
+    return failed
 
 
 def _leave(code: int) -> NoReturn:
@@ -163,7 +177,8 @@ def _run(node: DictConfig) -> float:
         logging.getLogger("fedexp").exception("the run failed")
         reason = str(error).strip() or type(error).__name__
         kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
-        print(f"fedexp: run failed: {kind}{reason} ({run_dir / 'run.log'})", file=sys.stderr)
+        reason = without_secrets(f"{kind}{reason}")
+        print(f"fedexp: run failed: {reason} ({run_dir / 'run.log'})", file=sys.stderr)
         if hydra.mode is RunMode.MULTIRUN and not is_basic_sweeper(hydra):
             raise
     return math.nan

@@ -60,6 +60,8 @@ def run(*overrides: str, folder: str | Path | None = None) -> Results:
         raise ConfigError(
             ["a sweeper that chooses its jobs as it goes runs from the command line only"]
         )
+    if any(job.config.mode != "train" for job in jobs):
+        raise ConfigError(["mode=partition trains nothing: run it from the command line"])
     for dataset in {repr(job.config.dataset): job.config.dataset for job in jobs}.values():
         data.ensure(dataset)
     for mirrors in {repr(job.config.tracking): job.config.tracking for job in jobs}.values():

@@ -47,7 +47,6 @@ def conclude(
     folder.report(outcome.rounds, rows, already=outcome.reported)
     return folder.finish(
         "completed",
-        rounds=outcome.rounds,
         stopped_early=outcome.stopped_early,
         final=_final(outcome),
         best={"round": outcome.best_round, "accuracy": outcome.best_accuracy},

@@ -57,7 +57,7 @@ def run_experiment(
         try:
             trackers.open()
             summary = _run(config, folder, display, verbose)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # rich raises the latter where its reader is gone
             display.say(*trackers.finish(folder.finish("interrupted")))
             raise
         except Exception as error:
@@ -99,6 +99,9 @@ def _timed_start(loop: RoundLoop, folder: RunFolder) -> Callable[[CohortGrid], N
         gc.collect()
         gc.freeze()  # else every few rounds a collection scans all that torch's import left: 0.2 s
         folder.add_timing(0, "startup", folder.seconds())
-        loop.run(grid)
+        try:
+            loop.run(grid)
+        finally:
+            gc.unfreeze()  # a notebook's own garbage is frozen with the rest
 
     return server

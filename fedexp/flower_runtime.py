@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -20,27 +21,38 @@ from fedexp.grid import CohortGrid
 from fedexp.options import FedexpError
 from fedexp.protocol import CONFIG, PARTITION_ID
 
+PULL_INTERVAL = 0.1
+"""Seconds between two looks for replies; Flower's own."""
+
 
 class FlowerGrid(CohortGrid):
-    """Flower's grid, with partition ids in place of its random node ids."""
+    """Flower's grid, with partition ids in place of its random node ids.
 
-    def __init__(self, inner: Grid) -> None:
+    Args:
+        inner: Flower's.
+        stop: Once set, waiting ends the thread that waits: its runtime is gone.
+    """
+
+    def __init__(self, inner: Grid, stop: threading.Event) -> None:
         identity = TaskIdentity.run_id
         super().__init__()
         TaskIdentity.run_id = identity  # messages must keep the run that Flower's runtime knows
-        self._inner = inner
+        self._inner, self._stop = inner, stop
         self._node_of: dict[int, int] = {}
 
     def discover(self, num_partitions: int) -> None:
         """Ask every node once which partition it holds."""
         nodes: list[int] = []
         while len(nodes) < num_partitions:
+            self._wait(0.01)
             nodes = list(self._inner.get_node_ids())
         question = RecordDict({CONFIG: ConfigRecord()})
-        replies = self._inner.send_and_receive(
+        replies = self._send(
             [Message(question, dst_node_id=node, message_type="query") for node in nodes]
         )
         for reply in replies:
+            if reply.has_error():
+                raise FedexpError(f"backend=flower: {_reason(reply.error.reason or '')}")
             answer = reply.content[CONFIG]
             assert isinstance(answer, ConfigRecord)
             self._node_of[int(str(answer[PARTITION_ID]))] = reply.metadata.src_node_id
@@ -50,7 +62,7 @@ class FlowerGrid(CohortGrid):
         partition_of = {node: client for client, node in self._node_of.items()}
         for message in messages:
             message.metadata.dst_node_id = self._node_of[message.metadata.dst_node_id]
-        replies = list(self._inner.send_and_receive(messages))
+        replies = self._send(messages)
         for reply in replies:
             # Flower gives replies no setter for their sender.
             node = reply.metadata.src_node_id
@@ -59,6 +71,22 @@ class FlowerGrid(CohortGrid):
                 reply.error = Error(reply.error.code, _reason(reply.error.reason or ""))
         self.on_reply(len(replies))
         return replies
+
+    def _send(self, messages: list[Message]) -> list[Message]:
+        """Do what ``send_and_receive`` of Flower's grid does, until told to stop."""
+        pending = set(self._inner.push_messages(messages))
+        replies: list[Message] = []
+        while pending:
+            found = list(self._inner.pull_messages(pending))
+            pending -= {reply.metadata.reply_to_message_id for reply in found}
+            replies += found
+            if pending:
+                self._wait(PULL_INTERVAL)
+        return replies
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise SystemExit
 
 
 def _reason(told: str) -> str:
@@ -82,26 +110,30 @@ def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbo
     assert isinstance(config.backend, RayBackend)
     app = ServerApp()
     ended: list[bool] = []
+    stop = threading.Event()
 
     @app.main()
     def main(grid: Grid, _: object) -> None:
-        flower_grid = FlowerGrid(grid)
+        flower_grid = FlowerGrid(grid, stop)
         flower_grid.discover(config.clients.num)
         server(flower_grid)
         ended.append(True)
 
-    run_simulation(
-        app,
-        build_client_app(config, partial(_federate_once, config)),
-        num_supernodes=config.clients.num,
-        backend_config={
-            "client_resources": {
-                "num_cpus": config.backend.num_cpus_per_worker,
-                "num_gpus": config.backend.num_gpus_per_worker,
-            }
-        },
-        verbose_logging=verbose,
-    )
+    try:
+        run_simulation(
+            app,
+            build_client_app(config, partial(_federate_once, config)),
+            num_supernodes=config.clients.num,
+            backend_config={
+                "client_resources": {
+                    "num_cpus": config.backend.num_cpus_per_worker,
+                    "num_gpus": config.backend.num_gpus_per_worker,
+                }
+            },
+            verbose_logging=verbose,
+        )
+    finally:
+        stop.set()  # after Ctrl-C the server's thread would wait for replies for ever
     if not ended:  # Flower's runtime takes no notice of, for one, SystemExit in the server's thread
         raise FedexpError("backend=flower: the server was ended before its last round")
 

@@ -13,6 +13,7 @@ import ray
 
 from fedexp.config import Config, RayBackend
 from fedexp.options import FedexpError
+from fedexp.signals import kept
 
 _PROMPT = {"free_objects_batch_size": 1}
 """Ray would free what a round leaves once a second; until then every reply goes to memory that was never
@@ -37,13 +38,22 @@ def start_ray(config: Config) -> None:
     if ray.is_initialized():
         if wanted == _current:
             return
+        if _current is None:
+            raise FedexpError(
+                "Ray was started in this process by somebody else: call ray.shutdown() first, or choose "
+                "backend=inline"
+            )
         _current = None  # should the new session be refused, the old one is gone all the same
         ray.shutdown()
     if backend.address is None:
         _init(num_cpus=workers * backend.num_cpus_per_worker)
     else:
         _init(address=backend.address)
-    _check_capacity(backend)
+    try:
+        _check_capacity(backend)
+    except FedexpError:
+        ray.shutdown()
+        raise
     _current = wanted
     warm = ray.remote(
         num_cpus=backend.num_cpus_per_worker, num_gpus=backend.num_gpus_per_worker, max_calls=0
@@ -68,13 +78,14 @@ def _init(num_cpus: float | None = None, address: str | None = None) -> None:
             "_system_config": _PROMPT,
         }
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        with kept():
+            ray.init(
+                address=address or "local",  # None would be what RAY_ADDRESS says
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
+    except (OSError, RuntimeError, ValueError) as error:
         raise FedexpError(
             f"Ray did not start (backend.address={address}): {error}. "
             "backend=inline runs without Ray."

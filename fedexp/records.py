@@ -28,8 +28,10 @@ from fedexp.config import Config
 if TYPE_CHECKING:  # torch comes with it, and showing a partition needs none
     from fedexp.models import Weights
 
+_LAST = ("partition.json", "partition.png", "model.safetensors", "confusion.csv", "confusion.png")
+"""Files that not every run gets as far as writing."""
 _PACKAGES = ("fedexp", "flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
-_SECRET = r"\w*(?:api_?key|token|secret|password)\w*"
+_SECRET = r"[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)[\w-]*"
 HIDDEN = "<hidden>"
 
 
@@ -74,8 +76,13 @@ class RoundReport:
 
 
 def without_secrets(text: str) -> str:
-    """Hide what follows the name of a key, token, secret or password and ``=`` or ``:``."""
-    return re.sub(rf"(?i)({_SECRET}[\"']?\s*[=:]\s*)[^\s,}}\]]+", rf"\g<1>{HIDDEN}", text)
+    """Hide what follows the name of a key, token, secret or password and ``=`` or ``:``.
+
+    Also the user and password that stand in an address before ``@``.
+    """
+    text = re.sub(r"(://)[^\s/@]+@", rf"\g<1>{HIDDEN}@", text)
+    value = r"""(?:"[^"]*"|'[^']*'|[^\s,}\]]+)"""
+    return re.sub(rf"(?i)({_SECRET}[\"']?\s*[=:]\s*){value}", rf"\g<1>{HIDDEN}", text)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -120,7 +127,10 @@ class RunFolder:
         self._config, self._on_round = config, on_round
         self._started = time.monotonic()
         self._report = RoundReport()
+        self._rounds = 0
         path.mkdir(parents=True, exist_ok=True)
+        for name in _LAST:  # of a run that had this folder before
+            (path / name).unlink(missing_ok=True)
         self.write_bytes("config.yaml", config_bytes(config))
         self.write_json("environment.json", _environment(config, overrides))
         self.write_json("summary.json", self._head("running"))
@@ -172,7 +182,7 @@ class RunFolder:
     def end_round(self, server_round: int) -> None:
         """Pass on what was added since the last call."""
         report, self._report = self._report, RoundReport()
-        report.server_round = server_round
+        report.server_round = self._rounds = server_round
         self._on_round(report)
 
     def report(self, server_round: int, metrics: list[Metric], already: Collection[int]) -> None:
@@ -183,7 +193,8 @@ class RunFolder:
 
     def finish(self, status: str, **summary: Any) -> dict[str, Any]:
         """Write and return summary.json; ``status`` is completed, failed or interrupted."""
-        content = {**self._head(status), "seconds": round(self.seconds(), 3), **summary}
+        seconds = round(self.seconds(), 3)
+        content = {**self._head(status), "seconds": seconds, "rounds": self._rounds, **summary}
         self.write_json("summary.json", content)
         self.close()
         return content
@@ -225,9 +236,22 @@ def _environment(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         "processor": platform.machine(),
         "cpus": os.cpu_count(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **_checkout(),
         "seed": config.seed,
+    }
+
+
+def _checkout() -> dict[str, str | bool | None]:
+    """Return the commit that the code is of, and whether it was changed since; None if installed.
+
+    A package that was installed below some other repository is not of that repository's commit.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {"git_commit": None, "git_dirty": None}
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": None if changes is None else bool(changes),
     }
 
 

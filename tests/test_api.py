@@ -50,6 +50,8 @@ def test_mistakes_are_told_at_once_and_write_nothing(tmp_path: Path) -> None:
         run("rounds=0", "seed=-1", folder=tmp_path / "out")
     with pytest.raises(ConfigError, match="runs from the command line only"):
         run("+experiment=tune", folder=tmp_path / "out")
+    with pytest.raises(ConfigError, match="mode=partition trains nothing"):
+        run("mode=partition", folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,9 @@ from helpers import (
 from fedexp import backend, flower_runtime, ray_session
 from fedexp.arrays import to_record, to_weights
 from fedexp.backend import run_server
+from fedexp.client import build_client_app
 from fedexp.config import Config, FlowerBackend, RayBackend
-from fedexp.grid import CohortGrid
+from fedexp.grid import CohortGrid, InlineGrid
 from fedexp.models import Weights, initial_weights
 from fedexp.options import FedexpError
 
@@ -221,6 +223,38 @@ def test_ray_listens_on_this_machine_only_and_without_a_dashboard(
     assert options["num_cpus"] == 1
     assert options["_node_ip_address"] == "127.0.0.1"
     assert options["include_dashboard"] is False
+
+
+def test_a_cluster_in_the_environment_is_not_joined_unasked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeRay(monkeypatch)
+    ray_session.start_ray(ONE_WORKER)
+    ray.shutdown()
+    ray_session.start_ray(config(backend=RayBackend(address="auto")))
+    # Ray takes None for what RAY_ADDRESS says.
+    assert [options["address"] for options in fake.starts] == ["local", "auto"]
+
+
+def test_a_session_of_somebody_elses_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay(monkeypatch)
+    fake.running = True
+    with pytest.raises(FedexpError, match=r"ray\.shutdown\(\) first, or choose backend=inline"):
+        ray_session.start_ray(ONE_WORKER)
+    assert fake.running
+
+
+def test_waiting_for_flower_ends_when_its_runtime_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, stop = InlineGrid(build_client_app(config(), tiny_data), 3), threading.Event()
+    monkeypatch.setattr(inner, "pull_messages", lambda _: [])  # nobody answers any more
+    grid = flower_runtime.FlowerGrid(inner, stop)
+    inner.cohort = [0, 1, 2]
+    threading.Timer(0.3, stop.set).start()
+    with pytest.raises(SystemExit):
+        grid.discover(3)
+    inner.cohort = []
+    with pytest.raises(SystemExit):
+        grid.discover(3)
 
 
 def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

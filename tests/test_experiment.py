@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,10 @@ def test_no_client_left_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert metrics(tmp_path)["round"].tolist() == [0, 0]
     assert len((tmp_path / "failures.csv").read_text().splitlines()) == 4
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_garbage_later_can_be_collected(lesson: Path) -> None:
+    assert gc.get_freeze_count() == 0  # a run freezes what there is while its rounds pass
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

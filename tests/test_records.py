@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import yaml
 from helpers import config
 from safetensors.numpy import load_file
 
+from fedexp import records
 from fedexp.models import Weights
-from fedexp.records import Metric, RunFolder
+from fedexp.records import HIDDEN, Metric, RunFolder, without_secrets
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -54,9 +56,15 @@ def test_tables_are_on_disk_at_once_and_in_full_precision(tmp_path: Path) -> Non
 def test_finish_writes_the_summary(tmp_path: Path) -> None:
     RunFolder(tmp_path, config(seed=3)).finish("failed", error="why")
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert list(summary) == ["status", "strategy", "seed", "seconds", "error"]
+    assert list(summary) == ["status", "strategy", "seed", "seconds", "rounds", "error"]
     assert 0 <= summary.pop("seconds") < 60
-    expected = {"status": "failed", "strategy": "fedavg", "seed": 3, "error": "why"}
+    expected = {
+        "status": "failed",
+        "strategy": "fedavg",
+        "seed": 3,
+        "rounds": 0,
+        "error": "why",
+    }
     assert summary == expected
 
 
@@ -87,3 +95,62 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     folder.write_text("note.txt", "new")
     assert (tmp_path / "note.txt").read_text() == "new"
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial"))
+
+
+def test_a_run_that_is_cut_off_says_how_far_it_came(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, config())
+    for server_round in (0, 1, 2):
+        folder.end_round(server_round)
+    assert folder.finish("interrupted")["rounds"] == 2
+
+
+def test_a_folder_that_is_used_again_keeps_nothing_of_the_last_run(tmp_path: Path) -> None:
+    last = (
+        "partition.json",
+        "partition.png",
+        "model.safetensors",
+        "confusion.csv",
+        "confusion.png",
+    )
+    for name in (*last, "notes.txt"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path, config()).finish("failed", error="why")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not left & set(last)
+    assert "notes.txt" in left
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("WANDB_API_KEY=abc123 rounds=3", f"WANDB_API_KEY={HIDDEN} rounds=3"),
+        ("{api-key: 'a b', x: 1}", f"{{api-key: {HIDDEN}, x: 1}}"),
+        ('"password": "a b"', f'"password": {HIDDEN}'),
+        ("db.passwd=x", f"db.passwd={HIDDEN}"),
+        ("https://me:pw@host/path", f"https://{HIDDEN}@host/path"),
+        ("http://host:80/me@home rounds=3", "http://host:80/me@home rounds=3"),
+        ("strategy=fedavg", "strategy=fedavg"),
+    ],
+)
+def test_secrets_are_hidden(text: str, kept: str) -> None:
+    assert without_secrets(text) == kept
+
+
+def test_the_commit_is_the_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    module = tmp_path / "records.py"
+    module.write_text("1\n")
+    monkeypatch.setattr(records, "__file__", str(module))
+    assert records._checkout() == {"git_commit": None, "git_dirty": None}  # no repository at all
+    git("init")
+    git("commit", "--allow-empty", "-m", "the enclosing project's")
+    assert records._checkout() == {"git_commit": None, "git_dirty": None}
+    git("add", ".")
+    git("commit", "-m", "the code's")
+    found = records._checkout()
+    assert (len(str(found["git_commit"])), found["git_dirty"]) == (40, False)
+    module.write_text("2\n")
+    assert records._checkout() == {**found, "git_dirty": True}

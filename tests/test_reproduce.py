@@ -41,6 +41,14 @@ def test_figures_out_of_tolerance_fail_and_are_not_written(tmp_path: Path) -> No
 
 
 @pytest.mark.slow  # whole commands: 10 s each
+def test_runs_that_are_too_many_are_named(tmp_path: Path) -> None:
+    process = _start(tmp_path, "lesson", *SHORT, "rounds=1", "seed=0,1")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert re.fullmatch(r"reproduce\.py: lesson is 2 run\(s\), .* made 4 of it: .*\n", errors)
+
+
+@pytest.mark.slow  # whole commands: 10 s each
 def test_quick_says_where_it_stands(tmp_path: Path) -> None:
     words = [*SHORT, "clients.num=3", "model=logistic", "rounds=2"]
     process = _start(tmp_path, "niid_fmnist", "--quick", *words)

@@ -1,0 +1,45 @@
+"""SIGTERM and SIGHUP end a run as orderly as Ctrl-C does: schedulers and closed terminals send them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+_received: list[int] = []
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt; a second one ends the process where it is.
+
+    One that is ignored, as ``nohup`` arranges, stays ignored.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
+def exit_code() -> int:
+    """Return the exit code of a program that KeyboardInterrupt has reached: 128 and the signal."""
+    return 128 + (_received[0] if _received else signal.SIGINT)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    _received.append(number)  # Ray raises a KeyboardInterrupt of its own in place of ours
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Run a block that takes over SIGTERM, as Ray's start does, and give it back."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
