@@ -130,7 +130,8 @@ class RunFolder:
         self._rounds = 0
         path.mkdir(parents=True, exist_ok=True)
         for name in _LAST:  # of a run that had this folder before
-            (path / name).unlink(missing_ok=True)
+            if (path / name).is_file():
+                (path / name).unlink()
         self.write_bytes("config.yaml", config_bytes(config))
         self.write_json("environment.json", _environment(config, overrides))
         self.write_json("summary.json", self._head("running"))
