@@ -123,14 +123,15 @@ class Pairing:
         """Drop runs of which the same was run again later: they would pass for further seeds."""
         own = [key for key in self._varied if _is_own(key)]
         settings = self._found.settings
-        last: dict[Key, int] = {}
-        repeats = []
+        same: dict[Key, list[int]] = {}
         for run in labels:
             alone = self._strategy(run) == ISOLATED
             mine = (repr(settings.at[run, key]) for key in own if key != _ISOLATED_ROUNDS or alone)
-            key = (self._strategy(run), self.key(run), *mine)
-            repeats += [last[key]] if key in last else []
-            last[key] = run
+            same.setdefault((self._strategy(run), self.key(run), *mine), []).append(run)
+        repeats: list[int] = []
+        for runs in same.values():
+            if len(runs) > 1:
+                repeats += sorted(runs, key=lambda run: (self._found.started(run), run))[:-1]
         if repeats:
             self.notes.append(
                 f"{_count(len(repeats), 'run')} left out: run again later with the same seed and settings"

@@ -27,8 +27,11 @@ class Command(NamedTuple):
 
 
 def differences(found: Results) -> list[str]:
-    """Return the options that are not the same in all runs, in the order of config.yaml."""
-    words = found.settings.map(repr)
+    """Return the options that are not the same in all runs, in the order of config.yaml.
+
+    A run whose config.yaml could not be read differs in none.
+    """
+    words = found.settings.dropna(how="all").map(repr)
     return [str(key) for key in words if words[key].nunique() > 1]
 
 

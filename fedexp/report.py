@@ -168,8 +168,8 @@ def _commands(found: Results) -> Excerpt:
     return Excerpt(shown, len(found.runs))
 
 
-def _names(found: Results) -> list[str]:
+def _names(found: Results) -> dict[int, str]:
     """Return the runs' folders, less what they all lie in."""
-    folders = [found.path(run) for run in found.runs.index]
-    root = os.path.commonpath([folder.parent for folder in folders])
-    return [os.path.relpath(folder, root) for folder in folders]
+    folders = {run: found.path(run) for run in found.runs.index}
+    root = os.path.commonpath([folder.parent for folder in folders.values()])
+    return {run: os.path.relpath(folder, root) for run, folder in folders.items()}

@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,13 @@ class Results:
     def path(self, run: int) -> Path:
         """Return a run's folder."""
         return Path(str(self.runs.at[run, "path"]))
+
+    def started(self, run: int) -> float:
+        """Return when a run was started, in seconds since 1970; 0 where it does not say."""
+        try:
+            return datetime.fromisoformat(environment(self.path(run))["started"]).timestamp()
+        except (OSError, KeyError, ValueError):
+            return 0.0
 
     def select(self, runs: Iterable[int]) -> Results:
         """Return the given runs alone, under the same numbers."""

@@ -138,6 +138,14 @@ def test_the_same_run_twice_is_no_second_seed(tmp_path: Path) -> None:
     assert found.notes == ["1 run left out: run again later with the same seed and settings"]
 
 
+def test_the_later_run_is_told_by_time_not_by_name(tmp_path: Path) -> None:
+    # 23:30 two hours east of Greenwich is before 22:00 there.
+    for job, (final, time) in enumerate(((0.5, "22:00:00+0000"), (0.75, "23:30:00+0200"))):
+        folder = write_run(tmp_path / str(job), "fedavg", federated(final))
+        (folder / "environment.json").write_text(f'{{"started": "2026-11-25T{time}"}}')
+    assert _row(_compared(tmp_path), "fedavg")["accuracy"] == 0.5
+
+
 def test_rounds_to_a_target(tmp_path: Path) -> None:
     for seed, final in enumerate((0.75, 1.0)):
         rows = [f"{k},global,test,all,,accuracy,{final * k / 4}" for k in range(5)]

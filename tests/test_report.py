@@ -420,6 +420,19 @@ def test_only_options_that_differ_are_shown(tmp_path: Path) -> None:
     assert shown([[1, 3], [2]]) == "[[1, 3], [2]]"
 
 
+def test_a_run_without_a_configuration_differs_in_none(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.5))
+    (write_run(tmp_path / "1", "fedavg", federated(0.5)) / "config.yaml").unlink()
+    assert differences(load(tmp_path)) == []
+
+
+def test_runs_keep_their_names_where_only_some_are_shown(sweep: Path) -> None:
+    found = load(sweep)
+    later = found.select(found.completed[-2:])  # numbered as they were
+    assert [name for name, _ in report._options(later).rows] == ["10", "11"]
+    assert "some" in report.render(later, compare(later), "some")
+
+
 def test_commands_make_the_same_configuration(tmp_path: Path) -> None:
     overrides = [
         "strategy=fedavg",
