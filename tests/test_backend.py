@@ -205,6 +205,7 @@ def test_a_session_is_started_anew_after_one_that_was_refused(
 
 
 @pytest.mark.slow  # a whole Flower simulation: 5 s
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_server_that_flower_lets_end_quietly_is_no_success(one_worker: None) -> None:
     def server(_: CohortGrid) -> None:
         raise SystemExit(1)
