@@ -57,7 +57,7 @@ def main() -> None:
     try:
         failed = _conclude(compare=trains)
     except KeyboardInterrupt:
-        failed = True
+        failed, code = True, code or signals.exit_code()
     _leave(code or (EXIT_FAILED if failed else 0))
 
 
@@ -85,9 +85,19 @@ def _conclude(*, compare: bool) -> bool:
         from fedexp.tables import closing_table
 
         text, all_completed = closing_table(SweepFolder.path)
-        print(text)
-        failed = failed or not all_completed
+        read = _print(text)
+        failed = failed or not all_completed or not read
     return failed
+
+
+def _print(text: str) -> bool:
+    """Print, and return whether anybody reads it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _leave(code: int) -> NoReturn:
@@ -95,6 +105,7 @@ def _leave(code: int) -> NoReturn:
 
     Not where a launcher has processes of its own, which only a full exit ends.
     """
+    signals.ignore_signals()
     if not SweepFolder.in_this_process:
         sys.exit(code)
     if "ray" in sys.modules:
@@ -150,6 +161,7 @@ def _run(node: DictConfig) -> float:
     A failure is recorded in the job's folder and must not end the multirun. A sweeper that learns from
     its jobs, such as Optuna, is told by the exception itself.
     """
+    signals.stop_on_signals()  # for the processes that a launcher may have
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     try:

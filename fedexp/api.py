@@ -21,6 +21,7 @@ from fedexp.comparison import compare
 from fedexp.composition import Job, plan, stamp
 from fedexp.experiment import run_experiment
 from fedexp.options import ConfigError, FedexpError
+from fedexp.records import without_secrets
 from fedexp.results import Results, load
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def _run_one(job: Job, run_dir: Path, sweep_dir: Path | None) -> None:
         except Exception as error:
             logging.getLogger("fedexp").exception("the run failed")
             kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
-            print(f"fedexp: run failed: {kind}{error} ({run_dir / 'run.log'})", file=sys.stderr)
+            reason = without_secrets(f"{kind}{error}")
+            print(f"fedexp: run failed: {reason} ({run_dir / 'run.log'})", file=sys.stderr)
 
 
 @contextmanager

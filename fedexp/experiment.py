@@ -17,7 +17,7 @@ from fedexp.grid import CohortGrid
 from fedexp.models import buffer_names, initial_weights
 from fedexp.preview import describe_partition
 from fedexp.progress import Display
-from fedexp.records import RunFolder
+from fedexp.records import RunFolder, without_secrets
 from fedexp.rounds import RoundLoop
 from fedexp.strategies import build_strategy
 from fedexp.tracking import Trackers
@@ -52,19 +52,20 @@ def run_experiment(
     """
     _quieten_flower(verbose)
     trackers = Trackers(config, run_dir, sweep)
+    display = Display(config, run_dir, label)
     folder = RunFolder(run_dir, config, overrides, trackers.on_round)
-    with Display(config, run_dir, label) as display:
-        try:
+    try:
+        with display:
             trackers.open()
             summary = _run(config, folder, display, verbose)
-        except (KeyboardInterrupt, SystemExit):  # rich raises the latter where its reader is gone
-            display.say(*trackers.finish(folder.finish("interrupted")))
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            display.say(*trackers.finish(folder.finish("failed", error=reason)))
-            raise
-        display.say(*trackers.finish(summary))
+    except (KeyboardInterrupt, SystemExit):  # rich raises the latter where its reader is gone
+        display.say(*trackers.finish(folder.finish("interrupted")))
+        raise
+    except Exception as error:
+        reason = without_secrets(f"{type(error).__name__}: {error}")
+        display.say(*trackers.finish(folder.finish("failed", error=reason)))
+        raise
+    display.say(*trackers.finish(summary))
     return summary
 
 

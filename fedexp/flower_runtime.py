@@ -109,15 +109,17 @@ def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbo
 
     assert isinstance(config.backend, RayBackend)
     app = ServerApp()
-    ended: list[bool] = []
+    ended: list[SystemExit] = []
     stop = threading.Event()
 
     @app.main()
     def main(grid: Grid, _: object) -> None:
         flower_grid = FlowerGrid(grid, stop)
-        flower_grid.discover(config.clients.num)
-        server(flower_grid)
-        ended.append(True)
+        try:
+            flower_grid.discover(config.clients.num)
+            server(flower_grid)
+        except SystemExit as error:  # this is a thread of Flower's, which takes no notice of it
+            ended.append(error)
 
     try:
         run_simulation(
@@ -134,8 +136,8 @@ def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbo
         )
     finally:
         stop.set()  # after Ctrl-C the server's thread would wait for replies for ever
-    if not ended:  # Flower's runtime takes no notice of, for one, SystemExit in the server's thread
-        raise FedexpError("backend=flower: the server was ended before its last round")
+    if ended:
+        raise ended[0]
 
 
 _data: dict[str, FederatedData] = {}

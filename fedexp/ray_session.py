@@ -45,13 +45,13 @@ def start_ray(config: Config) -> None:
             )
         _current = None  # should the new session be refused, the old one is gone all the same
         ray.shutdown()
-    if backend.address is None:
-        _init(num_cpus=workers * backend.num_cpus_per_worker)
-    else:
-        _init(address=backend.address)
     try:
+        if backend.address is None:
+            _init(num_cpus=workers * backend.num_cpus_per_worker)
+        else:
+            _init(address=backend.address)
         _check_capacity(backend)
-    except FedexpError:
+    except BaseException:
         ray.shutdown()
         raise
     _current = wanted

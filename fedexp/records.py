@@ -31,7 +31,8 @@ if TYPE_CHECKING:  # torch comes with it, and showing a partition needs none
 _LAST = ("partition.json", "partition.png", "model.safetensors", "confusion.csv", "confusion.png")
 """Files that not every run gets as far as writing."""
 _PACKAGES = ("fedexp", "flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
-_SECRET = r"[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)[\w-]*"
+_SECRET = r"(?<![\w-])[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)[\w-]*[\"']?[ \t]*[=:][ \t]*"
+_VALUE = r"""(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^\s,}\]]+)"""
 HIDDEN = "<hidden>"
 
 
@@ -78,11 +79,10 @@ class RoundReport:
 def without_secrets(text: str) -> str:
     """Hide what follows the name of a key, token, secret or password and ``=`` or ``:``.
 
-    Also the user and password that stand in an address before ``@``.
+    Also what stands before ``@`` in an address.
     """
-    text = re.sub(r"(://)[^\s/@]+@", rf"\g<1>{HIDDEN}@", text)
-    value = r"""(?:"[^"]*"|'[^']*'|[^\s,}\]]+)"""
-    return re.sub(rf"(?i)({_SECRET}[\"']?\s*[=:]\s*){value}", rf"\g<1>{HIDDEN}", text)
+    text = re.sub(r"(://)[^\s/]+@", rf"\g<1>{HIDDEN}@", text)
+    return re.sub(rf"(?i)({_SECRET}){_VALUE}", rf"\g<1>{HIDDEN}", text)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -128,16 +128,22 @@ class RunFolder:
         self._started = time.monotonic()
         self._report = RoundReport()
         self._rounds = 0
+        self._summary: dict[str, Any] = {}
         path.mkdir(parents=True, exist_ok=True)
-        for name in _LAST:  # of a run that had this folder before
-            if (path / name).is_file():
-                (path / name).unlink()
+        self._clear()
         self.write_bytes("config.yaml", config_bytes(config))
         self.write_json("environment.json", _environment(config, overrides))
         self.write_json("summary.json", self._head("running"))
         self._metrics = _Table(path / "metrics.csv", Metric._fields)
         self._timings = _Table(path / "timings.csv", ("round", "phase", "seconds"))
         self._failures = _Table(path / "failures.csv", ("round", "phase", "client", "reason"))
+
+    def _clear(self) -> None:
+        """Remove what a run that had this folder before may have got further to write."""
+        if (self.path / "summary.json").is_file():
+            for name in _LAST:
+                if (self.path / name).is_file():
+                    (self.path / name).unlink()
 
     def seconds(self) -> float:
         """Return the seconds since the folder was opened."""
@@ -193,10 +199,17 @@ class RunFolder:
         self.end_round(server_round)
 
     def finish(self, status: str, **summary: Any) -> dict[str, Any]:
-        """Write and return summary.json; ``status`` is completed, failed or interrupted."""
+        """Write and return summary.json; ``status`` is completed, failed or interrupted.
+
+        A run ends once: what comes after it was written, such as a reader that goes away before the
+        last line is printed, changes it no more.
+        """
+        if self._summary:
+            return self._summary
         seconds = round(self.seconds(), 3)
         content = {**self._head(status), "seconds": seconds, "rounds": self._rounds, **summary}
         self.write_json("summary.json", content)
+        self._summary = content
         self.close()
         return content
 

@@ -19,8 +19,15 @@ def stop_on_signals() -> None:
     """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        if number is not None and _settable() and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _stop)
+
+
+def ignore_signals() -> None:
+    """Let nothing interrupt what is left to do once all is written."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def exit_code() -> int:
@@ -36,10 +43,22 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Run a block that takes over SIGTERM, as Ray's start does, and give it back."""
+    """Run a block that takes over SIGTERM, as Ray's start does, and give it back.
+
+    If it comes meanwhile, Ray's handler exits; that counts as the signal, too.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:
+        if handler is not _stop:
+            raise
+        _received.append(signal.SIGTERM)
+        raise KeyboardInterrupt from None
     finally:
-        if threading.current_thread() is threading.main_thread() and handler is not None:
-            signal.signal(signal.SIGTERM, handler)
+        if handler is not None and _settable():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if _received else handler)
+
+
+def _settable() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -281,6 +281,22 @@ def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert _summary(tmp_path)["status"] == "interrupted"
 
 
+@pytest.mark.parametrize(
+    ("method", "status"), [("__enter__", "interrupted"), ("conclude", "completed")]
+)
+def test_a_reader_that_is_gone_takes_nothing_from_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, status: str
+) -> None:
+    def gone(*_: Any) -> None:
+        raise SystemExit(1)  # as rich does at the first line, or at the last
+
+    monkeypatch.setattr(f"fedexp.progress.Display.{method}", gone)
+    with pytest.raises(SystemExit):
+        _tiny_run(tmp_path, monkeypatch)
+    assert _summary(tmp_path)["status"] == status
+    assert ("final" in _summary(tmp_path)) == (status == "completed")
+
+
 def test_stopping_early_is_in_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # No round can improve accuracy by more than 1.
     stop = StopConfig(metric="accuracy", min_delta=2.0, patience=2)

@@ -105,19 +105,23 @@ def test_a_run_that_is_cut_off_says_how_far_it_came(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_used_again_keeps_nothing_of_the_last_run(tmp_path: Path) -> None:
-    last = (
-        "partition.json",
-        "partition.png",
-        "model.safetensors",
-        "confusion.csv",
-        "confusion.png",
-    )
+    last = {"partition.json", "model.safetensors", "confusion.csv"}
+    last |= {"partition.png", "confusion.png"}
     for name in (*last, "notes.txt"):
         (tmp_path / name).touch()
     RunFolder(tmp_path, config()).finish("failed", error="why")
+    assert last < {path.name for path in tmp_path.iterdir()}  # no run's, so the user's
+    RunFolder(tmp_path, config()).finish("failed", error="why")
     left = {path.name for path in tmp_path.iterdir()}
-    assert not left & set(last)
+    assert not left & last
     assert "notes.txt" in left
+
+
+def test_a_run_ends_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, config())
+    completed = folder.finish("completed", final=1)
+    assert folder.finish("interrupted") == completed
+    assert json.loads((tmp_path / "summary.json").read_text()) == completed
 
 
 @pytest.mark.parametrize(
@@ -127,6 +131,11 @@ def test_a_folder_that_is_used_again_keeps_nothing_of_the_last_run(tmp_path: Pat
         ("{api-key: 'a b', x: 1}", f"{{api-key: {HIDDEN}, x: 1}}"),
         ('"password": "a b"', f'"password": {HIDDEN}'),
         ("db.passwd=x", f"db.passwd={HIDDEN}"),
+        ("+x.token=[a, b]", f"+x.token={HIDDEN}"),
+        ("api_key='it''s' seed=1", f"api_key={HIDDEN} seed=1"),
+        (r'secret: "x\"y z", seed: 1', f"secret: {HIDDEN}, seed: 1"),
+        ("tokens:\n- a\n", "tokens:\n- a\n"),
+        ("https://me:p@ss@host/path", f"https://{HIDDEN}@host/path"),
         ("https://me:pw@host/path", f"https://{HIDDEN}@host/path"),
         ("http://host:80/me@home rounds=3", "http://host:80/me@home rounds=3"),
         ("strategy=fedavg", "strategy=fedavg"),

@@ -6,10 +6,12 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fedexp import __main__ as program
 from fedexp import signals
 
 
@@ -77,21 +79,29 @@ def test_ctrl_c_before_anything_runs_is_no_traceback(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
-    try:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup arranges
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signals.stop_on_signals()
+@pytest.fixture
+def ours() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP be the program's for a test."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    signals.stop_on_signals()
+    yield
+    signals._received.clear()
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_a_signal_is_as_ctrl_c_once(ours: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGHUP)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-        assert signals.exit_code() == 143
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # the second one would end it
-    finally:
-        signals._received.clear()
-        for number, handler in zip((signal.SIGTERM, signal.SIGHUP), before, strict=True):
-            signal.signal(number, handler)
+    assert signals.exit_code() == 129
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL  # the second one would end it
+
+
+def test_a_signal_that_is_ignored_stays_ignored(ours: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup arranges
+    signals.stop_on_signals()
+    signal.raise_signal(signal.SIGHUP)
 
 
 def test_a_signal_that_is_taken_over_is_given_back() -> None:
@@ -99,3 +109,40 @@ def test_a_signal_that_is_taken_over_is_given_back() -> None:
     with signals.kept():
         signal.signal(signal.SIGTERM, lambda *_: None)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_comes_while_it_is_taken_over_counts(ours: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_in_a_block()
+    assert signals.exit_code() == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _stopped_in_a_block() -> None:
+    with signals.kept():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _exit_in_a_block() -> None:
+    with signals.kept():
+        sys.exit(3)
+
+
+def test_an_exit_that_no_signal_asked_for_stays_one() -> None:
+    with pytest.raises(SystemExit):
+        _exit_in_a_block()
+    assert signals.exit_code() == 130
+
+
+def test_a_signal_while_the_table_is_made_is_the_exit_code(
+    ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(sys, "argv", ["fedexp"])
+    monkeypatch.setattr(program, "_prepare", lambda _: True)
+    monkeypatch.setattr(program, "_hand_to_hydra", lambda: None)
+    monkeypatch.setattr(program, "_conclude", lambda **_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(program, "_leave", codes.append)
+    program.main()
+    assert codes == [143]
