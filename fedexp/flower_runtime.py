@@ -109,7 +109,7 @@ def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbo
 
     assert isinstance(config.backend, RayBackend)
     app = ServerApp()
-    ended: list[SystemExit] = []
+    ended: list[BaseException] = []
     stop = threading.Event()
 
     @app.main()
@@ -118,7 +118,10 @@ def run_on_flower(config: Config, server: Callable[[CohortGrid], None], *, verbo
         try:
             flower_grid.discover(config.clients.num)
             server(flower_grid)
-        except SystemExit as error:  # this is a thread of Flower's, which takes no notice of it
+        except (
+            KeyboardInterrupt,
+            SystemExit,
+        ) as error:  # this is a thread of Flower's, which takes no notice of it
             ended.append(error)
 
     try:

@@ -18,6 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedexp import signals
 from fedexp.arrays import to_record, to_weights
 from fedexp.behaviour import byzantine_clients
 from fedexp.centralized import Centralized
@@ -117,6 +118,7 @@ class RoundLoop:
         Raises:
             FedexpError: If no client of a round returns anything that can be aggregated.
         """
+        signals.obey()
         self._record_faults()
         self._evaluate(0)
         self._folder.end_round(0)
@@ -129,6 +131,7 @@ class RoundLoop:
             self._record_traffic(server_round)
             self.outcome.rounds = server_round
             self._folder.end_round(server_round)
+            signals.obey()
             if stop.exhausted(self.outcome.headline(self._config.stop.metric)):
                 self.outcome.stopped_early = server_round < self._config.num_rounds
                 break

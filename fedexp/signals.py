@@ -30,6 +30,15 @@ def ignore_signals() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
+def obey() -> None:
+    """Raise KeyboardInterrupt if one of the signals came and a library swallowed what it raised.
+
+    Imports of large packages do, here and there.
+    """
+    if _received:
+        raise KeyboardInterrupt
+
+
 def exit_code() -> int:
     """Return the exit code of a program that KeyboardInterrupt has reached: 128 and the signal."""
     return 128 + (_received[0] if _received else signal.SIGINT)

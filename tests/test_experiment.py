@@ -13,7 +13,7 @@ import yaml
 from helpers import config, metrics, tiny_data, with_fault
 from safetensors.numpy import load_file
 
-from fedexp import experiment
+from fedexp import experiment, signals
 from fedexp.composition import compose_config
 from fedexp.conclusion import objective
 from fedexp.config import StopConfig
@@ -22,6 +22,7 @@ from fedexp.config_strategy import LocalOnlyStrategy
 from fedexp.experiment import run_experiment
 from fedexp.models import hash_weights
 from fedexp.options import FedexpError
+from fedexp.progress import Display
 
 RunOf = Callable[..., Path]
 SUBSETS = ["all", "1-3-7", "2-5-8", "4-6-9"]
@@ -279,6 +280,21 @@ def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt):
         _tiny_run(tmp_path, monkeypatch)
     assert _summary(tmp_path)["status"] == "interrupted"
+
+
+def test_a_signal_that_was_swallowed_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "_received", [])
+
+    def start(*_: Any, **__: Any) -> None:
+        signals._received.append(15)
+
+    monkeypatch.setattr(Display, "say", start)
+    with pytest.raises(KeyboardInterrupt):
+        _tiny_run(tmp_path, monkeypatch)
+    assert _summary(tmp_path)["status"] == "interrupted"
+    assert _summary(tmp_path)["rounds"] == 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,14 @@ def _stopped_in_a_block() -> None:
 def _exit_in_a_block() -> None:
     with signals.kept():
         sys.exit(3)
+
+
+def test_a_signal_that_a_library_swallowed_is_obeyed_later(ours: None) -> None:
+    signals.obey()
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        signals.obey()
 
 
 def test_an_exit_that_no_signal_asked_for_stays_one() -> None:
