@@ -18,8 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fedexp import signals
-from fedexp.composition import (
+from fedexp.config.composition import (
     CONFIG_NAME,
     SweepFolder,
     check_command,
@@ -29,9 +28,10 @@ from fedexp.composition import (
     is_basic_sweeper,
     register,
 )
-from fedexp.config import Config, RayBackend
-from fedexp.options import ConfigError, FedexpError
-from fedexp.records import without_secrets
+from fedexp.config.schema import Config, RayBackend
+from fedexp.core import signals
+from fedexp.core.options import ConfigError, FedexpError
+from fedexp.tracking.run_folder import without_secrets
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
@@ -82,7 +82,7 @@ def _conclude(*, compare: bool) -> bool:
     """Print the table of a multirun; return whether a run failed."""
     failed = bool(_failed_runs)
     if compare and SweepFolder.path is not None:
-        from fedexp.tables import closing_table
+        from fedexp.analysis.tables import closing_table
 
         text, all_completed = closing_table(SweepFolder.path)
         read = _print(text)
@@ -120,7 +120,8 @@ def _leave(code: int) -> NoReturn:
 
 def _refuse_early(overrides: list[str], multirun: bool, config_dir: str | None) -> list[Config]:
     configs = check_command(overrides, multirun=multirun, config_dir=config_dir)
-    from fedexp import data, tracking
+    from fedexp.data import federated as data
+    from fedexp.tracking import trackers as tracking
 
     for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
         data.ensure(dataset)
@@ -136,7 +137,7 @@ def _start_up(configs: list[Config]) -> None:
     """
     ThreadPoolExecutor(1).submit(_import_and_read, configs[0])
     if isinstance(configs[0].backend, RayBackend):
-        from fedexp.ray_session import start_ray
+        from fedexp.backends.ray_session import start_ray
 
         with suppress(FedexpError) if len(configs) > 1 else nullcontext():
             start_ray(configs[0])
@@ -144,7 +145,7 @@ def _start_up(configs: list[Config]) -> None:
 
 def _import_and_read(config: Config) -> None:
     import fedexp.experiment  # noqa: F401
-    from fedexp.data import load_dataset
+    from fedexp.data.federated import load_dataset
 
     load_dataset(config.dataset)
 
@@ -171,8 +172,8 @@ def _run(node: DictConfig) -> float:
 
             show_partition(config, run_dir)
         else:
-            from fedexp.conclusion import objective
             from fedexp.experiment import run_experiment
+            from fedexp.federation.conclusion import objective
 
             sweep = Path(hydra.sweep.dir) if hydra.mode is RunMode.MULTIRUN else None
             summary = run_experiment(

@@ -16,16 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedexp import data, tracking
-from fedexp.comparison import compare
-from fedexp.composition import Job, plan, stamp
+from fedexp.analysis.comparison import compare
+from fedexp.analysis.results import Results, load
+from fedexp.config.composition import Job, plan, stamp
+from fedexp.core.options import ConfigError, FedexpError
+from fedexp.data import federated as data
 from fedexp.experiment import run_experiment
-from fedexp.options import ConfigError, FedexpError
-from fedexp.records import without_secrets
-from fedexp.results import Results, load
+from fedexp.tracking import trackers as tracking
+from fedexp.tracking.run_folder import without_secrets
 
 if TYPE_CHECKING:
-    from fedexp import figures
+    from fedexp.analysis import figures
 
 __all__ = ["compare", "figures", "load", "run"]
 
@@ -33,7 +34,7 @@ __all__ = ["compare", "figures", "load", "run"]
 def __getattr__(name: str) -> Any:
     """Import figures when they are asked for: seaborn takes a second."""
     if name == "figures":
-        from fedexp import figures
+        from fedexp.analysis import figures
 
         return figures
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -50,7 +51,7 @@ def run(*overrides: str, folder: str | Path | None = None) -> Results:
         folder: Where the runs' folders go; None is ``results/<name>/<stamp>`` in the working directory.
 
     Returns:
-        What :func:`fedexp.results.load` reads from that folder.
+        What :func:`fedexp.analysis.results.load` reads from that folder.
 
     Raises:
         ConfigError: With one line for every mistake; nothing is written then.

@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedexp import backend
-from fedexp.conclusion import conclude
-from fedexp.config import Config
-from fedexp.data import federate
-from fedexp.evaluation import ServerEvaluation
-from fedexp.grid import CohortGrid
-from fedexp.models import buffer_names, initial_weights
+from fedexp.backends import backend
+from fedexp.backends.grid import CohortGrid
+from fedexp.config.schema import Config
+from fedexp.data.federated import federate
+from fedexp.federation.conclusion import conclude
+from fedexp.federation.evaluation import ServerEvaluation
+from fedexp.federation.rounds import RoundLoop
+from fedexp.flower.strategies import build_strategy
+from fedexp.models.networks import buffer_names, initial_weights
 from fedexp.preview import describe_partition
-from fedexp.progress import Display
-from fedexp.records import RunFolder, without_secrets
-from fedexp.rounds import RoundLoop
-from fedexp.strategies import build_strategy
-from fedexp.tracking import Trackers
+from fedexp.tracking.run_folder import RunFolder, without_secrets
+from fedexp.tracking.terminal import Display
+from fedexp.tracking.trackers import Trackers
 
 log = logging.getLogger("fedexp")
 
@@ -37,7 +37,7 @@ def run_experiment(
     """Run one experiment and write its folder.
 
     Args:
-        config: What to run; must have passed :func:`fedexp.validation.validate`.
+        config: What to run; must have passed :func:`fedexp.config.validation.validate`.
         run_dir: The run's folder; made if absent.
         overrides: The command-line overrides that make this configuration, to be kept with the run.
         sweep: Name of the multirun that the run is part of, if any.

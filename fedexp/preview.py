@@ -12,12 +12,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedexp.config import Config
-from fedexp.config_partition import FeatureNoisePartition
-from fedexp.data import FederatedData, federate
-from fedexp.noise import noise_levels
-from fedexp.plots import partition_png
-from fedexp.records import config_bytes, json_bytes, write_whole
+from fedexp.config.schema import Config
+from fedexp.core.pictures import partition_png
+from fedexp.data.federated import FederatedData, federate
+from fedexp.partitions.feature_noise import noise_levels
+from fedexp.partitions.options import FeatureNoisePartition
+from fedexp.tracking.run_folder import config_bytes, json_bytes, write_whole
 
 MAX_CLIENT_ROWS = 20
 MAX_LABEL_COLUMNS = 20

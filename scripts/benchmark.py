@@ -35,12 +35,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from fedexp.composition import check_command
-from fedexp.config import Config
-from fedexp.data import federate
-from fedexp.models import Weights, build_model, initial_weights, set_weights
-from fedexp.partition import Partition
-from fedexp.rounds import draw_cohort
+from fedexp.config.composition import check_command
+from fedexp.config.schema import Config
+from fedexp.data.federated import federate
+from fedexp.data.partition import Partition
+from fedexp.federation.rounds import draw_cohort
+from fedexp.models.networks import Weights, build_model, initial_weights, set_weights
 
 DEVICES = [
     "dataset=mnist",

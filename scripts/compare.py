@@ -15,11 +15,11 @@ import signal
 import sys
 from pathlib import Path
 
-from fedexp import results
-from fedexp.arguments import add_comparison_options, compared
-from fedexp.comparison import Comparison
-from fedexp.results import Results
-from fedexp.tables import FORMATS, render
+from fedexp.analysis import results
+from fedexp.analysis.arguments import add_comparison_options, compared
+from fedexp.analysis.comparison import Comparison
+from fedexp.analysis.results import Results
+from fedexp.analysis.tables import FORMATS, render
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _draw(found: Results, comparison: Comparison, folder: Path) -> list[Path]:
     """Write every figure that the runs have the numbers for."""
-    from fedexp import figures  # a second, which the tables alone need not wait for
+    from fedexp.analysis import figures  # a second, which the tables alone need not wait for
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

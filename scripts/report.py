@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from fedexp import report, results
-from fedexp.arguments import add_comparison_options, compared
+from fedexp.analysis import report, results
+from fedexp.analysis.arguments import add_comparison_options, compared
 
 
 def main() -> None:

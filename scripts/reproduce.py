@@ -25,8 +25,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedexp import results
-from fedexp.results import ISOLATED, Results
+from fedexp.analysis import results
+from fedexp.analysis.results import ISOLATED, Results
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import ray
-from helpers import TWO_WORKERS
+from support.helpers import TWO_WORKERS
 
-from fedexp.composition import compose_config
+from fedexp.backends.ray_session import start_ray
+from fedexp.config.composition import compose_config
 from fedexp.experiment import run_experiment
-from fedexp.ray_session import start_ray
 
 BUDGET = ("training.local_epochs=1", "rounds=2")
 

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import summary
+from support.helpers import summary
 
-from fedexp import api, figures, results
+from fedexp import api
+from fedexp.analysis import figures, results
 from fedexp.api import compare, run
-from fedexp.options import ConfigError
+from fedexp.core.options import ConfigError
 
 SHORT = ("backend=inline", "training.local_epochs=1", "rounds=1")
 

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from helpers import config, metrics, tiny_data, with_fault
 from safetensors.numpy import load_file
+from support.helpers import config, metrics, tiny_data, with_fault
 
-from fedexp import experiment, signals
-from fedexp.composition import compose_config
-from fedexp.conclusion import objective
-from fedexp.config import StopConfig
-from fedexp.config_clients import ClientsConfig
-from fedexp.config_strategy import LocalOnlyStrategy
+from fedexp import experiment
+from fedexp.config.clients import ClientsConfig
+from fedexp.config.composition import compose_config
+from fedexp.config.schema import StopConfig
+from fedexp.core import signals
+from fedexp.core.options import FedexpError
 from fedexp.experiment import run_experiment
-from fedexp.models import hash_weights
-from fedexp.options import FedexpError
-from fedexp.progress import Display
+from fedexp.federation.conclusion import objective
+from fedexp.models.networks import hash_weights
+from fedexp.strategies.options import LocalOnlyStrategy
+from fedexp.tracking.terminal import Display
 
 RunOf = Callable[..., Path]
 SUBSETS = ["all", "1-3-7", "2-5-8", "4-6-9"]
@@ -276,7 +277,7 @@ def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedexp.backend.run_server", interrupt)
+    monkeypatch.setattr("fedexp.backends.backend.run_server", interrupt)
     with pytest.raises(KeyboardInterrupt):
         _tiny_run(tmp_path, monkeypatch)
     assert _summary(tmp_path)["status"] == "interrupted"
@@ -306,7 +307,7 @@ def test_a_reader_that_is_gone_takes_nothing_from_a_run(
     def gone(*_: Any) -> None:
         raise SystemExit(1)  # as rich does at the first line, or at the last
 
-    monkeypatch.setattr(f"fedexp.progress.Display.{method}", gone)
+    monkeypatch.setattr(f"fedexp.tracking.terminal.Display.{method}", gone)
     with pytest.raises(SystemExit):
         _tiny_run(tmp_path, monkeypatch)
     assert _summary(tmp_path)["status"] == status

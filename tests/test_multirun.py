@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ONE_WORKER
+from support.helpers import ONE_WORKER
 
 from fedexp import __main__ as program
-from fedexp.options import FedexpError
+from fedexp.core.options import FedexpError
 
 SHORT = ["backend=inline", "training.local_epochs=1", "rounds=1"]
 COMPARE = Path(__file__).parents[1] / "scripts" / "compare.py"
@@ -119,7 +119,7 @@ def test_a_ray_that_cannot_start_is_left_to_the_jobs_to_report(
     def refuse(_: object) -> None:
         raise FedexpError("no worker would ever fit")
 
-    monkeypatch.setattr("fedexp.ray_session.start_ray", refuse)
+    monkeypatch.setattr("fedexp.backends.ray_session.start_ray", refuse)
     monkeypatch.setattr(program, "_import_and_read", lambda _: None)
     program._start_up([ONE_WORKER, ONE_WORKER])
     with pytest.raises(FedexpError, match="no worker would ever fit"):

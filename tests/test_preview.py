@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from folders import federated, write_run
-from helpers import config, tiny_data
+from support.folders import federated, write_run
+from support.helpers import config, tiny_data
 
-from fedexp.composition import compose_config
-from fedexp.config_partition import FeatureNoisePartition
-from fedexp.data import federate
-from fedexp.partition import Partition
+from fedexp.analysis.results import load
+from fedexp.analysis.tables import closing_table
+from fedexp.config.composition import compose_config
+from fedexp.data.federated import federate
+from fedexp.data.partition import Partition
+from fedexp.partitions.options import FeatureNoisePartition
 from fedexp.preview import describe_partition, partition_table
-from fedexp.results import load
-from fedexp.tables import closing_table
 
 # Like `python -m fedexp`, but ends by saying which heavy modules were imported.
 SPY = """

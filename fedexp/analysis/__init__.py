@@ -1,0 +1,1 @@
+"""Finished runs: read, paired, compared, tested, drawn and reported."""

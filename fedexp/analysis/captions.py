@@ -1,0 +1,159 @@
+"""What each figure of a report shows, in a sentence: for who cannot see it, or is in a hurry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedexp.analysis import results
+from fedexp.analysis.figures import labels as figures_labels
+from fedexp.analysis.figures.clients import MAX_GROUPED
+from fedexp.analysis.results import Results
+from fedexp.analysis.rows import Rows, brief, client_gains
+
+MAX_NAMED = 6
+"""Rows that a sentence names."""
+
+
+def caption(name: str, found: Results, rows: Rows) -> str:
+    """Return what a figure of the report finds; empty for one not known here."""
+    say = _CAPTIONS.get(name)
+    return say(found, rows) if say else ""
+
+
+def _confusion(found: Results, rows: Rows) -> str:
+    row, framed = figures_labels.shown(found, rows.comparison)
+    if row not in rows.paired:
+        right = rows.number(row, "accuracy").number()
+        return f"{brief(row)} names {right} of the test images right{_over(rows, row)}."
+    over, unseen = _over(rows, row, paired=True), rows.has(row, "gain_unseen")
+    if framed and unseen:
+        alone, together = _unseen(rows, row)
+        return (
+            f"Frames mark labels that a client never saw: trained alone it names {alone} of their "
+            f"images right, the federated model ({brief(row)}) {together}{over}."
+        )
+    who = "Every client shown" if unseen else "Every client"
+    return f"{who} holds images of every label; {_alone_and_together(rows, row)}{over}."
+
+
+def _over(rows: Rows, row: str, *, paired: bool = False) -> str:
+    """Say what a number beside a figure of one seed is a mean over."""
+    runs = rows.runs(row, paired=paired)
+    return f", mean over {rows.over(runs)}" if len(runs) > 1 else ""
+
+
+def _unseen(rows: Rows, row: str) -> tuple[str, str]:
+    together = rows.together(row, "alone_unseen", "gain_unseen")
+    return rows.alone(row, "alone_unseen").number(), together.number()
+
+
+def _alone_and_together(rows: Rows, row: str) -> str:
+    alone, together = rows.alone(row).number(), rows.together(row).number()
+    return f"alone {alone} of the test images are named right, with {brief(row)} {together}"
+
+
+def _curves(found: Results, rows: Rows) -> str:
+    table = rows.table["accuracy"].dropna().sort_values(ascending=False)
+    told = _named(f"{brief(row)} {value:.3f}" for row, value in table.items())
+    return f"Accuracy after the last round: {told}."
+
+
+def _gains(found: Results, rows: Rows) -> str:
+    row = rows.paired[0]
+    gains = rows.comparison.gains
+    few = gains["client"].nunique() <= MAX_GROUPED  # of more, the figure has own images alone
+    column, where = ("gain", "the whole test set") if few else ("gain_own", "own test images")
+    mine = client_gains(rows.comparison, row)
+    by_client: Any = mine.groupby("client")[column].mean().dropna()
+    if by_client.empty:
+        return f"No client of {brief(row)} has test images of its own."
+    low, high = by_client.idxmin(), by_client.idxmax()
+    return (
+        f"On {where} {brief(row)} brings from {by_client[low]:+.3f} (client {low}) "
+        f"to {by_client[high]:+.3f} (client {high})"
+        f"{', first seed alone' if row in rows.comparison.dealt_anew else ''}."
+    )
+
+
+def _labels(found: Results, rows: Rows) -> str:
+    row = rows.paired[0]
+    over = _over(rows, row, paired=True)
+    if not rows.has(row, "gain_unseen"):
+        return f"Every client holds images of every label; {_alone_and_together(rows, row)}{over}."
+    alone, together = _unseen(rows, row)
+    return f"On labels that a client never saw: {alone} alone, {together} with {brief(row)}{over}."
+
+
+def _subsets(found: Results, rows: Rows) -> str:
+    names = [
+        column
+        for column in map(str, rows.table)
+        if column.startswith("accuracy/") and "/ci" not in column
+    ]
+    best = rows.table["accuracy"].sort_values(ascending=False, kind="stable").index
+    ordered = [
+        r for kind in (rows.federated, rows.centralized, rows.isolated) for r in best if r in kind
+    ]
+    row = next((r for r in ordered if any(rows.has(r, column) for column in names)), None)
+    if row is None:
+        return ""
+    told = [column for column in names if rows.has(row, column)]
+    parts = (
+        f"{rows.number(row, column).number()} on {column.removeprefix('accuracy/')}"
+        for column in told
+    )
+    return f"{brief(row)} ends at {_named(parts)}."
+
+
+def _target(found: Results, rows: Rows) -> str:
+    """Say when each row reaches the target; both figures of costs are about that."""
+    target = rows.comparison.target
+    table = rows.table
+    there = table["rounds_to_target"].dropna().sort_values(kind="stable")
+    part = [row for row in there.index if table.at[row, "reached"] < table.at[row, "runs"]]
+    never = [brief(row) for row in rows.table.index if row not in there.index]
+    parts = {row: f" ({table.at[row, 'reached']} of {table.at[row, 'runs']} runs)" for row in part}
+    order = sorted(there.index, key=lambda row: row in parts)  # their median hides who never did
+    reached = _named(f"{brief(row)} after {there[row]:g}{parts.get(row, '')}" for row in order)
+    if there.empty:
+        return f"No row reaches accuracy {target:g}."
+    rest = f" Never: {_named(never)}." if never else ""
+    return f"Rounds to accuracy {target:g}: {reached}.{rest}"
+
+
+def _partitions(found: Results, rows: Rows) -> str:
+    runs = rows.comparison.labels.index
+    first = next(run for run in runs if (found.path(run) / "partition.json").is_file())
+    counts = np.array(results.partition(found.path(first))["class_counts"])
+    images, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
+    return (
+        f"{len(counts)} clients in {found.runs['name'][first]} hold {_range(images)} images each, "
+        f"of {_range(held)} of {counts.shape[1]} labels."
+    )
+
+
+def _range(numbers: npt.NDArray[np.int64]) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _named(words: Iterable[str]) -> str:
+    words = list(words)
+    rest = [f"and {len(words) - MAX_NAMED} more"] if len(words) > MAX_NAMED else []
+    return ", ".join([*words[:MAX_NAMED], *rest])
+
+
+_CAPTIONS: dict[str, Callable[[Results, Rows], str]] = {
+    "confusion_matrices": _confusion,
+    "learning_curves": _curves,
+    "gain_bars": _gains,
+    "class_accuracies": _labels,
+    "subset_curves": _subsets,
+    "accuracy_against_time": _target,
+    "accuracy_against_bytes": _target,
+    "partitions": _partitions,
+}

@@ -1,0 +1,276 @@
+"""Figures of accuracy over rounds, seconds and bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from fedexp.analysis import results
+from fedexp.analysis.comparison import Comparison
+from fedexp.analysis.figures.drawing import (
+    NothingToDraw,
+    View,
+    explain,
+    legend,
+    new,
+    panels,
+    tidy,
+    whole_rounds,
+    wrapped,
+)
+from fedexp.analysis.results import Results
+from fedexp.core.statistics import half_interval
+
+MAX_SUBSETS = 6
+"""Panels of subset curves."""
+
+MAX_BANDS = 8
+"""Rows up to which intervals are drawn; more of them cover each other."""
+
+MAX_MARKERS = 12
+"""Markers on a line."""
+
+_EARLY = "A run that stopped early keeps its last value"
+
+
+def learning_curves(found: Results, comparison: Comparison | None = None) -> Any:
+    """Draw accuracy and loss on the whole test set over rounds.
+
+    Lines are means over a row's runs, bands the 95 % interval of that mean (Student's t); a row of one
+    run has no band.
+
+    Args:
+        found: What was read from disk.
+        comparison: Of the same runs; None compares them with the defaults.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        NothingToDraw: If no run has a curve.
+    """
+    view = View(found, comparison)
+    figure = new(11.0, _height(view))
+    accuracy, loss = panels(figure, 2, 2)
+    _lines(accuracy, view, _tested(view, "accuracy", "all"))
+    _frame(accuracy)
+    tidy(accuracy, xlabel="round", ylabel="accuracy (share of all test images)")
+    _lines(loss, view, _tested(view, "loss", "all"))
+    scale = _loss_scale(loss)
+    tidy(loss, xlabel="round", ylabel=f"loss on all test images (nats{scale})")
+    for axes in (accuracy, loss):
+        whole_rounds(axes)
+    legend(figure, accuracy)
+    explain(figure, _what_lines_are(view), *view.notes)
+    return figure
+
+
+def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
+    """Draw accuracy over rounds, a panel per named subset of the test labels.
+
+    Args and Returns: as :func:`learning_curves`.
+
+    Raises:
+        NothingToDraw: If the runs have no subsets.
+    """
+    view = View(found, comparison)
+    curves = view.found.curves
+    subsets = [name for name in curves["subset"].unique() if name != "all"]
+    if not subsets:
+        raise NothingToDraw("the runs name no subsets of the test labels")
+    shown = subsets[:MAX_SUBSETS]
+    rows = math.ceil(len(shown) / 3)
+    figure = new(2.6 + 3.1 * min(3, len(shown)), max(_height(view), 0.8 + 2.9 * rows))
+    together = panels(figure, len(shown), 3, sharex=True, sharey=True)
+    for number, (axes, subset) in enumerate(zip(together, shown, strict=True)):
+        _lines(axes, view, _tested(view, "accuracy", subset))
+        ylabel = "accuracy (share of images)" if number % 3 == 0 else ""
+        tidy(axes, xlabel="round", ylabel=ylabel, title=f"test images of labels {subset}")
+        axes.title.set_fontsize(10)
+    _frame(*together)
+    whole_rounds(together[0])
+    legend(figure, *together)
+    left_out = f"{len(shown)} of {len(subsets)} subsets are shown" if shown != subsets else ""
+    explain(figure, _what_lines_are(view), left_out, *view.notes)
+    return figure
+
+
+def accuracy_against_time(found: Results, comparison: Comparison | None = None) -> Any:
+    """Draw accuracy on the whole test set against seconds since a run's start (timings.csv).
+
+    Args and Returns: as :func:`learning_curves`.
+
+    Raises:
+        NothingToDraw: If no run has timings.
+    """
+    view = View(found, comparison)
+    figure, axes = _against(view, _seconds(view), "timings.csv")
+    tidy(axes, xlabel="seconds since the run's start", ylabel="accuracy (share of all test images)")
+    axes.set_xlim(left=0)
+    legend(figure, axes)
+    explain(
+        figure,
+        f"Both numbers are means over a row's runs, round by round. {_EARLY}",
+        "Seconds include start-up and evaluation, and depend on the machine and what else it did",
+        *view.notes,
+    )
+    return figure
+
+
+def accuracy_against_bytes(found: Results, comparison: Comparison | None = None) -> Any:
+    """Draw accuracy on the whole test set against the bytes of weights sent, both ways, so far.
+
+    Rows that send nothing, as isolated clients do, are a horizontal line at their final accuracy.
+
+    Args and Returns: as :func:`learning_curves`.
+
+    Raises:
+        NothingToDraw: If no run says what it sent.
+    """
+    view = View(found, comparison)
+    sent = _sent(view)
+    unit, divisor = _unit(float(sent.max().max()) if len(sent) else 0.0)
+    silent = [row for row in view.rows if not set(view.runs(row)) & set(sent)]
+    figure, axes = _against(view, sent / divisor, "metrics of bytes sent")
+    for row in silent:
+        axes.axhline(view.accuracy()[row], label=row, clip_on=False, **view.style(row))
+    xlabel = f"weights sent to and by clients so far ({unit})"
+    tidy(axes, xlabel=xlabel, ylabel="accuracy (share of all test images)")
+    legend(figure, axes)
+    explain(
+        figure,
+        f"Both numbers are means over a row's runs, round by round. {_EARLY}",
+        "Rows that send no weights are a horizontal line at their final accuracy" if silent else "",
+        *view.notes,
+    )
+    return figure
+
+
+def _tested(view: View, metric: str, subset: str) -> pd.DataFrame:
+    """Return a metric on the test set by round and run."""
+    curves = view.found.curves
+    chosen = curves[
+        (curves["split"] == "test") & (curves["subset"] == subset) & (curves["metric"] == metric)
+    ]
+    if chosen.empty:
+        raise NothingToDraw(f"no run has the {metric} on the test set")
+    return chosen.pivot_table(index="round", columns="run", values="value")
+
+
+def _of_row(values: pd.DataFrame, runs: Sequence[int]) -> pd.DataFrame:
+    """Return a row's runs by round, as far as the longest goes; others keep their last value."""
+    mine = values[[run for run in runs if run in values]].dropna(how="all")
+    ended = mine.bfill().isna()
+    return mine.fillna(mine.ffill().where(ended))
+
+
+def _lines(axes: Any, view: View, values: pd.DataFrame) -> None:
+    for row in view.rows:
+        mine = _of_row(values, view.runs(row))
+        if mine.empty:
+            continue
+        mean = mine.mean(axis=1)
+        style = view.style(row)
+        axes.plot(mean.index, mean, label=row, **style, **_marks(len(mean)))
+        if mine.shape[1] > 1 and len(view.rows) <= MAX_BANDS:
+            half = mine.apply(lambda numbers: half_interval(numbers.dropna().tolist()), axis=1)
+            band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(mean.index, mean - half, mean + half, **band)
+
+
+def _marks(points: int) -> dict[str, Any]:
+    return {"markersize": 6, "markevery": max(1, math.ceil(points / MAX_MARKERS)), "linewidth": 1.5}
+
+
+def _frame(*together: Any) -> None:
+    """Frame the lines, not the bands: that of two runs is so wide that lines would be flat in it."""
+    low, high = _range(together)
+    margin = 0.08 * (high - low) or 0.05
+    for axes in together:
+        axes.set_ylim(max(low - margin, -margin / 4), high + margin)
+
+
+def _range(together: Sequence[Any]) -> tuple[float, float]:
+    numbers = [y for axes in together for line in axes.lines for y in line.get_ydata()]
+    finite = [y for y in numbers if math.isfinite(y)]  # a diverged client's loss need not be
+    return min(finite, default=0.0), max(finite, default=1.0)
+
+
+def _loss_scale(axes: Any) -> str:
+    """Make the loss's axis logarithmic where isolated clients' dwarfs the others'; say so."""
+    low, high = _range([axes])
+    if high <= 10 * low or low <= 0:
+        _frame(axes)
+        return ""
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.3, high * 1.3)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    return ", log scale"
+
+
+def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, Any]:
+    accuracies = _tested(view, "accuracy", "all")
+    figure = new(8.0, _height(view))
+    axes = figure.add_subplot()
+    for row in view.rows:
+        runs = [run for run in view.runs(row) if run in x_values and run in accuracies]
+        if runs:
+            x, y = (_of_row(values, runs).mean(axis=1) for values in (x_values, accuracies))
+            both = pd.DataFrame({"x": x, "y": y}).dropna()
+            axes.plot(both["x"], both["y"], label=row, **view.style(row), **_marks(len(both)))
+    if not axes.lines:
+        raise NothingToDraw(f"no run has {what}")
+    return figure, axes
+
+
+def _seconds(view: View) -> pd.DataFrame:
+    """Return seconds since the start by round and run, of every run that has them."""
+    series = {}
+    for row in view.rows:
+        for run in view.runs(row):
+            try:
+                series[run] = results.seconds(view.found.path(run))
+            except FileNotFoundError:
+                continue
+    return pd.DataFrame(series).sort_index()
+
+
+def _sent(view: View) -> pd.DataFrame:
+    """Return bytes sent so far by round and run; none before the first round."""
+    curves = view.found.curves
+    chosen = curves[curves["metric"].isin(["bytes_up", "bytes_down"])]
+    each = chosen.pivot_table(index="round", columns="run", values="value", aggfunc="sum")
+    return pd.concat([pd.DataFrame(0.0, index=[0], columns=each.columns), each]).fillna(0).cumsum()
+
+
+def _unit(largest: float) -> tuple[str, float]:
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if largest >= divisor:
+            return unit, divisor
+    return "bytes", 1.0
+
+
+def _what_lines_are(view: View) -> str:
+    if view.most_runs() == 1:
+        return "One run a row, so there are no intervals"
+    if len(view.rows) > MAX_BANDS:
+        return (
+            f"Lines are means over a row's runs; of more than {MAX_BANDS} rows no intervals are drawn. "
+            f"{_EARLY}"
+        )
+    return (
+        "Lines are means over a row's runs, bands the 95 % interval of the mean (Student's t), which may "
+        f"leave the frame; a row of one run has none. {_EARLY}"
+    )
+
+
+def _height(view: View) -> float:
+    """Return a height in inches at which the names of all rows have room."""
+    lines = sum(wrapped(row).count("\n") + 1 for row in view.rows)
+    return max(4.4, 1.2 + (0.22 if len(view.rows) <= 10 else 0.18) * lines)

@@ -1,0 +1,227 @@
+"""How figures over finished runs look, for colour-blind eyes and for grey print too.
+
+Importing seaborn costs a second, so that nothing which runs experiments imports this.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import seaborn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedexp.analysis.comparison import Comparison, compare
+from fedexp.analysis.results import CENTRALIZED, ISOLATED, Results
+
+MAX_ROWS = 16
+"""Rows of a comparison in one figure."""
+
+NAME_WIDTH = 28
+"""Characters after which the name of a row goes on in a new line, between its settings."""
+
+DPI = 120
+FONT, SMALL = 10.0, 8.0
+MARKERS = "osD^vP*XhHd<>p8s"
+DASHES: Sequence[Any] = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1.5, 1)))
+# Without the grey and the yellow, which is faint on white.
+COLOURS = [seaborn.color_palette("colorblind")[k] for k in (0, 1, 2, 4, 3, 9, 5, 6)]
+WARNING = seaborn.color_palette("colorblind")[3]
+HATCHES = ("", "///", "...")
+
+
+class NothingToDraw(ValueError):
+    """The runs do not have what a figure is about."""
+
+
+class Drawing(Figure):
+    """A figure that notebooks show, though pyplot knows nothing of it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+class View:
+    """The runs that a comparison counts, under the names and in the order of its rows.
+
+    Attributes:
+        comparison: The comparison.
+        found: Its runs alone.
+        rows: Names of the rows to show, MAX_ROWS at most: the best accuracies, references among them.
+        federated: Names of all rows that are neither isolated nor centralized.
+        notes: What the reader of a figure must know: rows left out.
+    """
+
+    def __init__(self, found: Results, comparison: Comparison | None = None) -> None:
+        self.comparison = comparison or compare(found)
+        labels = self.comparison.labels
+        self.found = found.select(labels.index)
+        strategies = self.found.runs["strategy"]
+        self._references = {
+            name: kind
+            for name in labels.unique()
+            for kind in (ISOLATED, CENTRALIZED)
+            if (strategies[labels == name] == kind).all()
+        }
+        names = list(labels.unique())
+        self.federated = [name for name in names if name not in self._references]
+        room = max(MAX_ROWS // 2, MAX_ROWS - len(self.federated))
+        references = self.best(self._references, room)
+        shown = {*references, *self.best(self.federated, MAX_ROWS - len(references))}
+        self.rows: list[str] = [name for name in names if name in shown]
+        self.notes: list[str] = []
+        if len(names) > len(shown):
+            some = f"{len(shown)} of {len(names)} rows are shown"
+            self.notes.append(f"{some}: the most accurate, references among them")
+
+    def best(self, names: Iterable[str], most: int) -> list[str]:
+        """Return those rows, `most` of them at most, that have the best accuracies; in their order."""
+        names = list(names)
+        accuracy = self.accuracy()
+        chosen = sorted(names, key=lambda name: -accuracy[name])[:most]
+        return [name for name in names if name in chosen]
+
+    def kind(self, row: str) -> str | None:
+        """Return ``local_only`` or ``centralized`` for rows of nothing else, None for the others."""
+        return self._references.get(row)
+
+    def accuracy(self) -> dict[str, float]:
+        """Return every row's final accuracy on the whole test set; -inf where there is none."""
+        table = self.comparison.table
+        return dict(zip(table["row"], table["accuracy"].fillna(-math.inf), strict=True))
+
+    def runs(self, row: str) -> list[int]:
+        """Return the runs of a row."""
+        labels = self.comparison.labels
+        runs: list[int] = labels.index[labels == row].tolist()
+        return runs
+
+    def style(self, row: str) -> dict[str, Any]:
+        """Return how a row's line is drawn: references black or grey, the others in colours."""
+        same = [name for name in self.rows if self.kind(name) == self.kind(row)]
+        number = same.index(row)
+        if self.kind(row) is not None:
+            isolated = self.kind(row) == ISOLATED
+            return {
+                "color": "black" if isolated else "dimgrey",
+                "linestyle": (0, (4, 2)) if isolated else (0, (1, 1)),
+                "marker": ("xos^Dv<>" if isolated else "+PXh8p*d")[number % 8],
+                "markerfacecolor": "white",
+            }
+        turn, colour = divmod(number, len(COLOURS))
+        return {
+            "color": COLOURS[colour],
+            "linestyle": DASHES[(turn + colour) % len(DASHES)],
+            "marker": MARKERS[number % len(MARKERS)],
+        }
+
+    def most_runs(self) -> int:
+        """Return the number of runs of the row that has most."""
+        return int(self.comparison.table["runs"].max())
+
+
+def new(width: float, height: float, layout: Any = "constrained") -> Any:
+    """Return an empty figure of a size in inches; axes of fixed proportions need ``compressed``."""
+    figure = Drawing(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def wrapped(name: str) -> str:
+    """Break a long name into lines."""
+    options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}
+    return "\n".join(textwrap.wrap(name, NAME_WIDTH, **options)) or name
+
+
+def label_names(partition: dict[str, Any], number: int) -> list[str]:
+    """Return what labels are called; their numbers, where a partition.json does not say."""
+    return list(partition.get("classes") or map(str, range(number)))
+
+
+def tidy(axes: Any, **labels: str) -> None:
+    """Label axes, and take the frame's upper and right side away."""
+    axes.set(**labels)
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.set_axisbelow(True)
+    seaborn.despine(ax=axes)
+
+
+def whole_rounds(axes: Any) -> None:
+    """Put ticks of the x axis on whole rounds."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def named(axes: Iterable[Any]) -> dict[str, Any]:
+    """Return what legends call the marks of several axes, each once: not every one has every kind."""
+    found: dict[str, Any] = {}
+    for panel in axes:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    return found
+
+
+def legend(figure: Any, *axes: Any) -> None:
+    """Name the lines of some of the figure's axes to the right of all of them."""
+    names = named(axes)
+    figure.legend(
+        names.values(),
+        [wrapped(name) for name in names],
+        loc="outside right upper",
+        frameon=False,
+        fontsize=FONT if len(names) <= 10 else SMALL,
+        handlelength=3.5,
+    )
+
+
+def explain(figure: Any, *notes: str) -> None:
+    """Write notes below a figure: what is drawn, and what is left out."""
+    width = int(figure.get_figwidth() * 17)
+    text = textwrap.fill(" ".join(f"{note}." for note in notes if note), width)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color="#333333")
+
+
+def panels(figure: Any, count: int, columns: int, **options: Any) -> list[Any]:
+    """Return so many axes in a grid, whose other places stay empty."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    axes: list[Any] = figure.subplots(rows, columns, squeeze=False, **options).ravel().tolist()
+    for unused in axes[count:]:
+        unused.remove()
+    return axes[:count]
+
+
+def png(figure: Any) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def svg(figure: Any) -> bytes:
+    """Return a figure as SVG: words as text, and the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fedexp"}):
+        figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def save(figure: Any, stem: str | Path) -> list[Path]:
+    """Write a figure as ``<stem>.png`` and ``<stem>.svg``, and return both paths.
+
+    The folder is made if it is not there.
+    """
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for ending, content in (("png", png(figure)), ("svg", svg(figure))):
+        path = stem.with_name(f"{stem.name}.{ending}")
+        path.write_bytes(content)
+        written.append(path)
+    return written

@@ -1,0 +1,328 @@
+"""What a comparison comes to, in words and a few numbers; the numbers are those of its tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from fedexp.analysis.comparison import Comparison
+from fedexp.analysis.results import ISOLATED, Results
+from fedexp.analysis.rows import Estimate, Rows, brief, counted
+from fedexp.core.statistics import MIN_SEEDS
+
+MAX_SETTINGS = 6
+"""Settings of which the headline says what each gains."""
+
+_LEVEL = 0.05
+
+
+class Fact(NamedTuple):
+    """A number that stands out.
+
+    Attributes:
+        label: What it is.
+        value: The number, with its interval where there is one.
+        detail: What it is to be read beside.
+    """
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass
+class Headline:
+    """What a report opens with.
+
+    Attributes:
+        title: The finding in one sentence.
+        facts: Its numbers.
+        sentences: How the numbers came about, and what limits them.
+    """
+
+    title: str
+    facts: list[Fact] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+
+
+def headline(found: Results, comparison: Comparison | None) -> Headline:
+    """Say what federating buys over training alone, as far as the runs can tell.
+
+    Args:
+        found: What was read from disk.
+        comparison: Of the same runs; None where no run completed.
+    """
+    if comparison is None:
+        return Headline(
+            f"No run completed, so there is nothing to compare: {_statuses(found)}", [], []
+        )
+    rows = Rows(found, comparison)
+    if len(rows.by_setting) > 1:
+        said = _of_settings(rows)
+    elif rows.paired:
+        said = _of_gain(rows)
+    elif rows.federated:
+        said = _without_isolated(rows)
+    else:
+        said = _of_references(rows)
+    incomplete = len(found.runs) - len(found.completed)
+    if incomplete:
+        said.sentences.append(
+            f"{incomplete} of {counted(len(found.runs), 'run')} did not complete "
+            f"({_statuses(found)}): no number here is of them."
+        )
+    return said
+
+
+def paired_tests(comparison: Comparison) -> list[str]:
+    """Return a sentence for every row that is tested against the baseline, or why there is none."""
+    table: Any = comparison.table.set_index("row")
+    base = comparison.baseline
+    if len(table) < 2:
+        return ["No paired test: there is only one row."]
+    if base is None:
+        return ["No paired test: no row has the baseline's name; --baseline ROW chooses one."]
+    others = table.drop(index=base)
+    tested = others[others["p_value"].notna()]
+    if tested.empty:
+        return [
+            f"No paired test: no row of one run a seed shares {MIN_SEEDS} seeds on the same partition "
+            f"with {brief(base)}."
+        ]
+    said = []
+    for row, p in tested["p_value"].items():
+        verdict = "differs from" if p < _LEVEL else "is not shown to differ from"
+        level = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        change = Estimate(float(table.at[row, "p_difference"])).number(signed=True)
+        over = f"over the {table.at[row, 'p_seeds']:g} seeds that both have"
+        said.append(f"{brief(row)} {verdict} {brief(base)}: {change} {over}, {level}.")
+    left = [brief(str(row)) for row in others.index if row not in tested.index]
+    if left:
+        said.append(
+            f"Not tested, with fewer than {MIN_SEEDS} seeds in common or several runs of a seed in a "
+            f"row: {', '.join(left)}."
+        )
+    return said
+
+
+def _of_gain(rows: Rows) -> Headline:
+    """Say what the best federated row gains, where all are held against clients of one setting."""
+    row = rows.paired[0]
+    runs = rows.runs(row, paired=True)
+    said = Headline(_gain_title(rows, row), _gain_facts(rows, row))
+    if float(rows.table.at[row, "gain_best"]) < 0 < float(rows.table.at[row, "gain"]):
+        said.sentences.append(
+            f"The best client alone is better still: {rows.alone_best(row).number()}."
+        )
+    said.sentences += _choice(rows, rows.paired)
+    better = rows.federated[0]
+    if better not in rows.paired:
+        said.sentences.append(
+            f"{brief(better)} reaches {rows.number(better, 'accuracy').number()}, but has no isolated "
+            "clients to be held against."
+        )
+    said.sentences += _mixture(rows, row)
+    said.sentences.append(_certainty(rows, runs))
+    missing = len(rows.runs(row)) - len(runs)
+    if missing:
+        said.sentences.append(
+            f"{missing} more of {brief(row)} has no isolated clients to be held against."
+        )
+    return said
+
+
+def _gain_title(rows: Rows, row: str) -> str:
+    alone, together = rows.alone(row).number(), rows.together(row).number()
+    gain = rows.number(row, "gain")
+    shown, single = gain.text(signed=True), " on one seed" if math.isnan(gain.half) else ""
+    if not single and abs(gain.mean) <= gain.half:
+        return (
+            f"No clear gain from federating: {shown} accuracy with {brief(row)} "
+            f"({alone} alone, {together} together)"
+        )
+    if round(gain.mean, 3) == 0:
+        return f"No gain from federating{single}: {alone} alone and with {brief(row)}"
+    verb = "lifts" if gain.mean > 0 else "lowers"
+    return (
+        f"Federating {verb} a client's accuracy from {alone} alone to {together}: "
+        f"{shown} with {brief(row)}{single}"
+    )
+
+
+def _gain_facts(rows: Rows, row: str) -> list[Fact]:
+    best = rows.number(row, "gain_best").number(signed=True)
+    facts = [
+        Fact(
+            "Alone, mean client",
+            rows.alone(row).text(),
+            f"best client {rows.alone_best(row).number()}",
+        ),
+        Fact(f"Federated: {brief(row)}", rows.together(row).text(), "whole test set, last round"),
+        Fact(
+            "Gain per client",
+            rows.number(row, "gain").text(signed=True),
+            f"over the best client {best}",
+        ),
+    ]
+    if rows.has(row, "gain_unseen"):
+        alone = rows.alone(row, "alone_unseen").number()
+        together = rows.together(row, "alone_unseen", "gain_unseen").text()
+        facts.append(Fact("Labels never seen", f"{alone} → {together}", "alone → federated"))
+    if rows.has(row, "gain_own"):
+        change = rows.number(row, "gain_own").text(signed=True)
+        facts.append(
+            Fact("Clients worse off", _worse_off(rows, row), f"on their own images; mean {change}")
+        )
+    return [*facts, *_distance(rows, row)]
+
+
+def _distance(rows: Rows, row: str) -> list[Fact]:
+    if not rows.has(row, "to_centralized"):
+        return []
+    distance = rows.number(row, "to_centralized").text(signed=True)
+    return [Fact("To centralized", distance, "one model, all the data")]
+
+
+def _worse_off(rows: Rows, row: str) -> str:
+    worse, clients = rows.table.at[row, "worse_off"], rows.table.at[row, "clients"]
+    return f"{round(worse, 2):g} of {clients:g}"
+
+
+def _of_settings(rows: Rows) -> Headline:
+    """Say how much the gain depends on settings: one number for all would hide what matters."""
+    best = rows.by_setting
+    gains = {alone: rows.number(row, "gain") for alone, row in best.items()}
+    ordered = sorted(gains, key=lambda alone: gains[alone].mean)
+    low, high = (
+        f"{gains[alone].number(signed=True)} ({brief(_setting(alone))})"
+        for alone in (ordered[0], ordered[-1])
+    )
+    unclear = [gain for gain in gains.values() if abs(gain.mean) <= gain.half]
+    always = gains[ordered[0]].mean > 0 and not unclear
+    said = Headline(
+        f"Federating {'gains' if always else 'changes accuracy by'} {low} to {high} "
+        f"{'accuracy over' if always else 'against'} training alone"
+    )
+    shown = ordered
+    if len(ordered) > MAX_SETTINGS:
+        half = MAX_SETTINGS // 2
+        shown = [*ordered[:half], *ordered[-half:]]
+        said.sentences.append(
+            f"Shown are the {half} settings that gain least and the {half} that gain most, "
+            f"of {len(ordered)}."
+        )
+    said.facts += [_setting_fact(rows, alone, best[alone]) for alone in shown]
+    if unclear:
+        said.sentences.append(
+            f"In {len(unclear)} of {len(gains)} settings the gain is not clear: its interval holds 0."
+        )
+    said.sentences.append("In every setting, the best federated row against its isolated clients.")
+    said.sentences += dict.fromkeys(
+        _certainty(rows, rows.runs(row, paired=True)) for row in best.values()
+    )
+    return said
+
+
+def _setting(alone: str) -> str:
+    """Return what a row of isolated clients has beside its strategy."""
+    return alone.removeprefix(f"{ISOLATED} ")
+
+
+def _setting_fact(rows: Rows, alone: str, row: str) -> Fact:
+    name = row.removesuffix(f" {_setting(alone)}")
+    detail = f"alone {rows.alone(row).number()}, {brief(name)} {rows.together(row).number()}" + (
+        f"; worse off {_worse_off(rows, row)}" if rows.has(row, "gain_own") else ""
+    )
+    return Fact(brief(_setting(alone)), rows.number(row, "gain").text(signed=True), detail)
+
+
+def _without_isolated(rows: Rows) -> Headline:
+    """Say what there is of federated runs that nothing isolated can be held against."""
+    row = rows.federated[0]
+    best = f", the best of {len(rows.federated)} rows" if len(rows.federated) > 1 else ""
+    title = (
+        f"{brief(row)} reaches {rows.number(row, 'accuracy').text()} on the whole test set{best}"
+    )
+    why = (
+        "no isolated run has their seed, partition and settings"
+        if rows.isolated
+        else "no isolated clients were trained; strategy=local_only trains them"
+    )
+    facts = [
+        Fact(
+            f"Federated: {brief(row)}",
+            rows.number(row, "accuracy").text(),
+            "whole test set, last round",
+        )
+    ]
+    if rows.has(row, "client_mean"):
+        detail = f"mean client {rows.number(row, 'client_mean').number()}, each on its own images"
+        facts.append(
+            Fact("Worst tenth of clients", rows.number(row, "client_worst10").number(), detail)
+        )
+    facts += _distance(rows, row)
+    said = Headline(title, facts, [f"What federating buys is not known: {why}."])
+    said.sentences += [
+        *_choice(rows, rows.federated),
+        *_mixture(rows, row),
+        _certainty(rows, rows.runs(row)),
+    ]
+    return said
+
+
+def _of_references(rows: Rows) -> Headline:
+    """Say what there is where nothing was federated."""
+    kind = rows.isolated or rows.centralized
+    row = max(kind, key=lambda name: rows.number(name, "accuracy").mean)
+    which = f" with {brief(row)}, the best of {len(kind)} rows" if len(kind) > 1 else ""
+    accuracy = rows.number(row, "accuracy").text()
+    nothing = "no federated run to hold against it"
+    if row in rows.centralized:
+        title = f"One model trained on all the data reaches {accuracy}{which}; {nothing}"
+        facts = [Fact("Centralized", accuracy, "whole test set, last round")]
+    else:
+        clients = rows.comparison.isolated
+        best = Estimate(float(clients[clients["row"] == row]["accuracy"].max())).number()
+        title = (
+            f"Clients trained alone reach {accuracy} on average, the best {best}{which}; {nothing}"
+        )
+        facts = [Fact("Alone, mean client", accuracy, f"best client {best}")]
+        facts += _distance(rows, row)
+    return Headline(title, facts, [_certainty(rows, rows.runs(row))])
+
+
+def _choice(rows: Rows, candidates: Sequence[str]) -> list[str]:
+    """Say that the first row was chosen from several, and what the others reach."""
+    row, *others = candidates
+    if not others:
+        return []
+    listed = _listed(f"{brief(name)} {rows.number(name, 'accuracy').number()}" for name in others)
+    which = "" if len(candidates) == len(rows.federated) else " held against isolated clients"
+    return [
+        f"{brief(row)} is the best of {len(candidates)} federated rows{which}, chosen by this same "
+        f"test accuracy; the others: {listed}."
+    ]
+
+
+def _mixture(rows: Rows, row: str) -> list[str]:
+    names = rows.strategies[row]
+    return [f"{brief(row)} averages over {_listed(sorted(names))}."] if len(names) > 1 else []
+
+
+def _certainty(rows: Rows, runs: Sequence[int]) -> str:
+    if len(runs) < 2:
+        return "One seed, so there are no intervals: another seed may say otherwise."
+    return f"Means over {rows.over(runs)}; ± is half the 95 % interval of the mean."
+
+
+def _statuses(found: Results) -> str:
+    counts = found.runs.loc[~found.runs.index.isin(found.completed), "status"].value_counts()
+    return ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+
+
+def _listed(words: Iterable[str], most: int = 6) -> str:
+    words = list(words)
+    rest = [f"and {len(words) - most} more"] if len(words) > most else []
+    return ", ".join([*words[:most], *rest])

@@ -1,0 +1,71 @@
+"""How runs came about: in which options they differ, and the command that makes each again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fedexp.analysis import results
+from fedexp.analysis.results import Results
+
+
+class Command(NamedTuple):
+    """How to make a run again.
+
+    Attributes:
+        run: The run's number.
+        line: What to type, quoted for a POSIX shell; empty where the run does not say.
+        code: The git commit it ran from, as far as it is known.
+    """
+
+    run: int
+    line: str
+    code: str
+
+
+def differences(found: Results) -> list[str]:
+    """Return the options that are not the same in all runs, in the order of config.yaml.
+
+    A run whose config.yaml could not be read differs in none.
+    """
+    words = found.settings.dropna(how="all").map(repr)
+    return [str(key) for key in words if words[key].nunique() > 1]
+
+
+def shown(value: Any) -> str:
+    """Write an option's value; one that a run does not have is empty."""
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, str):
+        return value
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, default=str)
+
+
+def command(found: Results, run: int) -> Command:
+    """Return how to make a run again, from what it recorded of itself."""
+    try:
+        recorded = results.environment(found.path(run))
+    except (
+        OSError,
+        ValueError,
+    ):  # a run that was cut off before it wrote the file, or while it did
+        return Command(run, "", "")
+    words = _words(recorded.get("overrides") or [], recorded.get("command") or [])
+    commit = recorded.get("git_commit")
+    dirty = " and uncommitted changes" if recorded.get("git_dirty") else ""
+    return Command(run, shlex.join(words), f"commit {commit[:12]}{dirty}" if commit else "")
+
+
+def _words(overrides: Sequence[str], told: Sequence[str]) -> list[str]:
+    words = ["fedexp"]
+    for number, word in enumerate(told):  # a folder of further YAML files is no override
+        if word in ("--config-dir", "-cd"):
+            words += told[number : number + 2]
+        elif word.startswith("--config-dir="):
+            words.append(word)
+    # An experiment may ask for a multirun by itself, where a sweeper would choose values anew.
+    single = ["hydra.mode=RUN"] if any("experiment=" in word for word in overrides) else []
+    return [*words, *overrides, *single]

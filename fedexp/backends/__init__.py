@@ -1,0 +1,1 @@
+"""Where clients run: Ray, this process, or Flower's Simulation Runtime."""

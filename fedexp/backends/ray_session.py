@@ -1,0 +1,115 @@
+"""Start Ray quietly on this machine only, once for all jobs of a command.
+
+Imports no torch: Ray's processes start while the driver is still importing it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from fedexp.config.schema import Config, RayBackend
+from fedexp.core.options import FedexpError
+from fedexp.core.signals import kept
+
+_PROMPT = {"free_objects_batch_size": 1}
+"""Ray would free what a round leaves once a second; until then every reply goes to memory that was never
+touched, at the price of a page fault for every 4 KiB."""
+
+_current: tuple[object, ...] | None = None
+
+
+def start_ray(config: Config) -> None:
+    """Start Ray for an experiment, or keep the session that runs if it is the same.
+
+    Returns as soon as Ray can take work; workers go on importing torch meanwhile.
+
+    Raises:
+        FedexpError: If ``backend.address`` cannot be joined, or no worker would ever fit.
+    """
+    global _current
+    backend = config.backend
+    assert isinstance(backend, RayBackend)
+    workers = backend.workers or _default_workers(config, backend)
+    wanted = (workers, backend.num_cpus_per_worker, backend.num_gpus_per_worker, backend.address)
+    if ray.is_initialized():
+        if wanted == _current:
+            return
+        if _current is None:
+            raise FedexpError(
+                "Ray was started in this process by somebody else: call ray.shutdown() first, or choose "
+                "backend=inline"
+            )
+        _current = None  # should the new session be refused, the old one is gone all the same
+        ray.shutdown()
+    try:
+        if backend.address is None:
+            _init(num_cpus=workers * backend.num_cpus_per_worker)
+        else:
+            _init(address=backend.address)
+        _check_capacity(backend)
+    except BaseException:
+        ray.shutdown()
+        raise
+    _current = wanted
+    warm = ray.remote(
+        num_cpus=backend.num_cpus_per_worker, num_gpus=backend.num_gpus_per_worker, max_calls=0
+    )(_import_client)
+    for _ in range(workers):
+        warm.remote()
+
+
+def _default_workers(config: Config, backend: RayBackend) -> int:
+    """Return a worker for every ``num_cpus_per_worker`` CPUs, but no more than a round has clients."""
+    by_cpu = max(1, int(usable_cpus() / backend.num_cpus_per_worker))
+    return min(by_cpu, max(1, round(config.clients.fraction_train * config.clients.num)))
+
+
+def _init(num_cpus: float | None = None, address: str | None = None) -> None:
+    options: dict[str, Any] = {}
+    if address is None:
+        options = {
+            "num_cpus": num_cpus,
+            "_node_ip_address": "127.0.0.1",
+            "include_dashboard": False,
+            "_system_config": _PROMPT,
+        }
+    try:
+        with kept():
+            ray.init(
+                address=address or "local",  # None would be what RAY_ADDRESS says
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FedexpError(
+            f"Ray did not start (backend.address={address}): {error}. "
+            "backend=inline runs without Ray."
+        ) from error
+
+
+def _check_capacity(backend: RayBackend) -> None:
+    have = ray.cluster_resources()
+    for option, needed, kind in (
+        ("num_cpus_per_worker", backend.num_cpus_per_worker, "CPU"),
+        ("num_gpus_per_worker", backend.num_gpus_per_worker, "GPU"),
+    ):
+        if needed > have.get(kind, 0):
+            raise FedexpError(
+                f"backend.{option}={needed} can never be met: Ray has {have.get(kind, 0):g} {kind}"
+            )
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _import_client() -> None:
+    import fedexp.federation.client  # noqa: F401

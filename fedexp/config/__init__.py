@@ -1,0 +1,1 @@
+"""From command-line overrides to a checked configuration."""

@@ -1,0 +1,296 @@
+"""From command-line overrides to checked configurations, through Hydra.
+
+Everything that can be wrong with a command is found here, before Hydra makes a folder and before
+torch or ray is imported: each mistake becomes one line that names the option and the remedy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from fedexp.config.explain import explain, one_line, unknown_option
+from fedexp.config.schema import SCHEMAS, Config
+from fedexp.config.validation import validate
+from fedexp.core.options import ConfigError
+from fedexp.tracking.run_folder import without_secrets, write_whole
+
+CONFIG_NAME = "config"
+
+
+def conf_dir() -> Path:
+    """Return the YAML tree: inside the package when installed from a wheel, else the checkout's."""
+    packaged = Path(__file__).parents[1] / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def register() -> None:
+    """Give Hydra the schema and the resolver of the run folders' names."""
+    store = ConfigStore.instance()
+    root = _schema(Config)
+    for group, entries in SCHEMAS.items():
+        root[group] = "???"
+        for name, entry in entries.items():
+            store.store(name=f"schema_{group}_{name}", node=_schema(entry))
+    store.store(name="base_config", node=root)
+    # Hydra's config caches the answer, so that every use of it in one command is the same folder.
+    OmegaConf.register_new_resolver("fedexp_stamp", stamp, use_cache=True, replace=True)
+
+
+def _schema(entry: type) -> DictConfig:
+    # OmegaConf makes frozen dataclasses read-only; overrides must be able to change this copy.
+    node = OmegaConf.structured(entry)
+    OmegaConf.set_readonly(node, None)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig | ListConfig):
+            OmegaConf.set_readonly(child, None)
+            if OmegaConf.get_type(child) is dict:  # takes any key; validation knows which
+                OmegaConf.set_struct(child, False)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def stamp() -> str:
+    """Return the name of a new run's folder: date, time and four random hexadecimal digits."""
+    # The random end keeps apart two runs that start in the same second.
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
+
+
+def from_hydra(node: DictConfig) -> Config:
+    """Turn a composed configuration into a checked :class:`Config`.
+
+    Raises:
+        ConfigError: With one line for every mistake.
+    """
+    node = node.copy()
+    with open_dict(node):
+        node.pop("hydra", None)
+        errors = list(_take_strangers(node, Config, ""))
+    try:
+        config = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise ConfigError([*errors, one_line(error)]) from error
+    assert isinstance(config, Config)
+    errors += validate(config)
+    if errors:
+        raise ConfigError(errors)
+    return config
+
+
+def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:
+    """Remove and report what `+key=value` added: it gets past the schema, which would drop it."""
+    known = {item.name for item in dataclasses.fields(entry)}
+    given = set(map(str, node))
+    for key in sorted(given - known):
+        node.pop(key)
+        yield unknown_option(f"{prefix}{key}", known)
+    for key in sorted(known & given):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            child_type = OmegaConf.get_type(child)
+            if child_type is not None and dataclasses.is_dataclass(child_type):
+                with open_dict(child):
+                    yield from _take_strangers(child, child_type, f"{prefix}{key}.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command.
+
+    Attributes:
+        overrides: What makes it, less what the whole command is about.
+        config: Its checked configuration.
+        chosen_later: Whether it only stands for the runs that a sweeper such as Optuna will choose.
+    """
+
+    overrides: list[str]
+    config: Config
+    chosen_later: bool = False
+
+
+def compose_config(overrides: Sequence[str] = ()) -> Config:
+    """Compose one configuration as ``fedexp OVERRIDES`` would.
+
+    Args:
+        overrides: Hydra overrides such as ``["strategy=fedavg", "clients.num=10"]``.
+
+    Raises:
+        ConfigError: With one line for every mistake.
+    """
+    (config,) = check_command(overrides, multirun=False)
+    return config
+
+
+def check_command(
+    overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None
+) -> list[Config]:
+    """Return the checked configuration of every job of a command; see :func:`plan`."""
+    return [job.config for job in plan(overrides, multirun=multirun, config_dir=config_dir)]
+
+
+def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> list[Job]:
+    """Compose and check every job of a command.
+
+    Args:
+        overrides: What stands on the command line.
+        multirun: Whether ``-m`` was given; an experiment may also ask for a multirun by itself.
+        config_dir: A further folder of YAML files (Hydra's ``--config-dir``).
+
+    Returns:
+        The jobs in the order in which Hydra runs them; one for all, if a sweeper such as Optuna chooses
+        them as it goes.
+
+    Raises:
+        ConfigError: With one line for every mistake in any job.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError([f"--config-dir {config_dir}: no such folder"])
+    register()
+    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+        parsed, errors = _parse_all(overrides)
+        swept = [o for o in parsed if o.is_sweep_override()]
+        jobs: list[Job] = []
+        try:
+            base = _compose([*search, *_lines([o for o in parsed if o not in swept])])
+            mode = OmegaConf.select(base, "hydra.mode")
+            if multirun or (mode is not None and mode.name == "MULTIRUN"):
+                jobs = _check_jobs(base, parsed, search)
+            else:
+                errors += [f"{o.input_line}: several values need a multirun (-m)" for o in swept]
+                jobs = [Job(_lines(parsed), from_hydra(base))]
+        except ConfigError as error:
+            errors += error.errors
+    if errors:
+        raise ConfigError(errors)
+    return jobs
+
+
+def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> list[Job]:
+    if not is_basic_sweeper(base.hydra):
+        return [Job(_lines(parsed), from_hydra(base), chosen_later=True)]
+    params = OmegaConf.select(base, "hydra.sweeper.params") or {}
+    swept = [_parse(f"{key}={value}") for key, value in params.items()]
+    (batches,) = BasicSweeper.split_arguments([*swept, *parsed], None)
+    jobs, errors = [], []
+    for lines in batches:
+        try:
+            jobs.append(Job(lines, from_hydra(_compose([*search, *lines]))))
+        except ConfigError as error:
+            errors += [line for line in error.errors if line not in errors]
+    if errors:
+        raise ConfigError(errors)
+    return jobs
+
+
+def is_basic_sweeper(hydra: Any) -> bool:
+    """Say whether Hydra's own sweeper runs the jobs: one that is told them all beforehand."""
+    return str(hydra.sweeper._target_).endswith("BasicSweeper")
+
+
+def is_basic_launcher(hydra: Any) -> bool:
+    """Say whether Hydra's own launcher runs the jobs: one after another."""
+    return str(hydra.launcher._target_).endswith("BasicLauncher")
+
+
+def _parse_all(lines: Sequence[str]) -> tuple[list[Override], list[str]]:
+    parsed, errors = [], []
+    for line in lines:
+        try:
+            parsed.append(_parse(line))
+        except ConfigError as error:
+            errors += error.errors
+    return parsed, errors
+
+
+def _parse(line: str) -> Override:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        override = parser.parse_override(line)
+    except HydraException as error:
+        raise ConfigError([f"{line}: not of the form option=value or group=choice"]) from error
+    group, value = override.key_or_group, override.value()
+    if override.is_delete() and not group.startswith("hydra"):
+        raise ConfigError([f"{group} cannot be removed ({line}): every option has a value"])
+    if group in SCHEMAS and not override.is_sweep_override() and not isinstance(value, str):
+        choices = ", ".join(_choices(group))
+        hint = f"; the count is clients.num={value}" if group == "clients" else ""
+        raise ConfigError([f"{line}: a group is chosen by name ({choices}){hint}"])
+    return override
+
+
+def _choices(group: str) -> list[str]:
+    return list(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _lines(overrides: Sequence[Override]) -> list[str]:
+    return [str(o.input_line) for o in overrides]
+
+
+def _compose(lines: list[str]) -> DictConfig:
+    try:
+        return compose(CONFIG_NAME, overrides=lines, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_all_errors(lines) or [one_line(error)]) from error
+
+
+def _all_errors(lines: list[str]) -> list[str]:
+    """Hydra stops at the first bad override; try each on top of the good choices to name them all."""
+    errors: list[str] = []
+    good: list[str] = []
+    # Choices of groups first: which options exist depends on them.
+    for line in sorted(lines, key=lambda item: "." in item.split("=")[0]):
+        try:
+            compose(CONFIG_NAME, overrides=[*good, line], return_hydra_config=True)
+            good.append(line)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            errors.append(explain(line, error))
+    try:
+        from_hydra(compose(CONFIG_NAME, overrides=good))
+    except ConfigError as error:
+        errors += error.errors
+    return errors
+
+
+class SweepFolder(Callback):
+    """Hydra callback: note where a multirun writes, so that its runs can be compared at the end.
+
+    Noted at the start, because Hydra does not tell the end of a multirun that breaks off. And keep
+    keys out of the ``multirun.yaml`` that Hydra writes there.
+    """
+
+    path: Path | None = None
+    in_this_process: bool = True
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Keep the folder on the class; Hydra owns the instance."""
+        SweepFolder.path = Path(config.hydra.sweep.dir)
+        SweepFolder.in_this_process = is_basic_launcher(config.hydra)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Rewrite what Hydra wrote just before its first job."""
+        written = Path(config.hydra.sweep.dir) / "multirun.yaml"
+        if (
+            config.hydra.mode is RunMode.MULTIRUN
+            and config.hydra.job.num == 0
+            and written.is_file()
+        ):
+            write_whole(written, without_secrets(written.read_text()).encode())

@@ -1,0 +1,56 @@
+"""Hydra's errors in one line that names the option and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+
+from hydra.errors import ConfigCompositionException
+
+from fedexp.config.schema import SCHEMAS, Config
+
+EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/joblib": "joblib"}
+"""What Hydra cannot find unless the extra of that name is installed."""
+
+
+def explain(line: str, error: Exception) -> str:
+    """Return what is wrong with an override, given what Hydra raised on composing it."""
+    key = line.split("=")[0].lstrip("+~")
+    cause = str(error.__cause__ or "")
+    for choice, extra in EXTRAS.items():
+        if f"'{choice}'" in str(error):
+            return f"{line}: {choice} is not installed: pip install 'fedexp[{extra}]'"
+    available = re.search(r"Available options in '(.+)':\n((?:\t.+\n?)+)", str(error))
+    if available:
+        names = available.group(2).split()
+        return f"{line}: {available.group(1)} must be one of {', '.join(names)}"
+    missing = re.search(r"Key '(.+)' (?:is )?not in '(.+)'", cause)
+    if missing:
+        return unknown_option(key, _options_of(missing.group(2)))
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        return f"{line}: {cause.splitlines()[0]}"
+    return f"{line}: {one_line(error)}"
+
+
+def _options_of(type_name: str) -> set[str]:
+    for entry in [Config, *(e for group in SCHEMAS.values() for e in group.values())]:
+        if entry.__name__ == type_name:
+            return {item.name for item in dataclasses.fields(entry)}
+        for item in dataclasses.fields(entry):
+            if type_name == str(item.type):
+                nested = getattr(entry(), item.name)
+                return {child.name for child in dataclasses.fields(nested)}
+    return set()
+
+
+def unknown_option(path: str, known: set[str]) -> str:
+    """Say that an option does not exist, and which one may have been meant."""
+    close = difflib.get_close_matches(path.split(".")[-1], known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(sorted(known))}"
+    return f"{path}: no such option; {hint}" if known else f"{path}: no such option"
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message without its line breaks."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -1,0 +1,1 @@
+"""What everything else stands on; NumPy at most on import."""

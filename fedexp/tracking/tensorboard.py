@@ -1,0 +1,39 @@
+"""TensorBoard event files in the run's folder, under ``tensorboard/``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import matplotlib.image
+from torch.utils.tensorboard import SummaryWriter
+
+from fedexp.tracking.run_folder import config_bytes
+from fedexp.tracking.trackers import Ending, RunInfo
+
+
+class TensorBoardMirror:
+    """Scalars by round, and at the end the pictures and what was configured and found, as text."""
+
+    def __init__(self, run: RunInfo) -> None:
+        self._folder = run.run_dir / "tensorboard"
+        self._writer = SummaryWriter(str(self._folder))
+        self._write("config", config_bytes(run.config).decode())
+
+    def on_round(self, server_round: int, figures: Mapping[str, float]) -> None:
+        """Write the round's scalars, so that a TensorBoard that runs shows them."""
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, server_round)
+        self._writer.flush()
+
+    def finish(self, ending: Ending) -> list[str]:
+        """Write pictures and summary, and close the file."""
+        last = ending.summary.get("rounds", 0)
+        for name, path in ending.pictures.items():
+            self._writer.add_image(name, matplotlib.image.imread(path), last, dataformats="HWC")
+        self._write("summary", json.dumps(ending.summary, indent=2))
+        self._writer.close()
+        return []
+
+    def _write(self, name: str, text: str) -> None:
+        self._writer.add_text(name, "\n".join(f"    {line}" for line in text.splitlines()))

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.folders import alone, federated, write_run
+
+from fedexp.analysis.comparison import compare
+from fedexp.analysis.results import load
+from fedexp.analysis.tables import closing_table, render
+
+COMPARE = Path(__file__).parents[2] / "scripts" / "compare.py"
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    counts = [[0, 5], [5, 0]]
+    for seed, final in enumerate((0.75, 0.5, 0.625)):
+        write_run(
+            tmp_path / f"{2 * seed}",
+            "fedavg",
+            federated(final, own=(0.5, 1.0)),
+            seed=seed,
+            class_counts=counts,
+        )
+        write_run(
+            tmp_path / f"{2 * seed + 1}",
+            "local_only",
+            alone(0.25, 0.5, own=(0.75, 0.75)),
+            seed=seed,
+            class_counts=counts,
+        )
+    return tmp_path
+
+
+def _cells(text: str, name: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line.strip().startswith(name)]
+
+
+def test_the_tables_hold_the_numbers(sweep: Path) -> None:
+    text = render(compare(load(sweep)))
+    accuracy, clients, *each = _cells(text, "fedavg")
+    # Three seeds: standard deviation 0.125, t 4.302653, half interval 0.3105.
+    assert accuracy == [
+        *["fedavg", "3", "0.625", "±", "0.311", "0.500", "±", "0.000"],
+        *["0.500", "1", "1.5"],
+    ]
+    # Gain 0.625 - 0.375, over best 0.625 - 0.5.
+    expected = ["fedavg", "+0.250", "±", "0.311", "+0.125", "+0.000", "±", "0.000"]
+    assert clients[:8] == expected
+    assert clients[8:] == [
+        *["+0.000", "±", "0.000", "1", "of", "2", "0.750", "0.250", "0.500", "baseline"]
+    ]
+    assert each == [
+        ["fedavg", "0", "+0.375", "-0.250", "+0.000"],
+        ["fedavg", "1", "+0.125", "+0.250", "+0.000"],
+    ]
+    assert _cells(text, "best client") == [["best", "client", "(1)", "0.500", "0.250"]]
+    assert _cells(text, "client 0") == [["client", "0", "0.250", "0.125"]]
+    assert "rounds to 0.59" in text  # 95 % of 0.625
+    assert "p: paired t-test against fedavg over the seeds that both have, Holm-adjusted." in text
+
+
+def test_columns_that_say_nothing_are_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.75))
+    text = render(compare(load(tmp_path)))
+    for word in ("gain", "centralized", "worse", "±", "  p"):
+        assert word not in text.replace("gain over training alone", "")
+
+
+def test_a_small_p_is_not_nothing(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", "fedavg", federated(0.5), seed=seed)
+        write_run(tmp_path / f"{seed}a", "fedadam", federated(0.75), seed=seed)  # always 0.25 more
+    _, clients = _cells(render(compare(load(tmp_path))), "fedadam")
+    assert clients == ["fedadam", "<", "0.001"]
+
+
+def test_clients_without_test_images_are_not_counted_as_well_off(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.75, own=(0.5,)))
+    write_run(tmp_path / "1", "local_only", alone(0.25, 0.5, own=(0.75,)))
+    assert "1 of 1" in render(compare(load(tmp_path)))  # client 1 has none to lose on
+    write_run(tmp_path / "none" / "0", "fedavg", federated(0.75))
+    write_run(tmp_path / "none" / "1", "local_only", alone(0.25, 0.5))
+    assert "worse off" not in _client_table(render(compare(load(tmp_path / "none"))))
+
+
+def _client_table(text: str) -> str:
+    return text[text.index("Clients: ") : text.index("Gain of every client")]
+
+
+def test_many_clients_are_not_listed_one_by_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "local_only", alone(*[0.5] * 10, 0.75), class_counts=[[1, 1]] * 11)
+    write_run(tmp_path / "1", "fedavg", federated(0.5), class_counts=[[1, 1]] * 11)
+    text = render(compare(load(tmp_path)))
+    assert "best client (10)" in text
+    assert "Gain of every client" in text
+    for seed in range(3):
+        name = tmp_path / f"s{seed}"
+        counts = [[1, 1]] * 11
+        write_run(name, f"fed{seed}", federated(0.5), class_counts=counts)
+    text = render(compare(load(tmp_path)))  # 44 rows of gains
+    assert "client 1 " not in text
+    assert "Gain of every client" not in text
+    assert "The gain of every client: python scripts/compare.py FOLDER --clients" in text
+
+
+def test_markdown_and_latex_hold_the_same_cells(sweep: Path) -> None:
+    found = compare(load(sweep))
+    markdown, latex = render(found, "markdown"), render(found, "latex")
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
+    assert cells == ["fedavg", "3", "0.625 ± 0.311", "0.500 ± 0.000", "0.500", "1", "1.5"]
+    assert "local\\_only" in latex
+    # What is not a table is a comment, so that a document can take in the whole.
+    outside = [
+        line
+        for block in latex.split("\\end{tabular}")
+        for line in block.split("\\begin{tabular}")[0].splitlines()
+        if line
+    ]
+    assert outside
+    assert all(line.startswith("%") for line in outside)
+
+
+def test_csv_is_in_full_precision(sweep: Path) -> None:
+    found = compare(load(sweep))
+    rows = list(csv.DictReader(io.StringIO(render(found, "csv"))))
+    assert [row["row"] for row in rows] == ["fedavg", "local_only"]
+    assert float(rows[0]["accuracy/ci"]) == found.table.loc[0, "accuracy/ci"]
+
+
+def test_the_closing_table_names_what_did_not_complete(sweep: Path) -> None:
+    text, all_completed = closing_table(sweep)
+    assert all_completed
+    assert text == f"{sweep}\n\n{render(compare(load(sweep)))}"
+    write_run(sweep / "9", "fedavg", [], seed=9, status="failed", error="OSError: disk full")
+    text, all_completed = closing_table(sweep)
+    assert not all_completed
+    assert text.splitlines()[-1] == f"note: failed: {sweep / '9'}: OSError: disk full"
+
+
+def test_only_failed_runs_make_no_table(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", [], status="failed", error="why")
+    assert closing_table(tmp_path) == (f"failed: {tmp_path / '0'}: why", False)
+
+
+def test_a_folder_without_runs_makes_no_table(tmp_path: Path) -> None:
+    text, all_completed = closing_table(tmp_path)
+    assert not all_completed
+    assert text == f"{tmp_path}: no run here (a run's folder holds summary.json)"
+
+
+def _compare(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(COMPARE), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_script_compares_by_what_it_is_told(sweep: Path) -> None:
+    found = _compare(str(sweep), "--target", "0.7", "--baseline", "local_only")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "rounds to 0.7 " in found.stdout
+    assert "against local_only" in found.stdout
+    clients = _compare(str(sweep), "--clients")
+    rows = list(csv.DictReader(io.StringIO(clients.stdout)))
+    assert len(rows) == 6
+    assert rows[0]["gain_own"] == "-0.25"
+
+
+@pytest.mark.slow  # draws every figure: 5 s
+def test_the_script_writes_figures_and_says_which(sweep: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "figures"
+    found = _compare(str(sweep), "--figures", str(folder), "--format", "csv")
+    assert found.returncode == 0
+    assert len(list(csv.DictReader(io.StringIO(found.stdout)))) == 2  # numbers alone
+    told = [line.removeprefix("wrote ") for line in found.stderr.splitlines()]
+    assert sorted(told) == sorted(str(path) for path in folder.iterdir())
+    assert {f"{folder / 'gain_bars'}.png", f"{folder / 'learning_curves'}.svg"} < set(told)
+
+
+def test_a_file_is_no_folder_for_figures(sweep: Path) -> None:
+    file = sweep / "0" / "metrics.csv"
+    found = _compare(str(sweep), "--figures", str(file))
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"compare: --figures {file}: File exists; it must be a folder\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--by", "nonsense"], "compare: --by nonsense: no run has this option; it must be one of"),
+        (["--target", "2"], "argument --target: must be > 0 and <= 1, got 2"),
+    ],
+)
+def test_bad_words_are_one_line_and_exit_code_2(sweep: Path, words: list[str], error: str) -> None:
+    found = _compare(str(sweep), *words)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert error in found.stderr.splitlines()[-1]
+
+
+def test_a_reader_that_stops_reading_gets_no_traceback(sweep: Path) -> None:
+    words = [sys.executable, "-u", str(COMPARE), str(sweep), "--clients"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_nothing_to_compare_is_exit_code_2(tmp_path: Path) -> None:
+    found = _compare(str(tmp_path))
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert found.stderr.startswith(f"compare: {tmp_path}: no run here")
+
+
+def test_an_incomplete_run_is_exit_code_1(sweep: Path) -> None:
+    write_run(sweep / "9", "fedavg", [], seed=9, status="interrupted")
+    found = _compare(str(sweep))
+    assert (found.returncode, found.stderr) == (1, "")
+    assert f"interrupted: {sweep / '9'}" in " ".join(found.stdout.split())

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import io
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from fedexp.core.pictures import confusion_png, partition_png
+from fedexp.datasets.options import DATASET_SPECS, EMNIST_SPECS
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    picture: np.ndarray = imread(io.BytesIO(png))
+    return picture
+
+
+@pytest.mark.parametrize(("num_clients", "num_classes"), [(1, 10), (3, 10), (25, 12), (200, 10)])
+def test_partition_figure_has_bars(num_clients: int, num_classes: int) -> None:
+    counts = np.arange(num_clients * num_classes).reshape(num_clients, num_classes) + 1
+    picture = _pixels(partition_png(counts, "abcdefghijkl"[:num_classes]))
+    # Four inches at 120 dots an inch; the width is 4 + 0.25 a client, 14 at most, and 70 dots for the
+    # legend of names of one letter.
+    assert picture.shape[0] == 480
+    assert picture.shape[1] == pytest.approx(120 * min(14.0, 4.0 + 0.25 * num_clients) + 70, abs=1)
+    colours = {tuple(pixel) for pixel in (picture[:, :, :3] * 255).astype(int).reshape(-1, 3)}
+    assert (31, 119, 180) in colours or num_classes > 10  # the first label's blue
+
+
+def test_figures_are_the_same_every_time() -> None:
+    counts = np.array([[5, 1], [0, 4]])
+    assert partition_png(counts, "ab") == partition_png(counts, "ab")
+    assert confusion_png({None: counts}, "ab") == confusion_png({None: counts}, "ab")
+
+
+def test_confusion_shows_shares_of_the_true_label() -> None:
+    # Both matrices are 75 % and 25 % of the first label, 0 % and 100 % of the second, and 80 % of
+    # each five images lie on the diagonal.
+    small, large = np.array([[3, 1], [0, 1]]), np.array([[30, 10], [0, 10]])
+    assert confusion_png({None: small}, "ab") == confusion_png({None: large}, "ab")
+    assert confusion_png({None: small}, "ab") != confusion_png({None: small.T}, "ab")
+
+
+def test_isolated_clients_have_a_matrix_each_up_to_nine(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("fedexp.core.pictures._png", figures.append)
+    confusion_png({k: np.array([[3, 1], [k, 1]]) for k in range(12)}, "ab")
+    (figure,) = figures
+    assert figure.get_suptitle() == "The first 9 of 12 clients"
+    titles = [axes.get_title() for axes in figure.axes[:9]]
+    assert titles[0] == "Client 0, trained alone, on the test set (accuracy 0.800)"  # 4 of 5
+    assert titles[8].startswith(
+        "Client 8, trained alone, on the test set (accuracy 0.308"
+    )  # 4 of 13
+
+
+def test_a_label_without_images_is_no_division_by_zero() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        _pixels(confusion_png({None: np.array([[2, 0], [0, 0]])}, "ab"))
+
+
+def test_names_stand_in_the_figures() -> None:
+    counts = np.array([[5, 1], [0, 4]])
+    assert confusion_png({None: counts}, ("cat", "dog")) != confusion_png(
+        {None: counts}, ("cat", "cow")
+    )
+    assert partition_png(counts, ("cat", "dog")) != partition_png(counts, ("cat", "cow"))
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        DATASET_SPECS["fashion_mnist"].classes,
+        EMNIST_SPECS["byclass"].classes,
+        DATASET_SPECS["cifar100"].classes,
+    ],
+    ids=len,
+)
+def test_the_names_of_all_labels_have_room(
+    classes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("fedexp.core.pictures._png", figures.append)
+    counts = np.eye(len(classes), dtype=np.int64)
+    confusion_png({None: counts}, classes)
+    partition_png(counts, classes)
+    confusion, partition = figures
+    confusion.draw_without_rendering()
+    for axis, end in ((confusion.axes[0].xaxis, 0), (confusion.axes[0].yaxis, 1)):
+        boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
+        assert len(boxes) == len(classes)
+        places = sorted((box.min[end], box.max[end]) for box in boxes)
+        assert all(high <= low for (_, high), (low, _) in pairwise(places))
+    partition.draw_without_rendering()
+    legend = partition.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(classes)[::-1]
+    assert all(partition.bbox.contains(*corner) for corner in legend.get_window_extent().corners())

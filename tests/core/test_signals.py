@@ -1,0 +1,157 @@
+"""What ends a run from outside leaves a folder that says so, and an exit code that names the signal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fedexp import __main__ as program
+from fedexp.core import signals
+
+
+def _start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", "-m", "fedexp", "hydra.run.dir=run", *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+
+
+def _read_until(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"it ended without {text}")
+
+
+@pytest.mark.parametrize(
+    ("backend", "number"),
+    [
+        pytest.param("ray", signal.SIGTERM),  # Ray's start takes the signal over
+        pytest.param("ray", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("flower", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("flower", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("inline", signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_ends_a_run_in_order(tmp_path: Path, backend: str, number: signal.Signals) -> None:
+    process = _start(tmp_path, f"backend={backend}", "rounds=100000")
+    _read_until(process, "round 2/")
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in output + errors
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert summary["rounds"] >= 1  # the line of the second may come first
+
+
+@pytest.mark.slow  # a whole command: 5 s
+def test_a_reader_that_goes_away_ends_a_run_in_order(tmp_path: Path) -> None:
+    process = _start(tmp_path, "backend=inline", "rounds=100000")
+    _read_until(process, "round 1/")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # as `fedexp | head` does
+    errors = process.stderr.read()
+    assert (process.wait(timeout=60), errors) == (1, "")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+
+
+def test_ctrl_c_before_anything_runs_is_no_traceback(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, fedexp.__main__ as program\n"
+        "from fedexp.data import federated as data\n"
+        "data.ensure = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['fedexp', 'backend=inline']\n"
+        "program.main()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def ours() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP be the program's for a test."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    signals.stop_on_signals()
+    yield
+    signals._received.clear()
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_a_signal_is_as_ctrl_c_once(ours: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGHUP)
+    assert signals.exit_code() == 129
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL  # the second one would end it
+
+
+def test_a_signal_that_is_ignored_stays_ignored(ours: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup arranges
+    signals.stop_on_signals()
+    signal.raise_signal(signal.SIGHUP)
+
+
+def test_a_signal_that_is_taken_over_is_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.kept():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_comes_while_it_is_taken_over_counts(ours: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_in_a_block()
+    assert signals.exit_code() == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _stopped_in_a_block() -> None:
+    with signals.kept():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _exit_in_a_block() -> None:
+    with signals.kept():
+        sys.exit(3)
+
+
+def test_a_signal_that_a_library_swallowed_is_obeyed_later(ours: None) -> None:
+    signals.obey()
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        signals.obey()
+
+
+def test_an_exit_that_no_signal_asked_for_stays_one() -> None:
+    with pytest.raises(SystemExit):
+        _exit_in_a_block()
+    assert signals.exit_code() == 130
+
+
+def test_a_signal_while_the_table_is_made_is_the_exit_code(
+    ours: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(sys, "argv", ["fedexp"])
+    monkeypatch.setattr(program, "_prepare", lambda _: True)
+    monkeypatch.setattr(program, "_hand_to_hydra", lambda: None)
+    monkeypatch.setattr(program, "_conclude", lambda **_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(program, "_leave", codes.append)
+    program.main()
+    assert codes == [143]

@@ -1,0 +1,51 @@
+"""Intervals, tests and fairness against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fedexp.core.statistics import fairness, half_interval, holm, paired_p_value
+
+
+def test_fairness_by_hand() -> None:
+    found = fairness([0.5, 0.9, 0.7, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 0.4])
+    # The worst tenth of eleven clients are two: (0.4 + 0.5) / 2.
+    mean = 8.9 / 11
+    squares = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1, 1]
+    std = math.sqrt(sum((value - mean) ** 2 for value in squares) / 11)
+    assert found == pytest.approx({"mean": mean, "std": std, "min": 0.4, "worst10": 0.45})
+    assert math.isnan(fairness([])["mean"])
+
+
+def test_the_interval_of_a_mean_by_hand() -> None:
+    # Mean 2, standard deviation 1; the t of two degrees of freedom is 4.302653 at 97.5 %.
+    assert half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
+    # Standard deviation sqrt(0.5), one degree of freedom: 12.706205.
+    assert half_interval([1.0, 2.0]) == pytest.approx(12.706205 * math.sqrt(0.5 / 2), abs=1e-5)
+    assert math.isnan(half_interval([1.0]))
+
+
+def test_the_paired_test_by_hand() -> None:
+    # Mean 2, error 1 / sqrt(3): t = 2 sqrt(3). With two degrees of freedom the two-sided p-value is
+    # 1 - t / sqrt(t^2 + 2) = 1 - sqrt(12 / 14).
+    assert paired_p_value([1.0, 2.0, 3.0]) == pytest.approx(1 - math.sqrt(12 / 14))
+    assert paired_p_value([-1.0, -2.0, -3.0]) == pytest.approx(1 - math.sqrt(12 / 14))
+    assert math.isnan(paired_p_value([1.0, 2.0]))
+
+
+def test_differences_without_spread() -> None:
+    assert paired_p_value([0.0, 0.0, 0.0]) == 1.0
+    assert paired_p_value([0.5, 0.5, 0.5]) == 0.0
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: 0.01 * 3, 0.02 * 2 = 0.04, 0.03 * 1, which must not fall below 0.04.
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]  # 1.6 and then 0.9, held at 1
+    assert holm([]) == []
+    found = holm([0.01, math.nan, 0.02])
+    assert found[0] == pytest.approx(0.02)
+    assert math.isnan(found[1])
+    assert found[2] == pytest.approx(0.02)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fedexp.config.clients import TrainingConfig
+from fedexp.config.schema import SCHEMAS
+from fedexp.data.federated import ImageSet
+from fedexp.datasets.options import (
+    DATASET_SPECS,
+    CnnModel,
+    DatasetSpec,
+    Lenet5Model,
+    LogisticModel,
+    MlpModel,
+    MobilenetV3SmallModel,
+    ModelConfig,
+    Resnet18Model,
+    TwoNnModel,
+)
+from fedexp.models.networks import (
+    MODELS,
+    build_model,
+    get_weights,
+    hash_weights,
+    initial_weights,
+    set_weights,
+)
+from fedexp.training.loop import Work, limited_threads, train
+
+SPEC = DATASET_SPECS["mnist5k"]
+CIFAR10, CIFAR100 = DATASET_SPECS["cifar10"], DATASET_SPECS["cifar100"]
+ALL = [model() for model in MODELS]
+
+
+def test_the_mlp_has_the_lessons_layers() -> None:
+    weights = initial_weights(MlpModel(), SPEC, seed=0)
+    shapes = [array.shape for array in weights.values()]
+    assert shapes == [(128, 784), (128,), (10, 128), (10,)]
+    assert sum(array.size for array in weights.values()) == 784 * 128 + 128 + 128 * 10 + 10
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+
+
+def test_resnet18_has_groups_where_torchvision_has_batches() -> None:
+    model = build_model(Resnet18Model(groups=8), CIFAR10)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.GroupNorm)]
+    assert [norm.num_groups for norm in norms] == [8] * 20  # 17 convolutions and 3 shortcuts
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+
+def test_the_mlp_computes_what_it_says() -> None:
+    model = build_model(MlpModel(hidden=[3]), SPEC)
+    weights = get_weights(model.state_dict())
+    first, bias, second, last = weights
+    weights[first] = np.zeros((3, 784), dtype=np.float32)
+    weights[first][:, 0] = [1, -1, 2]
+    weights[bias] = np.array([0, 0, -1], dtype=np.float32)
+    weights[second] = np.ones((10, 3), dtype=np.float32)
+    weights[last] = np.arange(10, dtype=np.float32)
+    set_weights(model.state_dict(), weights)
+    image = torch.zeros(1, 1, 28, 28)
+    image[0, 0, 0, 0] = 2.0
+    # Hidden: relu(2), relu(-2), relu(4 - 1); their sum is 5.
+    assert model(image).tolist() == [[5.0 + k for k in range(10)]]
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    before, numpy_before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    one, again, other = (hash_weights(initial_weights(MlpModel(), SPEC, s)) for s in (0, 0, 1))
+    assert one == again != other
+    assert torch.equal(torch.get_rng_state(), before)
+    assert repr(np.random.get_state()) == numpy_before  # noqa: NPY002
+
+
+def test_weights_make_the_round_trip() -> None:
+    weights = initial_weights(MlpModel(hidden=[4]), SPEC, seed=3)
+    for array in weights.values():
+        array.flags.writeable = False  # as they come out of a message
+    model = build_model(MlpModel(hidden=[4]), SPEC)
+    set_weights(model.state_dict(), weights)
+    assert hash_weights(get_weights(model.state_dict())) == hash_weights(weights)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert weights["1.weight"].any(), "the model must own a copy"
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    model = build_model(MlpModel(), SPEC)
+    weights = get_weights(model.state_dict())
+    with pytest.raises(ValueError, match="do not fit"):
+        set_weights(model.state_dict(), {"other": weights["1.weight"]})
+    with pytest.raises(ValueError, match=r"1.weight has shape \(2,\)"):
+        set_weights(model.state_dict(), {**weights, "1.weight": np.zeros(2, dtype=np.float32)})
+
+
+def test_the_hash_sees_every_bit_name_and_dtype() -> None:
+    array = np.arange(4, dtype=np.float32)
+    flipped = np.frombuffer(array.tobytes()[:-1] + b"\x41", np.float32)
+    hashes = {
+        hash_weights({"w": array}),
+        hash_weights({"w": flipped}),
+        hash_weights({"v": array}),
+        hash_weights({"w": array.astype(np.float64)}),
+        hash_weights({"w": array.reshape(2, 2)}),
+    }
+    assert len(hashes) == 5
+    assert hash_weights({"w": array.copy()}) in hashes
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "count"),
+    [
+        (MlpModel(), SPEC, 101_770),
+        (LogisticModel(), SPEC, 7_850),
+        (LogisticModel(), CIFAR10, 3 * 32 * 32 * 10 + 10),
+        (TwoNnModel(), SPEC, 199_210),  # McMahan et al., section 3
+        (CnnModel(), SPEC, 1_663_370),  # McMahan et al., section 3
+        (Lenet5Model(), SPEC, 156 + 2_416 + (256 * 120 + 120) + (120 * 84 + 84) + 850),
+        (Lenet5Model(), CIFAR10, 62_006),
+        (Lenet5Model(), CIFAR100, 62_006 + 90 * 85),
+        # torchvision's 11,689,512 with 1,000 classes and a 7x7 stem of 9,408 weights.
+        (Resnet18Model(), CIFAR10, 11_689_512 - 990 * 513 - 9_408 + 64 * 3 * 9),
+        (Resnet18Model(groups=32), SPEC, 11_173_962 - 64 * 2 * 9),
+        (Resnet18Model(), CIFAR100, 11_173_962 + 90 * 513),
+        # torchvision's 2,542,856 with 1,000 classes.
+        (MobilenetV3SmallModel(), CIFAR10, 2_542_856 - 990 * 1_025),
+        (MobilenetV3SmallModel(), SPEC, 1_528_106 - 16 * 2 * 9),
+        (MobilenetV3SmallModel(), CIFAR100, 1_528_106 + 90 * 1_025),
+    ],
+)
+def test_the_number_of_parameters(config: ModelConfig, spec: DatasetSpec, count: int) -> None:
+    model = build_model(config, spec)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+def test_every_model_can_be_chosen() -> None:
+    assert set(MODELS) == set(SCHEMAS["model"].values())
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_a_model_says_whether_it_has_buffers(config: ModelConfig) -> None:
+    assert config.has_buffers == any(True for _ in build_model(config, SPEC).buffers())
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_every_state_makes_the_round_trip(config: ModelConfig) -> None:
+    weights = initial_weights(config, SPEC, seed=0)
+    assert hash_weights(weights) == hash_weights(initial_weights(config, SPEC, seed=0))
+    for k, array in enumerate(weights.values()):
+        if array.dtype == np.int64:
+            array[...] = 2**53 + 1 + k  # no float64 holds that
+    model = build_model(config, SPEC)
+    set_weights(model.state_dict(), weights)
+    found = get_weights(model.state_dict())
+    assert hash_weights(found) == hash_weights(weights)
+    assert {name: a.dtype for name, a in found.items()} == {n: a.dtype for n, a in weights.items()}
+    counters = {name for name, array in found.items() if array.dtype != np.float32}
+    assert all(found[name].shape == () and found[name].dtype == np.int64 for name in counters)
+    assert bool(counters) == config.has_buffers
+
+
+def _batch(spec: DatasetSpec, count: int) -> ImageSet:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
+    return ImageSet(images, rng.integers(0, spec.num_classes, count))
+
+
+@pytest.mark.parametrize("spec", [SPEC, CIFAR100], ids=["grey", "colour"])
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_a_round_of_training_moves_every_layer_by_the_seed_alone(
+    config: ModelConfig, spec: DatasetSpec
+) -> None:
+    # Five images in batches of two: the last batch is a single image, which BatchNorm must stand.
+    examples, training = _batch(spec, 5), TrainingConfig(local_epochs=1, batch_size=2)
+    start, before = initial_weights(config, spec, 0), torch.get_rng_state()
+    hashes = []
+    with limited_threads(1):
+        for _ in range(2):
+            model = build_model(config, spec)
+            set_weights(model.state_dict(), start)
+            result = train(model, examples, spec, training, Work(3, 0.01), 1, torch.device("cpu"))
+            assert 0 < result.loss < 20
+            hashes.append(hash_weights(get_weights(model.state_dict())))
+    assert hashes[0] == hashes[1]
+    assert torch.equal(torch.get_rng_state(), before)
+    trained = get_weights(model.state_dict())
+    assert all((trained[name] != array).any() for name, array in start.items())
+    model.eval()
+    assert model(torch.zeros(2, *spec.shape)).shape == (2, spec.num_classes)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_the_smallest_image_is_the_smallest(config: ModelConfig) -> None:
+    def learns(side: int) -> None:
+        spec = DatasetSpec((1, side, side), ("a", "b"), 1, 1, (0.5,), (0.5,))
+        model = build_model(config, spec)
+        set_weights(model.state_dict(), initial_weights(config, spec, 0))
+        work = Work(1, 0.01)
+        train(model, _batch(spec, 1), spec, TrainingConfig(), work, 0, torch.device("cpu"))
+
+    learns(config.min_side)
+    if config.min_side > 1:
+        with pytest.raises((RuntimeError, ValueError)):
+            learns(config.min_side - 1)

@@ -1,0 +1,219 @@
+"""Small clients, replies and data that the tests of the runner share."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import ray
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedexp.config.clients import ClientsConfig, TrainingConfig
+from fedexp.config.schema import Config, InlineBackend, RayBackend
+from fedexp.data.federated import FederatedData, ImageSet
+from fedexp.data.partition import Partition
+from fedexp.datasets.options import MlpModel
+from fedexp.federation.evaluation import Scores, ServerEvaluation
+from fedexp.models.networks import Weights
+from fedexp.partitions.options import IidPartition
+
+Floats = npt.NDArray[np.float32]
+
+
+def config(**changes: Any) -> Config:
+    """Return an experiment of three clients and a linear model, in this process unless changed."""
+    defaults: dict[str, Any] = {
+        "partition": IidPartition(),
+        "model": MlpModel(hidden=[]),
+        "clients": ClientsConfig(num=3),
+        "training": TrainingConfig(local_epochs=1, batch_size=4),
+        "backend": InlineBackend(),
+    }
+    return Config(**{**defaults, **changes})
+
+
+TWO_WORKERS = config(backend=RayBackend(workers=2))
+ONE_WORKER = config(backend=RayBackend(workers=1))
+
+
+def tiny_data(sizes: tuple[int, ...] = (4, 8, 6), test_sizes: tuple[int, ...] = (3, 5, 2)) -> Any:
+    """Return random images; client k holds sizes[k] to train on and test_sizes[k] to test on."""
+    rng = np.random.default_rng(7)
+
+    def images(count: int) -> ImageSet:
+        pixels = rng.integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
+        return ImageSet(pixels, rng.integers(0, 10, count))
+
+    def split(counts: tuple[int, ...]) -> Partition:
+        return Partition.of(np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]))
+
+    train, test = images(sum(sizes)), images(max(10, sum(test_sizes)))
+    return FederatedData(config().dataset.spec, train, test, split(sizes), split(test_sizes))
+
+
+@dataclass(frozen=True)
+class FaultyPartition(Partition):
+    """A partition at which one client fails: it raises, or kills its process the first time."""
+
+    bad_client: int = -1
+    marker: str = ""
+
+    def client(self, partition_id: int) -> npt.NDArray[np.int64]:
+        if partition_id == self.bad_client or self.bad_client < 0:
+            if not self.marker:
+                raise ValueError(f"disk of client {partition_id} is gone")
+            if not Path(self.marker).exists():
+                Path(self.marker).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().client(partition_id)
+
+
+def with_fault(data: FederatedData, bad_client: int, marker: str = "") -> FederatedData:
+    """Let one client of the data fail when it reads its training images; -1 is every client."""
+    faulty = FaultyPartition(data.partition.indices, data.partition.offsets, bad_client, marker)
+    return FederatedData(data.spec, data.train, data.test, faulty, data.client_test)
+
+
+def arrays(*values: float) -> ArrayRecord:
+    return ArrayRecord({"w": Array(np.array(values, dtype=np.float32))})
+
+
+def trained(*values: float, num_examples: int, loss: float = 0.5) -> RecordDict:
+    """Return what a client sends after training: weights, examples, loss."""
+    metrics = MetricRecord({"num-examples": num_examples, "train_loss": loss})
+    return RecordDict({"arrays": arrays(*values), "metrics": metrics})
+
+
+def evaluated(num_examples: int, loss: float, accuracy: float) -> RecordDict:
+    """Return what a client sends after evaluating."""
+    numbers: dict[str, Any] = {"num-examples": num_examples, "loss": loss, "accuracy": accuracy}
+    return RecordDict({"metrics": MetricRecord(numbers)})
+
+
+Answer = Callable[[int, Floats], RecordDict]
+"""From a client and the weights it was sent to its reply; what it raises, the client raises."""
+
+
+def scripted_app(train: Answer, evaluate: Answer | None = None) -> ClientApp:
+    """Return clients that reply as told."""
+    app = ClientApp()
+
+    def reply(answer: Answer, message: Message, context: Context) -> Message:
+        record = message.content["arrays"]
+        assert isinstance(record, ArrayRecord)
+        client = int(context.node_config["partition-id"])
+        return Message(answer(client, record["w"].numpy()), reply_to=message)
+
+    @app.train()
+    def train_client(message: Message, context: Context) -> Message:
+        return reply(train, message, context)
+
+    @app.evaluate()
+    def evaluate_client(message: Message, context: Context) -> Message:
+        assert evaluate is not None
+        return reply(evaluate, message, context)
+
+    return app
+
+
+def _with_query(app: ClientApp) -> ClientApp:
+    @app.query()
+    def which_partition(message: Message, context: Context) -> Message:
+        answer = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
+        return Message(RecordDict({"config": answer}), reply_to=message)
+
+    return app
+
+
+def counting_app(*_: Any) -> ClientApp:
+    """Return clients that count their calls in the context; client 1 forgets every second time."""
+    app = ClientApp()
+
+    @app.train()
+    def count(message: Message, context: Context) -> Message:
+        calls = 1
+        if "calls" in context.state:
+            calls += int(context.state["calls"]["total"])  # type: ignore[arg-type]
+        context.state["calls"] = ConfigRecord({"total": calls})
+        if context.node_config["partition-id"] == 1 and calls == 2:
+            del context.state["calls"]
+        return Message(RecordDict({"metrics": MetricRecord({"calls": calls})}), reply_to=message)
+
+    return _with_query(app)
+
+
+def interrupted_app(*_: Any) -> ClientApp:
+    """Return clients that report the size of their state; client 2 is cut off in its first round."""
+    app = ClientApp()
+
+    @app.train()
+    def report(message: Message, context: Context) -> Message:
+        size = len(context.state)
+        context.state["seen"] = ConfigRecord()
+        instructions = message.content["config"]
+        assert isinstance(instructions, ConfigRecord)
+        if context.node_config["partition-id"] == 2 and instructions["server-round"] == 1:
+            raise RuntimeError("cut off")
+        return Message(RecordDict({"metrics": MetricRecord({"size": size})}), reply_to=message)
+
+    return _with_query(app)
+
+
+def instruction(
+    client: int, server_round: int, record: ArrayRecord, kind: str = "train"
+) -> Message:
+    """Return a message of the server; a grid must have been made before."""
+    content = RecordDict({"arrays": record, "config": ConfigRecord({"server-round": server_round})})
+    return Message(content, dst_node_id=client, message_type=kind)
+
+
+def values(record: Any) -> list[float]:
+    """Return the numbers of the one parameter ``w``, which must still be float32."""
+    array = record["w"].numpy() if isinstance(record, ArrayRecord) else record["w"]
+    assert array.dtype == np.float32
+    numbers: list[float] = array.tolist()
+    return numbers
+
+
+class FirstWeight(ServerEvaluation):
+    """An evaluation without images: accuracy is the first weight, loss is 10 less it."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[float]] = []
+
+    def scores(self, weights: Weights) -> Scores:
+        self.seen.append(values(weights))
+        first = float(weights["w"][0])
+        return {"all": {"accuracy": first, "loss": 10 - first}}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Read summary.json."""
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return content
+
+
+def metrics(folder: Path) -> pd.DataFrame:
+    """Read metrics.csv."""
+    return pd.read_csv(folder / "metrics.csv", dtype={"subset": str})
+
+
+def same_weights(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Tell whether names, dtypes and every bit agree."""
+    return list(left) == list(right) and all(
+        left[name].dtype == right[name].dtype and left[name].tobytes() == right[name].tobytes()
+        for name in left
+    )
+
+
+# Ray's workers cannot import this module, so what is sent to them carries its code along.
+ray.cloudpickle.register_pickle_by_value(__import__(__name__))
