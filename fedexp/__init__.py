@@ -1,6 +1,15 @@
-"""fedexp: federated-learning experiments on Flower, PyTorch and Ray."""
+"""fedexp: federated-learning experiments on Flower, PyTorch and Ray.
+
+The public face, for scripts and notebooks; importing it loads neither torch, ray nor flwr:
+
+    from fedexp import Client, Server, Strategy, main, strategies
+"""
+
+from __future__ import annotations
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # Read once, when flwr and ray are imported; whoever wants their telemetry can still switch it on.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -9,3 +18,83 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fedexp import attacks, datasets, metrics, models, partitions, strategies
+    from fedexp.__main__ import main
+    from fedexp.api import compare, load, run
+    from fedexp.attacks import Attack
+    from fedexp.core.options import ConfigError, FedexpError, one_of, ranged
+    from fedexp.core.weights import Weights
+    from fedexp.data.examples import Examples, Spec
+    from fedexp.datasets import Dataset, ImageDataset
+    from fedexp.metrics import Metric, Predictions
+    from fedexp.models import Model
+    from fedexp.partitions import Partition
+    from fedexp.strategies import Client, Job, Order, Server, Setup, Strategy, Update, Updates
+
+__all__ = [
+    "Attack",
+    "Client",
+    "ConfigError",
+    "Dataset",
+    "Examples",
+    "FedexpError",
+    "ImageDataset",
+    "Job",
+    "Metric",
+    "Model",
+    "Order",
+    "Partition",
+    "Predictions",
+    "Server",
+    "Setup",
+    "Spec",
+    "Strategy",
+    "Update",
+    "Updates",
+    "Weights",
+    "attacks",
+    "compare",
+    "datasets",
+    "load",
+    "main",
+    "metrics",
+    "models",
+    "one_of",
+    "partitions",
+    "ranged",
+    "run",
+    "strategies",
+]
+
+_HOME = {
+    "main": "__main__",
+    **dict.fromkeys(("compare", "load", "run"), "api"),
+    "Attack": "attacks",
+    **dict.fromkeys(("ConfigError", "FedexpError", "one_of", "ranged"), "core.options"),
+    "Weights": "core.weights",
+    **dict.fromkeys(("Examples", "Spec"), "data.examples"),
+    **dict.fromkeys(("Dataset", "ImageDataset"), "datasets"),
+    **dict.fromkeys(("Metric", "Predictions"), "metrics"),
+    "Model": "models",
+    "Partition": "partitions",
+    **dict.fromkeys(
+        ("Client", "Job", "Order", "Server", "Setup", "Strategy", "Update", "Updates"),
+        "strategies",
+    ),
+}
+_ROOMS = ("attacks", "datasets", "metrics", "models", "partitions", "strategies")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part of the public face when it is asked for."""
+    if name in _ROOMS:
+        return import_module(f"fedexp.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"fedexp.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The program ``fedexp`` (also ``python -m fedexp``)."""
+"""The program ``fedexp`` (also ``python -m fedexp``, and ``fedexp.main()`` in a script of one's own)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,34 @@ import sys
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from hydra import main as hydra_main
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fedexp import runner
+from fedexp.commands import COMMANDS
 from fedexp.config.composition import (
     CONFIG_NAME,
     SweepFolder,
-    check_command,
     conf_dir,
     from_hydra,
-    is_basic_launcher,
-    is_basic_sweeper,
+    plan,
     register,
+    search_path,
+    without_plus,
 )
-from fedexp.config.schema import Config, RayBackend
+from fedexp.config.hydra_internals import argument_parser, is_basic_launcher, is_basic_sweeper
+from fedexp.config.plugins import load_plugins, outside_pages, register_again
+from fedexp.config.schema import Config
 from fedexp.core import signals
+from fedexp.core.files import without_secrets
 from fedexp.core.options import ConfigError, FedexpError
-from fedexp.tracking.run_folder import without_secrets
+from fedexp.federation.events import RunInfo
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
@@ -40,10 +45,20 @@ _failed_runs: list[Path] = []
 def main() -> None:
     """Check the command, run it, end with the table of a multirun and the right exit code.
 
+    A script of one's own registers what it brings, then calls this: ``python mine.py -m
+    strategy=mine,fedavg``.
+
     Exit codes: 0 every run completed, 1 a run failed, 2 the command or its data cannot be used (nothing
     is written), 130 interrupted; where a signal stopped it, 128 and its number (143 for SIGTERM).
     """
-    args = get_args_parser().parse_args()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        COMMANDS[sys.argv[1]](sys.argv[2:])
+        return
+    try:
+        load_plugins()
+    except FedexpError as error:
+        sys.exit(_complain(error))
+    args = argument_parser().parse_args()
     if any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)):
         _hand_to_hydra()
         return
@@ -64,7 +79,9 @@ def main() -> None:
 def _prepare(args: Namespace) -> bool:
     """Start what a command needs before Hydra takes over; return whether it trains anything."""
     try:
-        configs = _refuse_early(args.overrides, args.multirun, args.config_dir)
+        jobs = plan(args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+        configs = [job.config for job in jobs]
+        runner.ensure(configs)
         training = [config for config in configs if config.mode == "train"]
         if training:
             _start_up(training)
@@ -75,7 +92,15 @@ def _prepare(args: Namespace) -> bool:
 
 def _hand_to_hydra() -> None:
     register()
-    hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run)()
+    told = sys.argv
+    sys.argv = [told[0], *without_plus(told[1:]), *search_path()]
+    # A launcher's processes are sent what a script has registered along with the function they call.
+    task = partial(_run, outside=outside_pages())
+    task.__module__ = __name__  # type: ignore[attr-defined]
+    try:
+        hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+    finally:
+        sys.argv = told
 
 
 def _conclude(*, compare: bool) -> bool:
@@ -118,36 +143,17 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _refuse_early(overrides: list[str], multirun: bool, config_dir: str | None) -> list[Config]:
-    configs = check_command(overrides, multirun=multirun, config_dir=config_dir)
-    from fedexp.data import federated as data
-    from fedexp.tracking import trackers as tracking
-
-    for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
-        data.ensure(dataset)
-    for mirrors in {repr(c.tracking): c.tracking for c in configs}.values():
-        tracking.ensure(mirrors)
-    return configs
-
-
 def _start_up(configs: list[Config]) -> None:
     """Import torch and read the data beside Ray's start and Hydra's; each is mostly waiting.
 
     In a multirun, what fails here fails again in the job that needs it, and is reported there.
     """
-    ThreadPoolExecutor(1).submit(_import_and_read, configs[0])
-    if isinstance(configs[0].backend, RayBackend):
+    ThreadPoolExecutor(1).submit(runner.warm_up, configs[0])
+    if configs[0].backend.on_ray:
         from fedexp.backends.ray_session import start_ray
 
         with suppress(FedexpError) if len(configs) > 1 else nullcontext():
             start_ray(configs[0])
-
-
-def _import_and_read(config: Config) -> None:
-    import fedexp.experiment  # noqa: F401
-    from fedexp.data.federated import load_dataset
-
-    load_dataset(config.dataset)
 
 
 def _complain(error: Exception) -> int:
@@ -156,45 +162,36 @@ def _complain(error: Exception) -> int:
     return EXIT_BAD_CONFIG
 
 
-def _run(node: DictConfig) -> float:
+def _run(node: DictConfig, *, outside: list[type]) -> float:
     """Run one job and return its objective, NaN if it has none.
 
     A failure is recorded in the job's folder and must not end the multirun. A sweeper that learns from
     its jobs, such as Optuna, is told by the exception itself.
     """
     signals.stop_on_signals()  # for the processes that a launcher may have
+    register_again(outside)
     hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
+    folder, several = Path(hydra.runtime.output_dir), hydra.mode is RunMode.MULTIRUN
+    learns = several and not is_basic_sweeper(hydra)
+    summary = None
     try:
-        config = from_hydra(node)
-        if config.mode == "partition":
-            from fedexp.preview import show_partition
-
-            show_partition(config, run_dir)
-        else:
-            from fedexp.experiment import run_experiment
-            from fedexp.federation.conclusion import objective
-
-            sweep = Path(hydra.sweep.dir) if hydra.mode is RunMode.MULTIRUN else None
-            summary = run_experiment(
-                config,
-                run_dir,
-                overrides=list(hydra.overrides.task),
-                sweep=None if sweep is None else "-".join(sweep.parts[-2:]),
-                label="" if is_basic_launcher(hydra) else run_dir.name,
-                verbose=bool(hydra.verbose),
+        with runner.telling_failure(folder, reraise=learns):
+            run = RunInfo(
+                from_hydra(node),  # what a sweeper chooses is seen here for the first time
+                folder,
+                list(hydra.overrides.task),
+                runner.sweep_name(Path(hydra.sweep.dir)) if several else None,
+                "" if is_basic_launcher(hydra) else folder.name,
             )
-            return objective(config, summary)
-    except Exception as error:
-        _failed_runs.append(run_dir)
-        logging.getLogger("fedexp").exception("the run failed")
-        reason = str(error).strip() or type(error).__name__
-        kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
-        reason = without_secrets(f"{kind}{reason}")
-        print(f"fedexp: run failed: {reason} ({run_dir / 'run.log'})", file=sys.stderr)
-        if hydra.mode is RunMode.MULTIRUN and not is_basic_sweeper(hydra):
-            raise
-    return math.nan
+            summary = runner.run_job(run, verbose=bool(hydra.verbose))
+    finally:
+        if summary is None:
+            _failed_runs.append(folder)
+    if not summary:
+        return math.nan
+    from fedexp.federation.conclusion import objective
+
+    return objective(run.config, summary)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,17 @@ figures.learning_curves(found)
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedexp import runner
 from fedexp.analysis.comparison import compare
 from fedexp.analysis.results import Results, load
-from fedexp.config.composition import Job, plan, stamp
-from fedexp.core.options import ConfigError, FedexpError
-from fedexp.data import federated as data
-from fedexp.experiment import run_experiment
-from fedexp.tracking import trackers as tracking
-from fedexp.tracking.run_folder import without_secrets
+from fedexp.config.composition import plan, stamp
+from fedexp.core.options import ConfigError
+from fedexp.federation.events import RunInfo
 
 if TYPE_CHECKING:
     from fedexp.analysis import figures
@@ -40,7 +37,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def run(*overrides: str, folder: str | Path | None = None) -> Results:
+def run(
+    *overrides: str, folder: str | Path | None = None, config_dir: str | Path | None = None
+) -> Results:
     """Run an experiment, or every combination of several values, as ``fedexp -m`` does.
 
     Ray stays up for the next call. A run that fails is recorded, named on stderr and in
@@ -49,6 +48,7 @@ def run(*overrides: str, folder: str | Path | None = None) -> Results:
     Args:
         overrides: Hydra overrides such as ``"strategy=fedavg,local_only"`` or ``"clients.num=10"``.
         folder: Where the runs' folders go; None is ``results/<name>/<stamp>`` in the working directory.
+        config_dir: A further folder of YAML files, as Hydra's ``--config-dir``.
 
     Returns:
         What :func:`fedexp.analysis.results.load` reads from that folder.
@@ -57,43 +57,33 @@ def run(*overrides: str, folder: str | Path | None = None) -> Results:
         ConfigError: With one line for every mistake; nothing is written then.
         FedexpError: If a dataset is not there and cannot be downloaded, or a tracker cannot be had.
     """
-    jobs = plan(overrides, multirun=True)
+    jobs = plan(
+        overrides, multirun=True, config_dir=None if config_dir is None else str(config_dir)
+    )
     if any(job.chosen_later for job in jobs):
         raise ConfigError(
             ["a sweeper that chooses its jobs as it goes runs from the command line only"]
         )
     if any(job.config.mode != "train" for job in jobs):
         raise ConfigError(["mode=partition trains nothing: run it from the command line"])
-    for dataset in {repr(job.config.dataset): job.config.dataset for job in jobs}.values():
-        data.ensure(dataset)
-    for mirrors in {repr(job.config.tracking): job.config.tracking for job in jobs}.values():
-        tracking.ensure(mirrors)
+    runner.ensure(job.config for job in jobs)
     first = jobs[0].config
     root = Path(folder) if folder is not None else Path("results") / first.name / stamp()
+    sweep = runner.sweep_name(root) if len(jobs) > 1 else None
     for number, job in enumerate(jobs):
         config = job.config
         name = f"{number}-{config.strategy.name}-s{config.seed}"
-        _run_one(job, root / name if len(jobs) > 1 else root, root if len(jobs) > 1 else None)
+        where = root / name if len(jobs) > 1 else root
+        with _log_to(where), runner.telling_failure(where):
+            runner.run_job(RunInfo(config, where, job.overrides, sweep))
     return load(root)
 
 
-def _run_one(job: Job, run_dir: Path, sweep_dir: Path | None) -> None:
-    sweep = None if sweep_dir is None else "-".join(sweep_dir.parts[-2:])
-    with _log_to(run_dir):
-        try:
-            run_experiment(job.config, run_dir, overrides=job.overrides, sweep=sweep)
-        except Exception as error:
-            logging.getLogger("fedexp").exception("the run failed")
-            kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
-            reason = without_secrets(f"{kind}{error}")
-            print(f"fedexp: run failed: {reason} ({run_dir / 'run.log'})", file=sys.stderr)
-
-
 @contextmanager
-def _log_to(run_dir: Path) -> Iterator[None]:
+def _log_to(folder: Path) -> Iterator[None]:
     """Write run.log, as Hydra does for the command line."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(run_dir / "run.log")
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     fedexp = logging.getLogger("fedexp")
     level = fedexp.level

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-from fedexp.backends import backend
-from fedexp.backends.grid import CohortGrid
 from fedexp.config.schema import Config
-from fedexp.data.federated import federate
-from fedexp.federation.conclusion import conclude
+from fedexp.core.files import without_secrets
+from fedexp.federation.conclusion import conclude, head
+from fedexp.federation.dealing import client_rows, describe_partition, federate
 from fedexp.federation.evaluation import ServerEvaluation
-from fedexp.federation.rounds import RoundLoop
-from fedexp.flower.strategies import build_strategy
-from fedexp.models.networks import buffer_names, initial_weights
-from fedexp.preview import describe_partition
-from fedexp.tracking.run_folder import RunFolder, without_secrets
-from fedexp.tracking.terminal import Display
+from fedexp.federation.events import FAILED, INTERRUPTED, Ending, Listener, Listeners, RunInfo
+from fedexp.federation.rounds import Outcome, RoundLoop, build_server
+from fedexp.flower.grid import CohortGrid
+from fedexp.tracking.run_folder import RunFolder
+from fedexp.tracking.terminal import Terminal
 from fedexp.tracking.trackers import Trackers
 
-log = logging.getLogger("fedexp")
 
-
-def run_experiment(
-    config: Config,
-    run_dir: Path,
-    *,
-    overrides: Sequence[str] = (),
-    sweep: str | None = None,
-    label: str = "",
-    verbose: bool = False,
-) -> dict[str, Any]:
+def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
     """Run one experiment and write its folder.
 
     Args:
-        config: What to run; must have passed :func:`fedexp.config.validation.validate`.
-        run_dir: The run's folder; made if absent.
-        overrides: The command-line overrides that make this configuration, to be kept with the run.
-        sweep: Name of the multirun that the run is part of, if any.
-        label: Stands before every line that is printed, where several runs print at the same time.
+        run: What to run, and where it is written. The configuration must have passed
+            :func:`fedexp.config.validation.validate`.
         verbose: Let Flower speak.
 
     Returns:
@@ -51,40 +38,73 @@ def run_experiment(
         FedexpError: If the run cannot go on. The folder then says ``failed`` and why.
     """
     _quieten_flower(verbose)
-    trackers = Trackers(config, run_dir, sweep)
-    display = Display(config, run_dir, label)
-    folder = RunFolder(run_dir, config, overrides, trackers.on_round)
+    terminal = Terminal()
+    listeners = Listeners(RunFolder(), terminal, Trackers(terminal.say))
+    attempt = _Attempt(run.config, listeners, verbose)
     try:
-        with display:
-            trackers.open()
-            summary = _run(config, folder, display, verbose)
+        listeners.begin(run)
+        ending = attempt.complete()
+        listeners.end(ending)
     except (KeyboardInterrupt, SystemExit):  # rich raises the latter where its reader is gone
-        display.say(*trackers.finish(folder.finish("interrupted")))
+        listeners.end(attempt.broken_off(INTERRUPTED))
         raise
     except Exception as error:
         reason = without_secrets(f"{type(error).__name__}: {error}")
-        display.say(*trackers.finish(folder.finish("failed", error=reason)))
+        listeners.end(attempt.broken_off(FAILED, reason))
         raise
-    display.say(*trackers.finish(summary))
-    return summary
+    return dict(ending.summary)
 
 
-def _run(config: Config, folder: RunFolder, display: Display, verbose: bool) -> dict[str, Any]:
-    data = federate(config)
-    folder.write_json("partition.json", describe_partition(config, data))
-    evaluation = ServerEvaluation(config, data)
-    loop = RoundLoop(
-        config,
-        build_strategy(config, buffer_names(config.model, data.spec)),
-        evaluation,
-        folder,
-        initial_weights(config.model, data.spec, config.seed),
-        display.progress,
-    )
-    backend.run_server(config, data, _timed_start(loop, folder), verbose=verbose)
-    summary = conclude(config, data, evaluation, folder, loop.outcome)
-    display.conclude(loop.outcome)
-    return summary
+class _Attempt:
+    """One run on its way; knows how far it came."""
+
+    def __init__(self, config: Config, listener: Listener, verbose: bool) -> None:
+        self._config, self._listener, self._verbose = config, listener, verbose
+        self._started = time.monotonic()
+        self._partition: dict[str, Any] = {}
+        self._outcome: Outcome | None = None
+
+    def complete(self) -> Ending:
+        """Run from the data to the conclusion."""
+        config = self._config
+        data = federate(config)
+        self._partition = describe_partition(config, data)
+        self._listener.dealt(self._partition)
+        evaluation = ServerEvaluation(config, data)
+        loop = RoundLoop(config, build_server(config, evaluation), evaluation, self._listener)
+        self._outcome = loop.outcome
+        # A module per backend: whoever reads the command line knows the file.
+        backend = import_module(f"fedexp.backends.{config.backend.name}")
+        backend.run(config, data, self._body(loop), verbose=self._verbose)
+        ending = conclude(config, data, self._partition, evaluation, loop.outcome)
+        return dataclasses.replace(ending, summary={**ending.summary, "seconds": self._seconds()})
+
+    def broken_off(self, status: str, error: str | None = None) -> Ending:
+        """Return the ending of a run that did not complete."""
+        outcome, config = self._outcome, self._config
+        summary = {
+            **head(config, status),
+            "seconds": self._seconds(),
+            "rounds": outcome.rounds if outcome else 0,
+            **({} if error is None else {"error": error}),
+        }
+        own = outcome.own if outcome else {}
+        clients = client_rows(self._partition, own, config.measured) if self._partition else []
+        return Ending(status, summary, clients=clients)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 3)
+
+    def _body(self, loop: RoundLoop) -> Callable[[CohortGrid], None]:
+        def server(grid: CohortGrid) -> None:
+            gc.collect()
+            gc.freeze()  # else every few rounds a collection scans all that torch's import left: 0.2 s
+            try:
+                loop.run(grid, startup=time.monotonic() - self._started)
+            finally:
+                gc.unfreeze()  # a notebook's own garbage is frozen with the rest
+
+        return server
 
 
 def _quieten_flower(verbose: bool) -> None:
@@ -93,16 +113,3 @@ def _quieten_flower(verbose: bool) -> None:
     if not verbose:  # what it says still reaches run.log, through the root logger
         flower.handlers.clear()
     flower.propagate = not verbose
-
-
-def _timed_start(loop: RoundLoop, folder: RunFolder) -> Callable[[CohortGrid], None]:
-    def server(grid: CohortGrid) -> None:
-        gc.collect()
-        gc.freeze()  # else every few rounds a collection scans all that torch's import left: 0.2 s
-        folder.add_timing(0, "startup", folder.seconds())
-        try:
-            loop.run(grid)
-        finally:
-            gc.unfreeze()  # a notebook's own garbage is frozen with the rest
-
-    return server

@@ -31,6 +31,8 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import torch
+from fedexp.data.partition import Partition
+from fedexp.models.networks import Weights, build_model, initial_weights, set_weights
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
@@ -38,9 +40,7 @@ from torch.nn import functional as F
 from fedexp.config.composition import check_command
 from fedexp.config.schema import Config
 from fedexp.data.federated import federate
-from fedexp.data.partition import Partition
 from fedexp.federation.rounds import draw_cohort
-from fedexp.models.networks import Weights, build_model, initial_weights, set_weights
 
 DEVICES = [
     "dataset=mnist",

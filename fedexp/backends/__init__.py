@@ -1,1 +1,1 @@
-"""Where clients run: Ray, this process, or Flower's Simulation Runtime."""
+"""Where clients run: a module per choice of ``backend=``, each with a function ``run``."""

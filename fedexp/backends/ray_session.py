@@ -6,12 +6,13 @@ Imports no torch: Ray's processes start while the driver is still importing it.
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 import ray
 
-from fedexp.config.schema import Config, RayBackend
+from fedexp.config.backend import RayBackend
+from fedexp.config.schema import Config
+from fedexp.core.machine import usable_cpus
 from fedexp.core.options import FedexpError
 from fedexp.core.signals import kept
 
@@ -65,7 +66,7 @@ def start_ray(config: Config) -> None:
 def _default_workers(config: Config, backend: RayBackend) -> int:
     """Return a worker for every ``num_cpus_per_worker`` CPUs, but no more than a round has clients."""
     by_cpu = max(1, int(usable_cpus() / backend.num_cpus_per_worker))
-    return min(by_cpu, max(1, round(config.clients.fraction_train * config.clients.num)))
+    return min(by_cpu, config.clients.cohort)
 
 
 def _init(num_cpus: float | None = None, address: str | None = None) -> None:
@@ -104,12 +105,5 @@ def _check_capacity(backend: RayBackend) -> None:
             )
 
 
-def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _import_client() -> None:
-    import fedexp.federation.client  # noqa: F401
+    import fedexp.backends.ray  # noqa: F401

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,16 +22,27 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fedexp.config.clients import ClientsConfig
 from fedexp.config.explain import explain, one_line, unknown_option
-from fedexp.config.schema import SCHEMAS, Config
+from fedexp.config.hydra_internals import (
+    child_of,
+    is_basic_launcher,
+    is_basic_sweeper,
+    split_into_jobs,
+    writable_schema,
+)
+from fedexp.config.plugins import conf_folders
+from fedexp.config.schema import GROUPS, Config
 from fedexp.config.validation import validate
+from fedexp.core.files import without_secrets, write_whole
 from fedexp.core.options import ConfigError
-from fedexp.tracking.run_folder import without_secrets, write_whole
 
 CONFIG_NAME = "config"
+SLOTS = ("experiment", "debug")
+"""Groups of presets that change several others; empty unless one is chosen."""
 
 
 def conf_dir() -> Path:
@@ -42,30 +52,40 @@ def conf_dir() -> Path:
 
 
 def register() -> None:
-    """Give Hydra the schema and the resolver of the run folders' names."""
+    """Give Hydra the schema, the choices from outside, and the resolver of the run folders' names."""
     store = ConfigStore.instance()
-    root = _schema(Config)
-    for group, entries in SCHEMAS.items():
+    root = writable_schema(Config)
+    for group, registry in GROUPS.items():
         root[group] = "???"
-        for name, entry in entries.items():
-            store.store(name=f"schema_{group}_{name}", node=_schema(entry))
+        for name, page in registry.pages().items():
+            schema = writable_schema(page)
+            store.store(name=f"schema_{group}_{name}", node=schema)
+            if not registry.is_built_in(name):  # it has no YAML of ours, and needs none
+                store.store(group=group, name=name, node=schema)
+    root["clients"] = "???"
+    store.store(name="schema_clients_clients", node=writable_schema(ClientsConfig))
     store.store(name="base_config", node=root)
     # Hydra's config caches the answer, so that every use of it in one command is the same folder.
     OmegaConf.register_new_resolver("fedexp_stamp", stamp, use_cache=True, replace=True)
 
 
-def _schema(entry: type) -> DictConfig:
-    # OmegaConf makes frozen dataclasses read-only; overrides must be able to change this copy.
-    node = OmegaConf.structured(entry)
-    OmegaConf.set_readonly(node, None)
-    for key in node:
-        child = node._get_node(key)
-        if isinstance(child, DictConfig | ListConfig):
-            OmegaConf.set_readonly(child, None)
-            if OmegaConf.get_type(child) is dict:  # takes any key; validation knows which
-                OmegaConf.set_struct(child, False)
-    assert isinstance(node, DictConfig)
-    return node
+def search_path(config_dir: str | None = None) -> list[str]:
+    """Return Hydra's override for the folders that are searched beside fedexp's own.
+
+    Raises:
+        ConfigError: If ``config_dir`` is no folder.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError([f"--config-dir {config_dir}: no such folder"])
+    folders = [Path(config_dir).absolute()] if config_dir else []
+    found = [f"file://{folder}" for folder in [*folders, *conf_folders()]]
+    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+
+
+def without_plus(overrides: Sequence[str]) -> list[str]:
+    """Write ``+experiment=lesson`` as ``experiment=lesson``: the slot is there, as it once was not."""
+    slots = tuple(f"+{slot}=" for slot in SLOTS)
+    return [line[1:] if line.startswith(slots) else line for line in overrides]
 
 
 def stamp() -> str:
@@ -103,12 +123,11 @@ def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]
         node.pop(key)
         yield unknown_option(f"{prefix}{key}", known)
     for key in sorted(known & given):
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            child_type = OmegaConf.get_type(child)
-            if child_type is not None and dataclasses.is_dataclass(child_type):
-                with open_dict(child):
-                    yield from _take_strangers(child, child_type, f"{prefix}{key}.")
+        child = child_of(node, key)
+        child_type = None if child is None else OmegaConf.get_type(child)
+        if child is not None and child_type is not None and dataclasses.is_dataclass(child_type):
+            with open_dict(child):
+                yield from _take_strangers(child, child_type, f"{prefix}{key}.")
 
 
 @dataclass(frozen=True)
@@ -135,15 +154,8 @@ def compose_config(overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: With one line for every mistake.
     """
-    (config,) = check_command(overrides, multirun=False)
-    return config
-
-
-def check_command(
-    overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None
-) -> list[Config]:
-    """Return the checked configuration of every job of a command; see :func:`plan`."""
-    return [job.config for job in plan(overrides, multirun=multirun, config_dir=config_dir)]
+    (job,) = plan(overrides, multirun=False)
+    return job.config
 
 
 def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> list[Job]:
@@ -161,16 +173,14 @@ def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = N
     Raises:
         ConfigError: With one line for every mistake in any job.
     """
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError([f"--config-dir {config_dir}: no such folder"])
+    search = search_path(config_dir)
     register()
-    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        parsed, errors = _parse_all(overrides)
+        parsed, errors = _parse_all(without_plus(overrides))
         swept = [o for o in parsed if o.is_sweep_override()]
         jobs: list[Job] = []
         try:
-            base = _compose([*search, *_lines([o for o in parsed if o not in swept])])
+            base = _compose(search, _lines([o for o in parsed if o not in swept]))
             mode = OmegaConf.select(base, "hydra.mode")
             if multirun or (mode is not None and mode.name == "MULTIRUN"):
                 jobs = _check_jobs(base, parsed, search)
@@ -189,26 +199,15 @@ def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> 
         return [Job(_lines(parsed), from_hydra(base), chosen_later=True)]
     params = OmegaConf.select(base, "hydra.sweeper.params") or {}
     swept = [_parse(f"{key}={value}") for key, value in params.items()]
-    (batches,) = BasicSweeper.split_arguments([*swept, *parsed], None)
     jobs, errors = [], []
-    for lines in batches:
+    for lines in split_into_jobs([*swept, *parsed]):
         try:
-            jobs.append(Job(lines, from_hydra(_compose([*search, *lines]))))
+            jobs.append(Job(lines, from_hydra(_compose(search, lines))))
         except ConfigError as error:
             errors += [line for line in error.errors if line not in errors]
     if errors:
         raise ConfigError(errors)
     return jobs
-
-
-def is_basic_sweeper(hydra: Any) -> bool:
-    """Say whether Hydra's own sweeper runs the jobs: one that is told them all beforehand."""
-    return str(hydra.sweeper._target_).endswith("BasicSweeper")
-
-
-def is_basic_launcher(hydra: Any) -> bool:
-    """Say whether Hydra's own launcher runs the jobs: one after another."""
-    return str(hydra.launcher._target_).endswith("BasicLauncher")
 
 
 def _parse_all(lines: Sequence[str]) -> tuple[list[Override], list[str]]:
@@ -230,7 +229,11 @@ def _parse(line: str) -> Override:
     group, value = override.key_or_group, override.value()
     if override.is_delete() and not group.startswith("hydra"):
         raise ConfigError([f"{group} cannot be removed ({line}): every option has a value"])
-    if group in SCHEMAS and not override.is_sweep_override() and not isinstance(value, str):
+    if (
+        group in (*GROUPS, "clients")
+        and not override.is_sweep_override()
+        and not isinstance(value, str)
+    ):
         choices = ", ".join(_choices(group))
         hint = f"; the count is clients.num={value}" if group == "clients" else ""
         raise ConfigError([f"{line}: a group is chosen by name ({choices}){hint}"])
@@ -245,26 +248,26 @@ def _lines(overrides: Sequence[Override]) -> list[str]:
     return [str(o.input_line) for o in overrides]
 
 
-def _compose(lines: list[str]) -> DictConfig:
+def _compose(search: list[str], lines: list[str]) -> DictConfig:
     try:
-        return compose(CONFIG_NAME, overrides=lines, return_hydra_config=True)
+        return compose(CONFIG_NAME, overrides=[*search, *lines], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_all_errors(lines) or [one_line(error)]) from error
+        raise ConfigError(_all_errors(search, lines) or [one_line(error)]) from error
 
 
-def _all_errors(lines: list[str]) -> list[str]:
+def _all_errors(search: list[str], lines: list[str]) -> list[str]:
     """Hydra stops at the first bad override; try each on top of the good choices to name them all."""
     errors: list[str] = []
     good: list[str] = []
     # Choices of groups first: which options exist depends on them.
     for line in sorted(lines, key=lambda item: "." in item.split("=")[0]):
         try:
-            compose(CONFIG_NAME, overrides=[*good, line], return_hydra_config=True)
+            compose(CONFIG_NAME, overrides=[*search, *good, line], return_hydra_config=True)
             good.append(line)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             errors.append(explain(line, error))
     try:
-        from_hydra(compose(CONFIG_NAME, overrides=good))
+        from_hydra(compose(CONFIG_NAME, overrides=[*search, *good]))
     except ConfigError as error:
         errors += error.errors
     return errors

@@ -8,7 +8,8 @@ import re
 
 from hydra.errors import ConfigCompositionException
 
-from fedexp.config.schema import SCHEMAS, Config
+from fedexp.config.clients import ClientsConfig
+from fedexp.config.schema import GROUPS, Config
 
 EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/joblib": "joblib"}
 """What Hydra cannot find unless the extra of that name is installed."""
@@ -34,7 +35,8 @@ def explain(line: str, error: Exception) -> str:
 
 
 def _options_of(type_name: str) -> set[str]:
-    for entry in [Config, *(e for group in SCHEMAS.values() for e in group.values())]:
+    pages = (page for registry in GROUPS.values() for page in registry.pages().values())
+    for entry in [Config, ClientsConfig, *pages]:
         if entry.__name__ == type_name:
             return {item.name for item in dataclasses.fields(entry)}
         for item in dataclasses.fields(entry):

@@ -1,4 +1,8 @@
-"""Ranges and rules of a configuration: every mistake at once, a line each."""
+"""Ranges and rules of a configuration: every mistake at once, a line each.
+
+Rules between the options of one page stand on that page (``errors``); here are those that follow from
+what pages declare, and those of what is no page.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,28 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fedexp.config.clients import FULL
-from fedexp.config.schema import SCHEMAS, Config, RayBackend
+from fedexp import attacks, metrics
+from fedexp.config.schema import GROUPS, Config
+from fedexp.config.training import FULL
 from fedexp.core.options import AUTO
-from fedexp.datasets.options import MlpModel, ModelConfig, Resnet18Model
-from fedexp.partitions.rules import partition_errors
+
+OBJECTIVES = ("best_accuracy", "worst10")
+"""What ``objective`` may be beside the run's metrics."""
 
 
 def validate(config: Config) -> list[str]:
     """Return every mistake in a configuration, one line each; an empty list means it can run."""
     errors = list(_range_errors(config, ""))
-    for group in ("dataset", "partition", "model", "strategy", "backend"):
-        chosen, entries = getattr(config, group), SCHEMAS[group]
-        if chosen.name not in entries:
-            errors.append(f"{group}.name must be one of {', '.join(entries)}, got {chosen.name!r}")
-        elif entries[chosen.name] is not type(chosen):
+    for group, registry in GROUPS.items():
+        chosen, pages = getattr(config, group), registry.pages()
+        if chosen.name not in pages:
+            errors.append(f"{group}.name must be one of {', '.join(pages)}, got {chosen.name!r}")
+        elif pages[chosen.name].__qualname__ != type(chosen).__qualname__:
             errors.append(
                 f"{group}.name must be what was chosen, got {chosen.name!r}; choose it by "
                 f"{group}={chosen.name}"
             )
+    errors += _word_errors(config)
     # Rules that relate options to each other only make sense once each is sound on its own.
     return errors or list(_relation_errors(config))
 
@@ -57,6 +64,41 @@ _HOLDS = {
 }
 
 
+def _word_errors(config: Config) -> Iterator[str]:
+    """Words that are looked up in registries."""
+    known = metrics.choices()
+    for name in config.metrics:
+        if name not in known:
+            yield f"metrics must be of {', '.join(known)}, got {name!r}"
+    if config.stop.metric not in config.measured:
+        yield _not_measured("stop.metric", config.stop.metric, config.measured)
+    if config.objective not in (*config.measured, *OBJECTIVES):
+        yield _not_measured("objective", config.objective, [*config.measured, *OBJECTIVES])
+    byzantine = config.clients.byzantine
+    if byzantine.kind not in attacks.choices():
+        yield (
+            f"clients.byzantine.kind must be one of {', '.join(attacks.choices())}, got "
+            f"{byzantine.kind!r}"
+        )
+        return
+    page = attacks.get(byzantine.kind)
+    own = [item.name for item in dataclasses.fields(page) if item.name not in ("name", "scale")]
+    strangers = [name for name in byzantine.options if name not in own]
+    for name in strangers:
+        yield (
+            f"clients.byzantine.options.{name}: {byzantine.kind} has no such option; it has "
+            f"{', '.join(own) or 'none beside clients.byzantine.scale'}"
+        )
+    if not strangers:
+        yield from _range_errors(byzantine.attack(), "clients.byzantine.options.")
+
+
+def _not_measured(option: str, value: str, measured: list[str]) -> str:
+    others = [name for name in metrics.choices() if name not in measured]
+    hint = f"; metrics=[{value}] adds it" if value in others else ""
+    return f"{option} must be one of {', '.join(measured)}, got {value!r}{hint}"
+
+
 def _relation_errors(config: Config) -> Iterator[str]:
     spec, clients = config.dataset.spec, config.clients
     if config.name in ("", ".", "..") or "/" in config.name:
@@ -66,48 +108,49 @@ def _relation_errors(config: Config) -> Iterator[str]:
             f"clients.num must be <= {spec.num_train}, the training images of dataset="
             f"{config.dataset.name}, got {clients.num}"
         )
-    yield from partition_errors(config)
+    yield from config.dataset.errors(config)
+    yield from config.partition.errors(config)
     yield from _strategy_errors(config)
+    yield from config.strategy.errors(config)
     yield from _training_errors(config)
     for option in config.tracking.idle_options():
         yield f"tracking.{option} is W&B's: tracking=wandb (or 'tracking=[wandb,tensorboard]')"
-    if isinstance(config.model, MlpModel) and any(width < 1 for width in config.model.hidden):
-        yield f"model.hidden must hold widths >= 1, got {list(config.model.hidden)}"
-    if isinstance(config.model, Resnet18Model) and 64 % config.model.groups:
-        yield f"model.groups must divide 64, resnet18's narrowest layer, got {config.model.groups}"
-    if min(spec.shape[1:]) < config.model.min_side:
-        yield _too_small(config)
+    yield from config.model.errors(config)
+    yield from _model_errors(config)
 
 
-def _too_small(config: Config) -> str:
-    height, width = config.dataset.spec.shape[1:]
-    side = config.model.min_side
-    fit = [
-        name
-        for name, model in SCHEMAS["model"].items()
-        if issubclass(model, ModelConfig) and model.min_side <= min(height, width)
-    ]
-    return (
-        f"model={config.model.name} needs images of at least {side}x{side} pixels, dataset="
-        f"{config.dataset.name} has {height}x{width}; these fit: model={', '.join(fit)}"
-    )
+def _model_errors(config: Config) -> Iterator[str]:
+    model, dataset, pages = config.model, config.dataset, GROUPS["model"].pages()
+    if model.kinds and dataset.kind not in model.kinds:
+        fit = [name for name, page in pages.items() if not page.kinds or dataset.kind in page.kinds]
+        yield (
+            f"model={model.name} takes inputs of kind {' or '.join(model.kinds)}, dataset="
+            f"{dataset.name} has {dataset.kind}; these fit: model={', '.join(fit)}"
+        )
+        return
+    if dataset.kind == "image" and min(dataset.spec.shape[1:]) < model.min_side:
+        height, width = dataset.spec.shape[1:]
+        fit = [name for name, page in pages.items() if page.min_side <= min(height, width)]
+        yield (
+            f"model={model.name} needs images of at least {model.min_side}x{model.min_side} pixels, "
+            f"dataset={dataset.name} has {height}x{width}; these fit: model={', '.join(fit)}"
+        )
 
 
 def _strategy_errors(config: Config) -> Iterator[str]:
     strategy, clients = config.strategy, config.clients
-    cohort = clients.cohort_size(clients.fraction_train)
-    if cohort < strategy.min_clients:
+    if clients.cohort < strategy.min_clients:
         yield (
             f"strategy={strategy.name} needs at least {strategy.min_clients} clients in a round "
-            f"({strategy.formula}), got {cohort} (clients.num={clients.num}, "
+            f"({strategy.formula}), got {clients.cohort} (clients.num={clients.num}, "
             f"clients.fraction_train={clients.fraction_train})"
         )
-    if strategy.counts_steps and config.training.optimizer != "sgd":
+    if strategy.needs_sgd and config.training.optimizer != "sgd":
         yield (
             f"strategy={strategy.name} divides updates by the SGD steps behind them: "
             f"training.optimizer must be sgd, got {config.training.optimizer!r}"
         )
-    if strategy.spoils_buffers and config.model.has_buffers:
+    if strategy.measures_distances and config.model.has_buffers:
         yield (
             f"strategy={strategy.name} measures distances between weights, which the BatchNorm "
             f"statistics of model={config.model.name} would dominate: another model"
@@ -120,8 +163,7 @@ def _training_errors(config: Config) -> Iterator[str]:
         yield f"training.batch_size must be a number >= 1 or {FULL}, got {training.batch_size!r}"
     if training.amp and config.backend.device == "cpu":
         yield "training.amp needs a GPU (bfloat16): backend.device must not be cpu"
-    reserves_none = isinstance(backend, RayBackend) and not backend.num_gpus_per_worker
-    if training.amp and backend.device == AUTO and reserves_none:
+    if training.amp and backend.device == AUTO and not backend.reserves_gpu:
         yield "training.amp needs a GPU (bfloat16): backend.num_gpus_per_worker must be > 0, got 0.0"
     unit = "local_epochs" if training.local_steps is None else "local_steps"
     if config.clients.stragglers and getattr(training, unit) < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any
+from typing import Any, Protocol
 
 AUTO = "auto"
 
@@ -18,6 +18,17 @@ class ConfigError(Exception):
 
 class FedexpError(Exception):
     """A run that cannot go on; the message says what to do about it."""
+
+
+class Plan(Protocol):
+    """The whole configuration, as the rules between options see it; nobody writes to it."""
+
+    dataset: Any
+    partition: Any
+    model: Any
+    strategy: Any
+    clients: Any
+    training: Any
 
 
 def ranged(
@@ -36,17 +47,3 @@ def ranged(
 def one_of(default: str, *choices: str) -> Any:
     """Declare a dataclass field that must be one of a few words."""
     return field(default=default, metadata={"choices": choices})
-
-
-def entries(base: type) -> dict[str, type]:
-    """Return what a group of the configuration offers: name -> dataclass.
-
-    Args:
-        base: The dataclass that all entries of the group inherit from. An entry's name is the default
-            of its field ``name``.
-    """
-    found: dict[str, type] = {}
-    subclasses: list[Any] = base.__subclasses__()
-    for entry in subclasses:
-        found |= {entry.name: entry, **entries(entry)}
-    return found

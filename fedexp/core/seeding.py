@@ -22,6 +22,7 @@ Purpose = Literal[
     "dropout",
     "straggler",
     "byzantine",
+    "model",
 ]
 
 # Fixed numbers: renumbering them would change the results of every published run.
@@ -36,6 +37,7 @@ _PURPOSE_IDS: dict[str, int] = {
     "dropout": 7,
     "straggler": 8,
     "byzantine": 9,
+    "model": 10,
 }
 
 

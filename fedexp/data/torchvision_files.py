@@ -1,7 +1,7 @@
 """Datasets that torchvision downloads and reads: one path for all of them.
 
-torchvision unpacks and parses files; what comes out of here is what :class:`DatasetSpec` promised, or
-an error. Nothing is imported from torchvision before a dataset needs it.
+torchvision unpacks and parses files; what comes out of here is what the dataset's page promised, or an
+error. Nothing is imported from torchvision before a dataset needs it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fedexp.core.options import FedexpError
-from fedexp.datasets.options import DatasetConfig, EmnistDataset
-
-Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
-"""Images, uint8, shape (N, channels, height, width), and labels, int64, shape (N,)."""
+from fedexp.data.examples import Examples, Spec
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,8 @@ class Source:
         files: What must lie there, unpacked.
         train: What asks the reader for the training images.
         test: What asks it for the test images.
+        labels: The reader's attribute that holds the labels.
+        first_label: The label that files start to count from.
     """
 
     reader: str
@@ -38,70 +36,54 @@ class Source:
     files: tuple[str, ...]
     train: Mapping[str, Any]
     test: Mapping[str, Any]
+    labels: str = "targets"
+    first_label: int = 0
 
 
-def _idx_source(reader: str) -> Source:
+def halves() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what most readers are asked for: the training images, then the test images."""
+    return {"train": True}, {"train": False}
+
+
+def idx_source(reader: str) -> Source:
+    """Return the source of a dataset in MNIST's four files."""
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
     files = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in kinds)
-    return Source(reader, f"{reader}/raw", files, {"train": True}, {"train": False})
+    return Source(reader, f"{reader}/raw", files, *halves())
 
 
-def _emnist_source(split: str) -> Source:
+def emnist_source(split: str, first_label: int) -> Source:
+    """Return the source of one of EMNIST's splits."""
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
     files = tuple(f"emnist-{split}-{part}-{kind}" for part in ("train", "test") for kind in kinds)
-    chosen = {"split": split}
-    return Source(
-        "EMNIST", "EMNIST/raw", files, {**chosen, "train": True}, {**chosen, "train": False}
-    )
+    train, test = ({"split": split, **half} for half in halves())
+    return Source("EMNIST", "EMNIST/raw", files, train, test, first_label=first_label)
 
 
-def _cifar_source(reader: str, folder: str, *files: str) -> Source:
-    return Source(reader, folder, files, {"train": True}, {"train": False})
-
-
-SOURCES: dict[str, Source] = {
-    "mnist": _idx_source("MNIST"),
-    "fashion_mnist": _idx_source("FashionMNIST"),
-    "kmnist": _idx_source("KMNIST"),
-    "cifar10": _cifar_source(
-        "CIFAR10",
-        "cifar-10-batches-py",
-        *(f"data_batch_{k}" for k in range(1, 6)),
-        "test_batch",
-        "batches.meta",
-    ),
-    "cifar100": _cifar_source("CIFAR100", "cifar-100-python", "train", "test", "meta"),
-    "svhn": Source(
-        "SVHN", "", ("train_32x32.mat", "test_32x32.mat"), {"split": "train"}, {"split": "test"}
-    ),
-}
-
-
-def _source(config: DatasetConfig) -> Source:
-    return (
-        _emnist_source(config.split) if isinstance(config, EmnistDataset) else SOURCES[config.name]
-    )
-
-
-def ensure_files(config: DatasetConfig) -> None:
+def ensure_files(name: str, root: str, source: Source) -> None:
     """Download a dataset whose files are absent.
+
+    Args:
+        name: What the command line calls it.
+        root: The folder that ``source.folder`` lies in.
+        source: Which files, and who reads them.
 
     Raises:
         FedexpError: If that fails, with the files that are wanted and where; no empty folder is left.
     """
-    source, folder = _source(config), _folder(config)
-    if all((folder / name).is_file() for name in source.files):
+    folder = Path(root) / source.folder
+    if all((folder / file).is_file() for file in source.files):
         return
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         for part in (source.train, source.test):
-            _reader(source)(config.root, download=True, **part)
+            _reader(source)(root, download=True, **part)
     except Exception as error:  # networks, archives and parsers fail in many ways
         for path in new:  # torchvision makes the folders before it finds that it cannot fill them
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
         raise FedexpError(
-            f"dataset={config.name} is not in dataset.root={config.root} and could not be "
+            f"dataset={name} is not in dataset.root={root} and could not be "
             f"downloaded ({_first_line(error)}).\n"
             f"Fill {folder} with {_listed(source.files)}{' (unpacked)' if source.folder else ''}, "
             "or name the folder that has them: dataset.root=FOLDER.\n"
@@ -109,71 +91,72 @@ def ensure_files(config: DatasetConfig) -> None:
         ) from error
 
 
-def read_files(config: DatasetConfig) -> tuple[Arrays, Arrays]:
+def read_files(name: str, root: str, source: Source, spec: Spec) -> tuple[Examples, Examples]:
     """Read a dataset's training and test images, after downloading it if it is absent.
 
-    EMNIST's files hold every image transposed, and those of ``letters`` count labels from 1; both are
-    put right here.
+    Args:
+        name: What the command line calls it.
+        root: The folder that ``source.folder`` lies in.
+        source: Which files, and who reads them.
+        spec: What they must hold.
+
+    Returns:
+        Images, uint8, shape (N, channels, height, width), and labels that start at 0.
 
     Raises:
-        FedexpError: If files are absent, damaged, or not what the dataset's spec says.
+        FedexpError: If files are absent, damaged, or not what the spec says.
     """
-    ensure_files(config)
-    source, spec = _source(config), config.spec
-    train = _read_part(config, source.train)
-    _check(config, "training", train, spec.num_train)
-    test = _read_part(config, source.test)
-    _check(config, "test", test, spec.num_test)
-    return train, test
+    ensure_files(name, root, source)
+    folder = Path(root) / source.folder
+    parts = []
+    for what, part, number in (
+        ("training", source.train, spec.num_train),
+        ("test", source.test, spec.num_test),
+    ):
+        try:
+            examples = _read_part(root, source, spec, part)
+        except Exception as error:  # a parser may stumble over damage in any way
+            raise FedexpError(f"dataset={name}: {_damage(folder, source, error)}") from error
+        _check(f"dataset={name}: {folder} holds {what}", examples, spec, number)
+        parts.append(examples)
+    return parts[0], parts[1]
 
 
-def _read_part(config: DatasetConfig, part: Mapping[str, Any]) -> Arrays:
-    source = _source(config)
-    try:
-        dataset = _reader(source)(config.root, download=False, **part)
-        images = np.asarray(dataset.data)
-        labels = np.asarray(dataset.labels if source.reader == "SVHN" else dataset.targets)
-    except Exception as error:  # a parser may stumble over damage in any way
-        raise FedexpError(_damage(config, error)) from error
+def _read_part(root: str, source: Source, spec: Spec, part: Mapping[str, Any]) -> Examples:
+    dataset = _reader(source)(root, download=False, **part)
+    images, labels = np.asarray(dataset.data), np.asarray(getattr(dataset, source.labels))
     if images.ndim == 3:
         images = images[:, None]
-    elif images.shape[1:] != config.spec.shape:
+    elif images.shape[1:] != spec.shape:
         images = images.transpose(0, 3, 1, 2)  # torchvision's CIFAR has the channels last
-    labels = labels.astype(np.int64)
-    if isinstance(config, EmnistDataset):
-        images = images.transpose(0, 1, 3, 2)
-        labels -= config.split == "letters"
-    return np.ascontiguousarray(images), labels
+    return Examples(np.ascontiguousarray(images), labels.astype(np.int64) - source.first_label)
 
 
-def _check(config: DatasetConfig, part: str, arrays: Arrays, number: int) -> None:
-    images, labels = arrays
-    spec = config.spec
+def _check(where: str, examples: Examples, spec: Spec, number: int) -> None:
+    images, labels = examples.inputs, examples.targets
     found = (images.dtype, images.shape, labels.shape)
     wanted = (np.dtype(np.uint8), (number, *spec.shape), (number,))
-    where = f"dataset={config.name}: {_folder(config)} holds"
     if found != wanted:
         raise FedexpError(
-            f"{where} {part} images of {found[0]} {found[1]} and labels {found[2]}; they must be "
+            f"{where} images of {found[0]} {found[1]} and labels {found[2]}; they must be "
             f"{wanted[0]} {wanted[1]} and {wanted[2]}. Delete the files to download them again."
         )
     if labels.min() < 0 or labels.max() >= spec.num_classes:
         raise FedexpError(
-            f"{where} {part} labels from {labels.min()} to {labels.max()}; they must lie between 0 "
+            f"{where} labels from {labels.min()} to {labels.max()}; they must lie between 0 "
             f"and {spec.num_classes - 1}. Delete the files to download them again."
         )
 
 
-def _damage(config: DatasetConfig, error: Exception) -> str:
+def _damage(folder: Path, source: Source, error: Exception) -> str:
     """Say in one line which file is to blame, as far as sizes and checksums tell."""
-    source = _source(config)
-    paths = [_folder(config) / name for name in source.files]
+    paths = [folder / file for file in source.files]
     broken = [str(path) for path in paths if _is_damaged(path, _checksums(_reader(source)))]
     if broken:
         blamed = f"{_listed(broken)} {'is' if len(broken) == 1 else 'are'} damaged or cut short"
     else:
-        blamed = f"{_folder(config)} cannot be read ({_first_line(error)})"
-    return f"dataset={config.name}: {blamed}. Delete what is damaged to download it again."
+        blamed = f"{folder} cannot be read ({_first_line(error)})"
+    return f"{blamed}. Delete what is damaged to download it again."
 
 
 def _is_damaged(path: Path, checksums: Mapping[str, str]) -> bool:
@@ -205,10 +188,6 @@ def _reader(source: Source) -> Callable[..., Any]:
 
     reader: Callable[..., Any] = getattr(datasets, source.reader)
     return reader
-
-
-def _folder(config: DatasetConfig) -> Path:
-    return Path(config.root) / _source(config).folder
 
 
 def _listed(names: Sequence[str]) -> str:

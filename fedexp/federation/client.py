@@ -1,183 +1,214 @@
-"""The Flower ``ClientApp``: train, evaluate, and say which partition a node holds.
-
-A client exists only while it is called; what has to last from one call to the next belongs in
-Flower's ``Context``.
-"""
+"""What clients do: the jobs that a strategy's client side is given, in whatever process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 
 from fedexp.config.schema import Config
+from fedexp.core.roles import Number, Order, State
 from fedexp.core.seeding import derive_seed
-from fedexp.data.federated import FederatedData, ImageSet
-from fedexp.federation.behaviour import (
+from fedexp.core.weights import Weights
+from fedexp.data.examples import Examples
+from fedexp.data.federated import FederatedData
+from fedexp.federation.faults import (
     byzantine_clients,
     drop_out,
     faulty_examples,
     faulty_weights,
     steps_of,
 )
-from fedexp.flower.arrays import to_record, weights_in
-from fedexp.flower.protocol import (
-    ARRAYS,
-    CONFIG,
-    CONTROL,
-    GLOBAL_LOSS,
-    GRADIENT_MASS,
-    METRICS,
-    NUM_EXAMPLES,
-    PARTITION_ID,
-    PARTITION_IDS,
-    PROXIMAL_MU,
-    SERVER_ROUND,
-    TRAIN_LOSS,
-)
-from fedexp.models.networks import build_model, get_weights, set_weights
-from fedexp.strategies.scaffold import ClientControl
-from fedexp.training.loop import (
-    Evaluator,
-    Work,
-    gradient_mass,
-    limited_threads,
-    pick_device,
-    train,
-    union_steps,
-)
+from fedexp.federation.measuring import Measures, measure, measures, needs_probabilities
+from fedexp.flower.messages import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS, Reply
+from fedexp.training.device import limited_threads, pick_device
+from fedexp.training.evaluator import Evaluator
+from fedexp.training.loop import Work, train, union_steps
+from fedexp.training.network import Network, build_network, keyed_chance
 
 
-def build_client_app(config: Config, source: Callable[[], FederatedData]) -> ClientApp:
-    """Build the app that runs on every client.
+class ClientNode:
+    """What clients do; holds nothing of any one client.
 
     Args:
         config: The experiment.
-        source: Returns the data, of which the app touches its own partition only. Called where the
+        source: Returns the data, of which a client touches its own partition only. Called where the
             client runs, so it must be cheap after the first call in a process.
-
-    Returns:
-        An app whose replies carry ``num-examples`` and, after training, the new weights and
-        ``train_loss``; after evaluation, ``loss`` and ``accuracy``. ``fedexp.flower.protocol`` lists what
-        else it can be asked for.
     """
-    app = ClientApp()
-    node = _Node(config, source)
-
-    @app.train()
-    def train_client(message: Message, context: Context) -> Message:
-        with limited_threads(config.backend.threads):
-            return Message(node.train(message, context), reply_to=message)
-
-    @app.evaluate()
-    def evaluate_client(message: Message, context: Context) -> Message:
-        with limited_threads(config.backend.threads):
-            return Message(node.evaluate(message, context), reply_to=message)
-
-    @app.query()
-    def which_partition(message: Message, context: Context) -> Message:
-        answer = ConfigRecord({PARTITION_ID: int(context.node_config[PARTITION_ID])})
-        return Message(RecordDict({CONFIG: answer}), reply_to=message)
-
-    return app
-
-
-class _Node:
-    """What clients do; holds nothing of any one client."""
 
     def __init__(self, config: Config, source: Callable[[], FederatedData]) -> None:
-        self._config, self._source = config, source
+        self.config, self.source = config, source
+        self._side = config.strategy.client()
+        # Looked up here, where the run starts: another process need not know code from outside.
+        self._attack = config.clients.byzantine.attack()
+        self._measures = measures(["loss", *config.measured])
         self._faulty = frozenset(byzantine_clients(config))
-        self._scratch: torch.nn.Module | None = None
-        self._state: dict[str, torch.Tensor] = {}
 
-    def train(self, message: Message, context: Context) -> RecordDict:
-        config, data = self._config, self._source()
-        client, server_round, instructions = _addressed(message, context)
-        union = _union(instructions)
+    def train(self, client: int, server_round: int, order: Order, state: State) -> Reply:
+        """Do a round's work for one client.
+
+        Raises:
+            DroppedOutError: If the client fails in this round, as ``clients.dropout`` has it.
+        """
+        config, union = self.config, order.examples_of
         if not union:  # nothing goes wrong with the upper reference
             drop_out(config, server_round, client)
         faulty = not union and client in self._faulty
-        examples = data.train_images(union or [client])
+        examples = self.data.train_examples(union or [client])
         if faulty:
-            examples = faulty_examples(config, examples, data.spec.num_classes)
-        count = len(examples.labels)
+            examples = faulty_examples(config, self._attack, examples, client)
         if union:
-            steps = union_steps(config.training, count, len(union))
+            steps = union_steps(config.training, len(examples), len(union))
         else:
-            steps = steps_of(config, server_round, client, count)
-        mass = gradient_mass(steps, config.training.momentum)
+            steps = steps_of(config, server_round, client, len(examples))
+        job = ClientJob(self, client, server_round, order, state, examples, steps)
+        with (
+            limited_threads(config.backend.threads),
+            keyed_chance(config.seed, server_round, client, self.device),
+        ):
+            self._side.run(job)
+        reply = job.reply()
+        if faulty and reply.weights is not None:
+            sent = faulty_weights(
+                config, self._attack, order.weights, reply.weights, server_round, client
+            )
+            reply = dataclasses.replace(reply, weights=sent)
+        return reply
 
-        model = self._load_model(message)
-        metrics = MetricRecord({NUM_EXAMPLES: count})
-        if instructions.get(GLOBAL_LOSS):
-            metrics[GLOBAL_LOSS], _ = self._judge(model, examples, data)
-        if instructions.get(GRADIENT_MASS):
-            metrics[GRADIENT_MASS] = mass
-        drift = ClientControl(message, context, model) if CONTROL in message.content else None
-        rate = config.training.rate(server_round)
-        correction = drift.correction(self._device) if drift else None
-        work = Work(steps, rate, float(str(instructions.get(PROXIMAL_MU, 0.0))), correction)
-        seed = derive_seed(config.seed, "train", server_round, client)
-        changes = config.dataset.augmentation
-        result = train(
-            model, examples, data.spec, config.training, work, seed, self._device, changes
-        )
-        metrics[TRAIN_LOSS] = result.loss
+    def evaluate(self, client: int, server_round: int, order: Order, state: State) -> Reply:
+        """Test a client's model on its own share of the test examples."""
+        examples = self.data.client_test_examples(client)
+        if not len(examples):  # a reply of no examples has no weight
+            return Reply(0, numbers=dict.fromkeys(self._measures, 0.0))
+        job = ClientJob(self, client, server_round, order, state, examples, 1)
+        with limited_threads(self.config.backend.threads):
+            weights = self._side.weights_to_test(job)
+            return Reply(len(examples), numbers=self.measure(weights, examples, self._measures))
 
-        content = RecordDict({METRICS: metrics})
-        before, after = weights_in(message.content, ARRAYS), get_weights(self._state)
-        if drift:
-            content[CONTROL] = drift.renew(before, after, rate * mass)
-        if faulty:
-            after = faulty_weights(config, before, after, server_round, client)
-        content[ARRAYS] = to_record(after)
-        return content
+    def measure(self, weights: Weights, examples: Examples, wanted: Measures) -> dict[str, float]:
+        """Return metrics of a model on some examples."""
+        self.network.load(weights)
+        prepare, probabilities = self.config.dataset.prepare, needs_probabilities(wanted)
+        evaluator = Evaluator(examples, prepare, self.device, probabilities=probabilities)
+        return measure(evaluator.predict(self.network.module), wanted)
 
-    def evaluate(self, message: Message, context: Context) -> RecordDict:
-        client, _, _ = _addressed(message, context)
-        data = self._source()
-        examples = data.clients_test.subset(data.client_test.client(client))
-        metrics = MetricRecord({NUM_EXAMPLES: len(examples.labels), "loss": 0.0, "accuracy": 0.0})
-        if len(examples.labels):  # a reply of no examples has no weight
-            model = self._load_model(message)
-            metrics["loss"], metrics["accuracy"] = self._judge(model, examples, data)
-        return RecordDict({METRICS: metrics})
-
-    def _judge(
-        self, model: torch.nn.Module, examples: ImageSet, data: FederatedData
-    ) -> tuple[float, float]:
-        predictions = Evaluator(examples, data.spec, self._device).predict(model)
-        right = predictions.labels == examples.labels
-        return float(predictions.losses.mean()), float(np.mean(right))
+    @property
+    def data(self) -> FederatedData:
+        """Who holds what."""
+        return self.source()
 
     @cached_property
-    def _device(self) -> torch.device:
-        return pick_device(self._config.backend)  # asked where the client runs
+    def device(self) -> torch.device:
+        """Where models lie; asked where the client runs."""
+        return pick_device(self.config.backend)
 
-    def _load_model(self, message: Message) -> torch.nn.Module:
-        # Building a module costs as much as a step of training; its weights never outlive a call.
-        if self._scratch is None:
-            spec = self._config.dataset.spec
-            self._scratch = build_model(self._config.model, spec).to(self._device)
-            self._state = self._scratch.state_dict()
-        set_weights(self._state, weights_in(message.content, ARRAYS))
-        return self._scratch
-
-
-def _addressed(message: Message, context: Context) -> tuple[int, int, ConfigRecord]:
-    instructions = message.content[CONFIG]
-    assert isinstance(instructions, ConfigRecord)
-    client = int(context.node_config[PARTITION_ID])
-    return client, int(str(instructions[SERVER_ROUND])), instructions
+    @cached_property
+    def network(self) -> Network:
+        """The one network of this process: building it costs as much as many steps of training."""
+        config = self.config
+        return build_network(
+            config.model, config.dataset.spec, config.seed, self.device, config.dataset.prepare
+        )
 
 
-def _union(instructions: ConfigRecord) -> list[int]:
-    """Return whose images ``centralized`` wants trained on; nobody's in federated training."""
-    clients = instructions.get(PARTITION_IDS, [])
-    assert isinstance(clients, list)
-    return [int(client) for client in clients]
+class ClientJob:
+    """One client's work in one round; see :class:`fedexp.core.roles.Job`."""
+
+    def __init__(
+        self,
+        node: ClientNode,
+        client: int,
+        server_round: int,
+        order: Order,
+        state: State,
+        examples: Examples,
+        steps: int,
+    ) -> None:
+        training = node.config.training
+        self.client, self.round, self.order, self.state = client, server_round, order, state
+        self.model, self.num_examples, self.steps = order.weights, len(examples), steps
+        self.learning_rate, self.momentum = training.rate(server_round), training.momentum
+        self._node, self._examples = node, examples
+        self._loss: float | None = None
+        self._reply: Reply | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of what gradients move, in the model's order."""
+        return tuple(self._node.network.parameters)
+
+    def train(
+        self,
+        start: Weights | None = None,
+        *,
+        steps: int | None = None,
+        only: Sequence[str] | None = None,
+        pull: float = 0.0,
+        toward: Weights | None = None,
+        correction: Weights | None = None,
+    ) -> Weights:
+        """Take SGD steps on the client's examples; see :class:`fedexp.core.roles.Job`."""
+        node, network = self._node, self._node.network
+        network.load(self.model if start is None else start)
+        moving = network.parameters
+        if only is not None:
+            moving = {name: moving[name] for name in moving if name in set(only)}
+        if pull and toward is None and start is not None:
+            toward = self.model
+        work = Work(steps or self.steps, self.learning_rate, pull, toward, correction)
+        self._loss = train(
+            network,
+            moving,
+            self._examples,
+            node.config.dataset,
+            node.config.training,
+            work,
+            self._generator,
+            node.device,
+        )
+        return network.weights()
+
+    def loss(self, weights: Weights) -> float:
+        """Return the mean loss of a model on all the client's training examples."""
+        return self._node.measure(weights, self._examples, _LOSS)["loss"]
+
+    def send(
+        self,
+        weights: Weights,
+        *,
+        arrays: Mapping[str, Weights] | None = None,
+        numbers: Mapping[str, Number] | None = None,
+    ) -> None:
+        """Answer the server; see :class:`fedexp.core.roles.Job`.
+
+        Raises:
+            ValueError: If it was answered before, or a name is fedexp's own.
+        """
+        if self._reply is not None:
+            raise ValueError("job.send answers once a round; this is the second time")
+        for name in {*(arrays or {}), *(numbers or {})} & _TAKEN:
+            raise ValueError(f"job.send: the name {name!r} is fedexp's own; choose another")
+        self._reply = Reply(self.num_examples, weights, self._loss, arrays or {}, numbers or {})
+
+    def reply(self) -> Reply:
+        """Return the answer.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self._reply is None:
+            raise ValueError("the strategy's client never called job.send")
+        return self._reply
+
+    @cached_property
+    def _generator(self) -> torch.Generator:
+        # Several trainings of one job go on drawing from it.
+        seed = derive_seed(self._node.config.seed, "train", self.round, self.client)
+        return torch.Generator().manual_seed(seed)
+
+
+_LOSS = measures(["loss"])
+_TAKEN: set[Any] = {ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS}

@@ -1,6 +1,6 @@
 """What is said of the final models: their weights, confusion matrices, what they do for each client.
 
-The clients' shares of the test images are scored here for every client, in this process, also where
+The clients' shares of the test examples are scored here for every client, in this process, also where
 ``clients.fraction_evaluate`` lets none or few of them evaluate: a simulation can tell, and who is
 served badly is half of what it is for.
 """
@@ -13,62 +13,89 @@ from typing import Any
 from fedexp.config.schema import Config
 from fedexp.core.pictures import confusion_png, partition_png
 from fedexp.core.statistics import fairness
+from fedexp.core.weights import Weights, hash_weights
 from fedexp.data.federated import FederatedData
-from fedexp.federation.behaviour import byzantine_clients
+from fedexp.federation.dealing import client_rows
 from fedexp.federation.evaluation import ClientScores, ServerEvaluation
+from fedexp.federation.events import COMPLETED, Ending, Measurement
+from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.rounds import Outcome
-from fedexp.models.networks import Weights, hash_weights
-from fedexp.tracking.run_folder import Metric, RunFolder
+
+
+def head(config: Config, status: str) -> dict[str, Any]:
+    """Return how summary.json begins, while a run goes on and once it is over."""
+    strategy = config.strategy
+    return {
+        "status": status,
+        "strategy": strategy.name,
+        "kind": strategy.kind,
+        "seed": config.seed,
+    }
 
 
 def conclude(
     config: Config,
     data: FederatedData,
+    partition: dict[str, Any],
     evaluation: ServerEvaluation,
-    folder: RunFolder,
     outcome: Outcome,
-) -> dict[str, Any]:
-    """Write what the run came to, and return summary.json."""
-    weights = _final_weights(outcome)
-    folder.write_model(weights)
-    # An isolated client that was never trained still has its initial model.
-    own: Mapping[Any, Weights] = outcome.local_weights
-    models = {client: own.get(client, outcome.weights) for client in outcome.scores}
-    _write_confusion(folder, {k: evaluation.confusion(w) for k, w in models.items()}, data)
-    counts = data.partition.class_counts(data.train.labels, data.spec.num_classes)
-    folder.write_bytes("partition.png", partition_png(counts, data.spec.classes))
-    scores = _client_scores(data, evaluation, models)
-    model = "global" if None in models else "local"
-    rows = [
-        Metric(outcome.rounds, model, "client_test", "all", client, name, value)
-        for client, metrics in scores.items()
-        for name, value in metrics.items()
-    ]
-    folder.report(outcome.rounds, rows, already=outcome.reported)
-    return folder.finish(
-        "completed",
-        stopped_early=outcome.stopped_early,
-        final=_final(outcome),
-        best={"round": outcome.best_round, "accuracy": outcome.best_accuracy},
-        fairness=fairness([metrics["accuracy"] for metrics in scores.values()]),
-        clients={
-            str(client): scores for client, scores in outcome.scores.items() if client is not None
+) -> Ending:
+    """Return what a completed run came to; the seconds are still to be added.
+
+    Args:
+        config: The experiment.
+        data: Who holds what.
+        partition: What stands in partition.json.
+        evaluation: Scores models.
+        outcome: What the round loop left.
+    """
+    weights = _final_weights(outcome, evaluation.initial)
+    confusion = {owner: evaluation.confusion(own) for owner, own in outcome.models.items()}
+    counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
+    scores = _client_scores(data, evaluation, outcome.models)
+    model = "global" if None in outcome.models else "local"
+    accuracies = [metrics["accuracy"] for metrics in scores.values()]
+    summary = {
+        **head(config, COMPLETED),
+        "seconds": 0.0,
+        "rounds": outcome.rounds,
+        "stopped_early": outcome.stopped_early,
+        "final": _final(outcome),
+        "best": {"round": outcome.best_round, "accuracy": outcome.best_accuracy},
+        "fairness": fairness(accuracies),
+        "clients": {str(k): own for k, own in outcome.scores.items() if k is not None},
+        "byzantine": byzantine_clients(config),
+        "model_sha256": hash_weights(weights),
+        "partition_sha256": data.partition.sha256,
+    }
+    return Ending(
+        COMPLETED,
+        summary,
+        measurements=[
+            Measurement(outcome.rounds, model, "client_test", "all", client, name, value)
+            for client, metrics in scores.items()
+            for name, value in metrics.items()
+        ],
+        reported=frozenset(outcome.reported),
+        weights=weights,
+        confusion=confusion,
+        pictures={
+            "confusion": confusion_png(confusion, data.spec.classes),
+            "partition": partition_png(counts, data.spec.classes),
         },
-        byzantine=byzantine_clients(config),
-        model_sha256=hash_weights(weights),
-        partition_sha256=data.partition.sha256,
+        clients=client_rows(partition, scores, config.measured),
+        note=_stop_note(config, outcome),
     )
 
 
 def objective(config: Config, summary: Mapping[str, Any]) -> float:
-    """Return the figure that ``objective`` names, from summary.json."""
-    figures = {
-        "accuracy": summary["final"]["all"]["accuracy"],
-        "loss": summary["final"]["all"]["loss"],
+    """Return the number that ``objective`` names, from summary.json."""
+    numbers = {
+        **summary["final"]["all"],
         "best_accuracy": summary["best"]["accuracy"],
         "worst10": summary["fairness"]["worst10"],
     }
-    return float(figures[config.objective])
+    return float(numbers[config.objective])
 
 
 def _client_scores(
@@ -81,13 +108,14 @@ def _client_scores(
     return scores
 
 
-def _final_weights(outcome: Outcome) -> Weights:
-    """Return the global model's weights, or all local models' under ``<client>/<name>``."""
-    if not outcome.local_weights:
-        return outcome.weights
+def _final_weights(outcome: Outcome, initial: Weights) -> Weights:
+    """Return the global model's weights, or those of all trained clients under ``<client>/<name>``."""
+    if None in outcome.models:
+        return outcome.models[None]
     return {
         f"{client}/{name}": array
-        for client, weights in sorted(outcome.local_weights.items())
+        for client, weights in outcome.models.items()
+        if weights is not initial
         for name, array in weights.items()
     }
 
@@ -104,13 +132,11 @@ def _final(outcome: Outcome) -> dict[str, dict[str, float]]:
     }
 
 
-def _write_confusion(
-    folder: RunFolder, matrices: Mapping[int | None, Any], data: FederatedData
-) -> None:
-    """Write confusion.csv, a block of rows per model, and confusion.png."""
-    lines = [",".join(["client", "true_label", *map(str, range(data.spec.num_classes))])]
-    for client, counts in matrices.items():
-        name = "" if client is None else client
-        lines += [",".join(map(str, [name, k, *row])) for k, row in enumerate(counts.tolist())]
-    folder.write_text("confusion.csv", "\n".join(lines) + "\n")
-    folder.write_bytes("confusion.png", confusion_png(matrices, data.spec.classes))
+def _stop_note(config: Config, outcome: Outcome) -> str:
+    if not outcome.stopped_early:
+        return ""
+    stop = config.stop
+    return (
+        f"stopped after round {outcome.rounds}: {stop.metric} improved by less than "
+        f"{stop.min_delta} for {stop.patience} rounds"
+    )

@@ -1,6 +1,6 @@
-"""The round loop over Flower's ``Strategy`` interface.
+"""The round loop.
 
-Sample, train, guard, aggregate, evaluate, record, and stop on convergence. Flower's own loop
+Sample, train, guard, combine, evaluate, tell, and stop on convergence. Flower's own loop
 (``Strategy.start``) is not used because it draws cohorts from a global generator, takes NaN for a
 result, and goes on with old weights when every client has failed.
 """
@@ -8,63 +8,53 @@ result, and goes on with old weights when every client has failed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.app import Message, MessageType, RecordDict
 
-from fedexp.backends.grid import CohortGrid
 from fedexp.config.schema import Config, StopConfig
 from fedexp.core import signals
+from fedexp.core.buffers import BuffersApart
 from fedexp.core.options import FedexpError
+from fedexp.core.roles import Order, Server, Setup, Update, Updates, weighted_mean
 from fedexp.core.seeding import Purpose, derive_rng
-from fedexp.federation.behaviour import byzantine_clients
+from fedexp.core.weights import Weights, restore_dtypes
 from fedexp.federation.evaluation import Scores, ServerEvaluation
-from fedexp.federation.guards import restore_dtypes, weights_problem
-from fedexp.federation.replies import (
+from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
+from fedexp.federation.faults import byzantine_clients, collude
+from fedexp.federation.guards import (
     evaluation_problem,
-    evaluation_rows,
     letting_go,
+    training_problem,
+    weights_problem,
+)
+from fedexp.flower.grid import CohortGrid
+from fedexp.flower.messages import (
+    NUM_EXAMPLES,
     metrics_of,
     num_bytes,
-    training_problem,
+    pack_order,
+    unpack_update,
 )
-from fedexp.flower.arrays import to_record, to_weights
-from fedexp.flower.protocol import NUM_EXAMPLES, TRAIN_LOSS
-from fedexp.models.networks import Weights
-from fedexp.strategies.centralized import Centralized
-from fedexp.strategies.local_only import LocalOnly
-from fedexp.tracking.run_folder import Metric, RunFolder
-
-
-@dataclass
-class Progress:
-    """Where the loop tells what it is doing; the defaults say nothing.
-
-    Attributes:
-        on_clients: Called with round, phase, replies so far, size of the cohort.
-        on_round: Called with round and headline accuracy and loss, after round 0 and every other.
-    """
-
-    on_clients: Callable[[int, str, int, int], None] = lambda *_: None
-    on_round: Callable[[int, float, float], None] = lambda *_: None
+from fedexp.metrics import get as get_metric
 
 
 @dataclass
 class Outcome:
-    """How the loop ended.
+    """How far the loop came.
 
     Attributes:
+        weights: The global model's; the initial one's where no client is federated.
         rounds: Rounds completed.
         stopped_early: Whether the stop criterion ended it.
-        weights: The global model's, or with ``local_only`` the initial one's.
-        local_weights: Partition id -> weights, with ``local_only`` only.
-        scores: Last scores of every model; key None is the global model, others are partition ids.
+        models: The models that are tested: None -> the global one, or partition id -> a client's own.
+        scores: Last scores of every model.
+        own: Partition id -> metric -> the client's last number on its own test examples, of those that
+            were asked.
         reported: Clients that evaluated in the last round.
         best_round: Round of the highest headline accuracy.
         best_accuracy: That accuracy.
@@ -73,8 +63,9 @@ class Outcome:
     weights: Weights
     rounds: int = 0
     stopped_early: bool = False
-    local_weights: dict[int, Weights] = field(default_factory=dict)
+    models: dict[int | None, Weights] = field(default_factory=dict)
     scores: dict[int | None, Scores] = field(default_factory=dict)
+    own: dict[int, dict[str, float]] = field(default_factory=dict)
     reported: set[int] = field(default_factory=set)
     best_round: int = 0
     best_accuracy: float = 0.0
@@ -94,126 +85,186 @@ def draw_cohort(config: Config, purpose: Purpose, fraction: float, server_round:
     return sorted(rng.choice(config.clients.num, size, replace=False).tolist())
 
 
+def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
+    """Return the server's side of the strategy, kept away from buffers where it must be."""
+    buffers = evaluation.buffers
+    setup = Setup(config.clients.num, evaluation.parameters, buffers, config.training.rate)
+    server = config.strategy.server(setup)
+    apart = buffers and config.strategy.averages_buffers
+    return BuffersApart(server, buffers) if apart else server
+
+
 class RoundLoop:
     """One experiment's rounds; :meth:`run` is the ServerApp's body."""
 
     def __init__(
-        self,
-        config: Config,
-        strategy: Strategy,
-        evaluation: ServerEvaluation,
-        folder: RunFolder,
-        initial: Weights,
-        progress: Progress,
+        self, config: Config, server: Server, evaluation: ServerEvaluation, listener: Listener
     ) -> None:
-        self._config, self._strategy, self._evaluation = config, strategy, evaluation
-        self._folder, self._progress = folder, progress
-        self._arrays = to_record(initial)
+        self._config, self._server, self._evaluation = config, server, evaluation
+        self._listener = listener
+        self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
-        self.outcome = Outcome(weights=initial)
+        self._report = RoundReport(0)
+        self.outcome = Outcome(weights=evaluation.initial)
 
-    def run(self, grid: CohortGrid) -> None:
+    def run(self, grid: CohortGrid, startup: float = 0.0) -> None:
         """Run every round, or as many as the stop criterion allows.
 
+        Args:
+            grid: Reaches the clients.
+            startup: Seconds that went by before the first evaluation.
+
         Raises:
-            FedexpError: If no client of a round returns anything that can be aggregated.
+            FedexpError: If no client of a round returns anything that can be combined.
         """
         signals.obey()
-        self._record_faults()
-        self._evaluate(0)
-        self._folder.end_round(0)
-        stop = Patience(self._config.stop, self.outcome.headline(self._config.stop.metric))
+        outcome, stopping = self.outcome, self._config.stop
+        with self._telling(0):
+            self._report.seconds["startup"] = startup
+            self._report_faults()
+            self._evaluate(0)
+        stop = Patience(stopping, outcome.headline(stopping.metric))
         for server_round in range(1, self._config.num_rounds + 1):
-            self._train(server_round, grid)
-            if self._config.clients.fraction_evaluate > 0:
-                self._evaluate_on_clients(server_round, grid)
-            self._evaluate(server_round)
-            self._record_traffic(server_round)
-            self.outcome.rounds = server_round
-            self._folder.end_round(server_round)
+            with self._telling(server_round):
+                self._train(server_round, grid)
+                if self._config.clients.fraction_evaluate > 0:
+                    self._evaluate_on_clients(server_round, grid)
+                self._evaluate(server_round)
+                self._report_traffic(server_round)
+                outcome.rounds = server_round
             signals.obey()
-            if stop.exhausted(self.outcome.headline(self._config.stop.metric)):
-                self.outcome.stopped_early = server_round < self._config.num_rounds
+            if stop.exhausted(outcome.headline(stopping.metric)):
+                outcome.stopped_early = server_round < self._config.num_rounds
                 break
 
-    def _record_faults(self) -> None:
-        self._folder.add_failures(
-            0,
-            "byzantine",
-            dict.fromkeys(byzantine_clients(self._config), self._config.clients.byzantine.kind),
-        )
+    @contextmanager
+    def _telling(self, server_round: int) -> Iterator[None]:
+        """Gather a round's report and tell it, also of a round that breaks off."""
+        self._report = RoundReport(server_round)
+        try:
+            yield
+        finally:
+            self._listener.round(self._report)
 
-    def _record_traffic(self, server_round: int) -> None:
-        # Isolated clients would send nothing, and those of `centralized` images.
-        if not isinstance(self._strategy, LocalOnly | Centralized):
-            self._folder.add_metrics(
-                [
-                    Metric(
-                        server_round, "global", "train", "all", None, "bytes_down", self._bytes_down
-                    ),
-                    Metric(
-                        server_round, "global", "train", "all", None, "bytes_up", self._bytes_up
-                    ),
-                ]
-            )
+    def _report_faults(self) -> None:
+        kind = self._config.clients.byzantine.kind
+        self._report.failures += [
+            Failure(0, "byzantine", client, kind) for client in byzantine_clients(self._config)
+        ]
+
+    def _report_traffic(self, server_round: int) -> None:
+        if self._config.strategy.sends_weights:
+            for name, value in (("bytes_down", self._bytes_down), ("bytes_up", self._bytes_up)):
+                self._measured(server_round, "global", "train", None, name, value)
         self._bytes_down = self._bytes_up = 0
 
+    def _measured(
+        self,
+        server_round: int,
+        model: str,
+        split: str,
+        client: int | None,
+        metric: str,
+        value: float,
+        subset: str = "all",
+    ) -> None:
+        self._report.measurements.append(
+            Measurement(server_round, model, split, subset, client, metric, value)
+        )
+
     def _train(self, server_round: int, grid: CohortGrid) -> None:
-        fraction = self._config.clients.fraction_train
-        grid.cohort = draw_cohort(self._config, "cohort", fraction, server_round)
-        replies = self._exchange(server_round, "train", self._strategy.configure_train, grid)
-        with self._timed(server_round, "aggregate"), letting_go():
-            weights_before = self.outcome.weights
+        config, model = self._config, self.outcome.weights
+        cohort = draw_cohort(config, "cohort", config.clients.fraction_train, server_round)
+        with self._timed("train"):
+            orders = self._server.instruct(server_round, model, cohort)
+            replies = self._exchange(server_round, MessageType.TRAIN, orders, grid, cohort)
+        with self._timed("aggregate"), letting_go():
             usable = self._guard(
-                server_round, "train", replies, partial(training_problem, model=weights_before)
+                server_round, "train", replies, partial(training_problem, model=model)
             )
             self._require(server_round, len(usable))
-            arrays, metrics = self._strategy.aggregate_train(server_round, usable)
-            if arrays is not None:
-                weights = restore_dtypes(to_weights(arrays), weights_before)
-                problem = weights_problem(weights, weights_before)
-                if problem:
-                    raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
-                self._arrays, self.outcome.weights = to_record(weights), weights
-        loss = None if metrics is None else metrics.get(TRAIN_LOSS)
-        if isinstance(loss, float):
-            self._folder.add_metrics(
-                [Metric(server_round, "local", "train", "all", None, "loss", loss)]
-            )
+            updates = [unpack_update(reply, server_round) for reply in usable]
+            self._combine(server_round, Updates(self._colluded(server_round, updates)))
+
+    def _colluded(self, server_round: int, updates: list[Update]) -> list[Update]:
+        """Let faulty clients agree on what they send, and guard that as any reply."""
+        model, kept = self.outcome.weights, []
+        for update in collude(self._config, self._attack, server_round, model, updates):
+            problem = weights_problem(update.weights, model)
+            if problem:
+                self._report.failures.append(Failure(server_round, "train", update.client, problem))
+            else:
+                kept.append(update)
+        self._require(server_round, len(kept))
+        return kept
+
+    def _combine(self, server_round: int, updates: Updates) -> None:
+        before = self.outcome.weights
+        combined = self._server.combine(server_round, before, updates)
+        if combined is not before:
+            after = restore_dtypes(combined, before)
+            for name in self._evaluation.frozen:
+                after[name] = before[name]  # a mean of equal numbers is not always that number
+            problem = weights_problem(after, before)
+            if problem:
+                raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
+            self.outcome.weights = after
+        loss = self._server.loss(updates)
+        if loss is not None:
+            self._measured(server_round, "local", "train", None, "loss", loss)
 
     def _evaluate_on_clients(self, server_round: int, grid: CohortGrid) -> None:
-        fraction = self._config.clients.fraction_evaluate
-        grid.cohort = draw_cohort(self._config, "evaluate_cohort", fraction, server_round)
-        configure = self._strategy.configure_evaluate
-        replies = self._exchange(server_round, "client_evaluate", configure, grid)
+        config, outcome = self._config, self.outcome
+        fraction = config.clients.fraction_evaluate
+        cohort = draw_cohort(config, "evaluate_cohort", fraction, server_round)
+        with self._timed("client_evaluate"):
+            models = self._server.models(outcome.weights)
+            shared = Order(models[None]) if None in models else None
+            orders = {k: shared or Order(models[k]) for k in cohort}
+            replies = self._exchange(server_round, MessageType.EVALUATE, orders, grid, cohort)
         usable = self._guard(server_round, "client_evaluate", replies, evaluation_problem)
         weighty = [reply for reply in usable if metrics_of(reply)[NUM_EXAMPLES]]
-        self.outcome.reported = {reply.metadata.src_node_id for reply in weighty}
-        if not weighty:
-            return  # no client of the cohort holds a test image: there is nothing to average
-        model = "local" if isinstance(self._strategy, LocalOnly) else "global"
-        rows = list(evaluation_rows(server_round, model, weighty))
-        mean = self._strategy.aggregate_evaluate(server_round, weighty) or MetricRecord()
-        rows += [
-            Metric(server_round, model, "client_test", "all", None, name, value)
-            for name, value in mean.items()
-            if isinstance(value, float)
-        ]
-        self._folder.add_metrics(rows)
+        outcome.reported = {reply.metadata.src_node_id for reply in weighty}
+        if weighty:  # else no client of the cohort holds a test example
+            self._report_clients(server_round, "global" if shared else "local", weighty)
+
+    def _report_clients(self, server_round: int, model: str, replies: list[Message]) -> None:
+        """Report what each client measured on its own share of the test examples, and the mean."""
+        found: dict[str, list[float]] = {}
+        for reply in replies:
+            client = reply.metadata.src_node_id
+            numbers = {k: v for k, v in metrics_of(reply).items() if isinstance(v, float)}
+            self.outcome.own[client] = numbers
+            for name, value in numbers.items():
+                found.setdefault(name, []).append(value)
+                self._measured(server_round, model, "client_test", client, name, value)
+        counts = [_count(reply) for reply in replies]
+        for name, values in found.items():
+            if len(values) == len(replies):
+                mean = weighted_mean(values, counts)
+                self._measured(server_round, model, "client_test", None, name, mean)
 
     def _exchange(
         self,
         server_round: int,
-        phase: str,
-        configure: Callable[[int, ArrayRecord, ConfigRecord, Grid], Iterable[Message]],
+        kind: str,
+        orders: Mapping[int, Order],
         grid: CohortGrid,
+        cohort: list[int],
     ) -> list[Message]:
-        with self._timed(server_round, phase):
-            messages = list(configure(server_round, self._arrays, ConfigRecord(), grid))
-            grid.on_reply = lambda done: self._progress.on_clients(
-                server_round, phase, done, len(messages)
-            )
-            replies = list(grid.send_and_receive(messages))
+        contents: dict[int, RecordDict] = {}
+        for order in orders.values():
+            if id(order) not in contents:
+                contents[id(order)] = pack_order(order, server_round)
+        messages = [
+            Message(contents[id(order)], dst_node_id=client, message_type=kind)
+            for client, order in orders.items()
+        ]
+        grid.cohort = cohort
+        grid.on_reply = lambda done: self._listener.progress(
+            server_round, kind, done, len(messages)
+        )
+        replies = list(grid.send_and_receive(messages))
         self._bytes_down += num_bytes(messages)
         self._bytes_up += num_bytes(replies)
         return replies
@@ -230,7 +281,9 @@ class RoundLoop:
             problem = reply.error.reason if reply.has_error() else problem_of(reply)
             if problem:
                 failures[reply.metadata.src_node_id] = problem
-        self._folder.add_failures(server_round, phase, failures)
+        self._report.failures += [
+            Failure(server_round, phase, client, reason) for client, reason in failures.items()
+        ]
         if len(failures) == len(replies):
             client, reason = next(iter(failures.items()), (None, "no client replied"))
             raise FedexpError(
@@ -249,31 +302,33 @@ class RoundLoop:
             )
 
     def _evaluate(self, server_round: int) -> None:
-        outcome, strategy = self.outcome, self._strategy
-        with self._timed(server_round, "evaluate"):
-            if not isinstance(strategy, LocalOnly):
-                fresh: dict[int | None, Scores] = {None: self._evaluation.scores(outcome.weights)}
-            elif server_round == 0:
-                initial = self._evaluation.scores(outcome.weights)
-                fresh = dict.fromkeys(range(self._config.clients.num), initial)
-            else:
-                fresh = {}
-                for client in strategy.updated:
-                    weights = to_weights(strategy.local_arrays[client])
-                    outcome.local_weights[client] = weights
-                    fresh[client] = self._evaluation.scores(weights)
+        outcome, before = self.outcome, self.outcome.models
+        with self._timed("evaluate"):
+            outcome.models = self._server.models(outcome.weights)
+            fresh: dict[int | None, Scores] = {}
+            scored: dict[int, Scores] = {}  # clients that share a model share its scores
+            for owner, weights in outcome.models.items():
+                if owner is None or weights is not before.get(owner):
+                    if id(weights) not in scored:
+                        scored[id(weights)] = self._evaluation.scores(weights)
+                    fresh[owner] = scored[id(weights)]
         outcome.scores.update(fresh)
-        self._folder.add_metrics(_score_rows(server_round, fresh))
+        for owner, subsets in fresh.items():
+            model = "global" if owner is None else "local"
+            for subset, metrics in subsets.items():
+                for name, value in metrics.items():
+                    self._measured(server_round, model, "test", owner, name, value, subset)
         accuracy = outcome.headline("accuracy")
         if accuracy > outcome.best_accuracy:
             outcome.best_round, outcome.best_accuracy = server_round, accuracy
-        self._progress.on_round(server_round, accuracy, outcome.headline("loss"))
+        self._report.headline = {m: outcome.headline(m) for m in self._config.measured}
+        self._report.local = None not in outcome.models
 
     @contextmanager
-    def _timed(self, server_round: int, phase: str) -> Iterator[None]:
+    def _timed(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self._folder.add_timing(server_round, phase, time.perf_counter() - start)
+        self._report.seconds[phase] = time.perf_counter() - start
 
 
 class Patience:
@@ -281,26 +336,22 @@ class Patience:
 
     def __init__(self, config: StopConfig, initial: float) -> None:
         self._config = config
-        self._best = self._oriented(initial)
+        self._sign = 1 if get_metric(config.metric).higher_is_better else -1
+        self._best = self._sign * initial
         self._idle = 0
 
     def exhausted(self, value: float) -> bool:
         """Take in a round's value; return True when patience is at an end."""
         if self._config.patience is None:
             return False
-        if self._oriented(value) >= self._best + self._config.min_delta:
-            self._best, self._idle = self._oriented(value), 0
+        if self._sign * value >= self._best + self._config.min_delta:
+            self._best, self._idle = self._sign * value, 0
         else:
             self._idle += 1
         return self._idle >= self._config.patience
 
-    def _oriented(self, value: float) -> float:
-        return -value if self._config.metric == "loss" else value
 
-
-def _score_rows(server_round: int, scores: dict[int | None, Scores]) -> Iterator[Metric]:
-    for client, subsets in scores.items():
-        model = "global" if client is None else "local"
-        for subset, metrics in subsets.items():
-            for name, value in metrics.items():
-                yield Metric(server_round, model, "test", subset, client, name, value)
+def _count(reply: Message) -> int:
+    count = metrics_of(reply)[NUM_EXAMPLES]
+    assert isinstance(count, int | float)
+    return int(count)

@@ -1,148 +1,116 @@
-"""Strategies by name: Flower's own, built from the configuration, and the ones that Flower lacks.
-
-A new strategy is a class (or one of Flower's), a dataclass in ``strategies.options``, and a line
-in :data:`STRATEGIES`.
-"""
+"""Flower's strategies as the server's side of a strategy, unmodified: the one adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import flwr.app
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid, strategy
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
 
-from fedexp.config.clients import TrainingConfig
-from fedexp.config.schema import Config
-from fedexp.flower.protocol import ARRAYS, GLOBAL_LOSS
-from fedexp.strategies.buffers import BuffersApart
-from fedexp.strategies.centralized import Centralized
-from fedexp.strategies.fednova import FedNova
-from fedexp.strategies.krum import MultiKrum, select_one_by_one
-from fedexp.strategies.local_only import LocalOnly
-from fedexp.strategies.options import (
-    BulyanStrategy,
-    CentralizedStrategy,
-    FedAdagradStrategy,
-    FedAdamStrategy,
-    FedAvgMStrategy,
-    FedAvgStrategy,
-    FedMedianStrategy,
-    FedNovaStrategy,
-    FedProxStrategy,
-    FedTrimmedAvgStrategy,
-    FedYogiStrategy,
-    KrumStrategy,
-    LocalOnlyStrategy,
-    MultiKrumStrategy,
-    QFedAvgStrategy,
-    ScaffoldStrategy,
-    StrategyConfig,
+from fedexp.core.options import FedexpError
+from fedexp.core.roles import Order, Server, Update, Updates
+from fedexp.core.weights import Weights
+from fedexp.flower.grid import CohortView
+from fedexp.flower.messages import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NUM_EXAMPLES,
+    SERVER_ROUND,
+    TRAIN_LOSS,
+    Array,
+    to_record,
+    to_weights,
 )
-from fedexp.strategies.scaffold import Scaffold
 
-# The round loop draws the cohort and shows the strategy nothing else, so the strategy takes all it
-# sees. Flower's default minimum of 2 would wait for ever where one client is all there is.
-_WHOLE_COHORT: dict[str, Any] = {
+WHOLE_COHORT: dict[str, Any] = {
     "fraction_train": 1.0,
     "fraction_evaluate": 1.0,
     "min_train_nodes": 1,
     "min_evaluate_nodes": 1,
     "min_available_nodes": 1,
 }
+"""Options for Flower's strategies. The round loop draws the cohort and shows the strategy nothing else, so
+the strategy takes all it sees. Flower's default minimum of 2 would wait for ever for a single client."""
 
 
-def build_strategy(config: Config, buffers: Collection[str] = ()) -> Strategy:
-    """Build the strategy that a configuration names.
+class FlowerServer(Server):
+    """A Flower ``Strategy`` behind the interface of ``Server``; a user's own goes in the same way.
+
+    It says what clients are sent and combines what they send; evaluation is the round loop's. Its
+    ``configure_train`` sees a grid that holds the round's cohort and nothing else.
 
     Args:
-        config: The experiment.
-        buffers: Names of the model's entries that are no parameters.
-    """
-    built = STRATEGIES[type(config.strategy)](config.strategy, config)
-    if buffers and isinstance(built, _SERVER_OPTIMIZERS):
-        return BuffersApart(built, buffers)
-    return built
-
-
-class QFedAvg(strategy.QFedAvg):
-    """Flower's QFedAvg, told the loss it needs.
-
-    Flower takes whatever loss clients report; the paper (Li et al., arXiv 1905.10497) wants that of the
-    incoming model on all of a client's data. Its ``1 / L`` follows the learning rate of the round.
+        strategy: Of ``flwr.serverapp.strategy``, or a subclass; give it :data:`WHOLE_COHORT`.
+        before_round: Called with the round before the strategy is asked what to send.
     """
 
-    def __init__(self, q: float, fixed_rate: float | None, training: TrainingConfig) -> None:
-        super().__init__(1.0, q, train_loss_key=GLOBAL_LOSS, **_WHOLE_COHORT)
-        self._fixed_rate, self._training = fixed_rate, training
+    def __init__(
+        self, strategy: Strategy, before_round: Callable[[int], None] = lambda t: None
+    ) -> None:
+        self.strategy = strategy
+        self._before_round = before_round
+        self._asked: dict[int, Message] = {}
+        self._loss: float | None = None
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask clients for the incoming model's loss."""
-        self.client_learning_rate = self._fixed_rate or self._training.rate(server_round)
-        config[GLOBAL_LOSS] = True
-        return super().configure_train(server_round, arrays, config, grid)
+    def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
+        """Have the strategy configure the round."""
+        self._before_round(t)
+        record, grid = to_record(model), CohortView(cohort)
+        asked = self.strategy.configure_train(t, record, ConfigRecord(), grid)
+        self._asked = {message.metadata.dst_node_id: message for message in asked}
+        orders: dict[int, Order] = {}
+        for message in self._asked.values():  # those of a round mostly share their content
+            content = message.content
+            if id(content) not in orders:
+                orders[id(content)] = _order(content, record, model)
+        return {client: orders[id(message.content)] for client, message in self._asked.items()}
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Hand over copies, because Flower computes in the replies' own arrays."""
-        replies = list(replies)
-        for reply in replies:
-            record = reply.content.array_records[ARRAYS]
-            reply.content[ARRAYS] = ArrayRecord(
-                {name: flwr.app.Array(array.numpy()) for name, array in record.items()}
+    def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+        """Have the strategy aggregate copies of what clients sent: some of Flower's compute in place.
+
+        Raises:
+            FedexpError: If the strategy returns no weights.
+        """
+        replies = [
+            Message(_content(update), reply_to=self._asked[update.client]) for update in updates
+        ]
+        arrays, metrics = self.strategy.aggregate_train(t, replies)
+        if arrays is None:
+            raise FedexpError(
+                f"round {t}: {type(self.strategy).__name__} made no model of {len(replies)} replies"
             )
-        return super().aggregate_train(server_round, replies)
+        loss = (metrics or MetricRecord()).get(TRAIN_LOSS)
+        self._loss = loss if isinstance(loss, float) else None
+        return to_weights(arrays)
+
+    def loss(self, updates: Updates) -> float | None:
+        """Return the training loss as the strategy averages it."""
+        return self._loss
 
 
-_SERVER_OPTIMIZERS = (
-    strategy.FedAvgM,
-    strategy.FedAdagrad,
-    strategy.FedAdam,
-    strategy.FedYogi,
-    QFedAvg,
-    Scaffold,
-    FedNova,
-)
+def _order(content: RecordDict, sent: ArrayRecord, model: Weights) -> Order:
+    """Return a strategy's message in our words; the record of weights is the one called ``arrays``."""
+    further = {
+        name: to_weights(record)
+        for name, record in content.items()
+        if isinstance(record, ArrayRecord) and name != ARRAYS
+    }
+    told = content.get(CONFIG)
+    numbers: dict[str, Any] = dict(told.items()) if isinstance(told, ConfigRecord) else {}
+    numbers.pop(SERVER_ROUND, None)
+    record = content[ARRAYS]
+    assert isinstance(record, ArrayRecord)
+    return Order(model if record is sent else to_weights(record), further, numbers)
 
 
-def _fedadam(kind: Callable[..., Strategy]) -> Callable[[FedAdamStrategy, Config], Strategy]:
-    return lambda s, _: kind(
-        eta=s.eta, beta_1=s.beta_1, beta_2=s.beta_2, tau=s.tau, **_WHOLE_COHORT
-    )
-
-
-STRATEGIES: dict[type[StrategyConfig], Callable[[Any, Config], Strategy]] = {
-    FedAvgStrategy: lambda s, _: FedAvg(**_WHOLE_COHORT),
-    FedProxStrategy: lambda s, _: strategy.FedProx(proximal_mu=s.proximal_mu, **_WHOLE_COHORT),
-    FedAvgMStrategy: lambda s, _: strategy.FedAvgM(
-        server_learning_rate=s.server_learning_rate,
-        server_momentum=s.server_momentum,
-        **_WHOLE_COHORT,
-    ),
-    FedAdagradStrategy: lambda s, _: strategy.FedAdagrad(eta=s.eta, tau=s.tau, **_WHOLE_COHORT),
-    FedAdamStrategy: _fedadam(strategy.FedAdam),
-    FedYogiStrategy: _fedadam(strategy.FedYogi),
-    QFedAvgStrategy: lambda s, config: QFedAvg(s.q, s.client_learning_rate, config.training),
-    FedMedianStrategy: lambda s, _: strategy.FedMedian(**_WHOLE_COHORT),
-    FedTrimmedAvgStrategy: lambda s, _: strategy.FedTrimmedAvg(beta=s.beta, **_WHOLE_COHORT),
-    KrumStrategy: lambda s, _: MultiKrum(
-        num_malicious_nodes=s.num_malicious, num_nodes_to_select=1, **_WHOLE_COHORT
-    ),
-    MultiKrumStrategy: lambda s, _: MultiKrum(
-        num_malicious_nodes=s.num_malicious, num_nodes_to_select=s.num_selected, **_WHOLE_COHORT
-    ),
-    BulyanStrategy: lambda s, _: strategy.Bulyan(
-        num_malicious_nodes=s.num_malicious, selection_rule=select_one_by_one, **_WHOLE_COHORT
-    ),
-    ScaffoldStrategy: lambda s, config: Scaffold(
-        config.clients.num, s.server_learning_rate, **_WHOLE_COHORT
-    ),
-    FedNovaStrategy: lambda s, _: FedNova(**_WHOLE_COHORT),
-    LocalOnlyStrategy: lambda s, _: LocalOnly(),
-    CentralizedStrategy: lambda s, _: Centralized(**_WHOLE_COHORT),
-}
+def _content(update: Update) -> RecordDict:
+    """Return an update as Flower's strategies want it: one record of arrays, one of metrics."""
+    arrays = ArrayRecord()
+    for name, array in update.weights.items():
+        arrays[name] = Array(array.copy(), writable=True)
+    metrics: dict[str, Any] = {NUM_EXAMPLES: update.num_examples, **update.numbers}
+    if update.loss is not None:
+        metrics[TRAIN_LOSS] = update.loss
+    return RecordDict({ARRAYS: arrays, METRICS: MetricRecord(metrics)})

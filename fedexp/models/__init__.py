@@ -1,1 +1,10 @@
-"""The pages of ``model=``."""
+"""The pages of ``model=``: one file a choice, and a way in for code from outside."""
+
+from fedexp.core.registry import import_pages
+from fedexp.models.base import REGISTRY, Model, register
+
+choices, get = REGISTRY.choices, REGISTRY.get
+
+__all__ = ["Model", "choices", "get", "register"]
+
+import_pages(__name__)

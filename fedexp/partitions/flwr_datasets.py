@@ -8,20 +8,95 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fedexp.core.options import FedexpError
-from fedexp.core.seeding import derive_rng
-from fedexp.data.partition import Partition
-from fedexp.partitions.options import FlwrDatasetsPartition
+from fedexp.core.options import FedexpError, Plan
+from fedexp.data.assignment import Indices
+from fedexp.partitions.base import Labels, Partition, register
 
 LABEL, INDEX = "label", "index"
 # Two split columns instead of images, and one takes a Python function.
 _UNSUITED = ("VerticalEvenPartitioner", "VerticalSizePartitioner", "IdToSizeFncPartitioner")
+
+
+@register
+@dataclass(frozen=True)
+class FlwrDatasets(Partition):
+    """A partitioner of the package flwr-datasets, by its name and the options of its constructor.
+
+    It gets a dataset of two columns, ``label`` and ``index``, in random order (as flwr-datasets' own
+    ``FederatedDataset`` shuffles before it partitions). Where its constructor takes ``num_partitions``
+    and ``seed`` and the options do not give them, they are the number of clients and the seed.
+    """
+
+    name: str = "flwr_datasets"
+    partitioner: str = "IidPartitioner"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The partitioner's name."""
+        return self.partitioner
+
+    def errors(self, plan: Plan) -> Iterable[str]:
+        """Name and options must be ones that flwr-datasets knows, and none may be lacking."""
+        try:
+            choices = flwr_partitioners()
+        except FedexpError as error:
+            yield str(error)
+            return
+        if self.partitioner not in choices:
+            yield (
+                f"partition.partitioner must be one of {', '.join(choices)}, got "
+                f"{self.partitioner!r}"
+            )
+            return
+        known = inspect.signature(choices[self.partitioner]).parameters
+        for name in self.options:
+            if name not in known:
+                yield (
+                    f"partition.options.{name}: {self.partitioner} has no such option; it must be "
+                    f"one of {', '.join(known)}"
+                )
+        for name, parameter in known.items():
+            filled = name in self.options or name == "num_partitions"
+            if parameter.default is parameter.empty and not filled:
+                yield f"partition.options must hold {name}, which {self.partitioner} needs"
+
+    def deal(self, labels: Labels, num_clients: int, seed: int) -> Sequence[Indices]:
+        """Let the partitioner deal.
+
+        Raises:
+            FedexpError: If it refuses its options.
+        """
+        import datasets
+
+        order = self.rng(seed).permutation(len(labels))
+        table = datasets.Dataset.from_dict({LABEL: labels[order], INDEX: order})
+        entry = flwr_partitioners()[self.partitioner]
+        given: dict[str, Any] = {
+            **{"num_partitions": num_clients, "seed": self.own_seed(seed)},
+            **self.options,
+        }
+        known = inspect.signature(entry).parameters
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # of lost images and new draws; the result tells both
+                made = entry(**{name: value for name, value in given.items() if name in known})
+                made.dataset = table
+                return [
+                    np.asarray(made.load_partition(k)[INDEX], dtype=np.int64)
+                    for k in range(made.num_partitions)
+                ]
+        except Exception as error:  # whatever it raises is about the options it was given
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise FedexpError(f"partition.partitioner={self.partitioner}: {reason}") from error
 
 
 def flwr_partitioners() -> dict[str, type]:
@@ -46,78 +121,3 @@ def flwr_partitioners() -> dict[str, type]:
         and entry is not exported.Partitioner
         and name not in _UNSUITED
     }
-
-
-def option_errors(config: FlwrDatasetsPartition) -> Iterator[str]:
-    """Yield a line for a name or an option that flwr-datasets does not know, or lacks."""
-    try:
-        choices = flwr_partitioners()
-    except FedexpError as error:
-        yield str(error)
-        return
-    if config.partitioner not in choices:
-        yield (
-            f"partition.partitioner must be one of {', '.join(choices)}, got {config.partitioner!r}"
-        )
-        return
-    known = inspect.signature(choices[config.partitioner]).parameters
-    for name in config.options:
-        if name not in known:
-            yield (
-                f"partition.options.{name}: {config.partitioner} has no such option; it must be one "
-                f"of {', '.join(known)}"
-            )
-    for name, parameter in known.items():
-        filled = name in config.options or name == "num_partitions"
-        if parameter.default is parameter.empty and not filled:
-            yield f"partition.options must hold {name}, which {config.partitioner} needs"
-
-
-def deal_by_flwr_datasets(
-    config: FlwrDatasetsPartition,
-    labels: npt.NDArray[np.int64],
-    num_clients: int,
-    seed: int,
-) -> Partition:
-    """Let a partitioner of flwr-datasets deal the images.
-
-    It gets a dataset of two columns, ``label`` and ``index``, in random order (as flwr-datasets' own
-    ``FederatedDataset`` shuffles before it partitions). Where its constructor takes ``num_partitions``
-    and ``seed`` and the options do not give them, they are the number of clients and the seed.
-
-    Raises:
-        FedexpError: If the partitioner refuses its options, makes another number of partitions, or
-            gives an image to two clients.
-    """
-    import datasets
-
-    own_seed = seed if config.seed is None else config.seed
-    order = derive_rng(own_seed, "partition").permutation(len(labels))
-    table = datasets.Dataset.from_dict({LABEL: labels[order], INDEX: order})
-    entry = flwr_partitioners()[config.partitioner]
-    given: dict[str, Any] = {"num_partitions": num_clients, "seed": own_seed, **config.options}
-    known = inspect.signature(entry).parameters
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of lost images and new draws; the result tells both
-            partitioner = entry(**{name: value for name, value in given.items() if name in known})
-            partitioner.dataset = table
-            num_partitions = partitioner.num_partitions
-            parts = [
-                np.asarray(partitioner.load_partition(k)[INDEX], dtype=np.int64)
-                for k in range(num_partitions)
-            ]
-    except Exception as error:  # whatever it raises is about the options it was given
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FedexpError(f"partition.partitioner={config.partitioner}: {reason}") from error
-    if num_partitions != num_clients:
-        raise FedexpError(
-            f"partition.partitioner={config.partitioner} makes {num_partitions} partitions, "
-            f"clients.num is {num_clients}"
-        )
-    partition = Partition.of(parts)
-    if len(np.unique(partition.indices)) != len(partition.indices):
-        raise FedexpError(
-            f"partition.partitioner={config.partitioner} gives an image to more than one client"
-        )
-    return partition

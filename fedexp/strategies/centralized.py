@@ -1,28 +1,37 @@
-"""The upper reference: the images of a round's clients train one model, as if they were one client's.
-
-The same images, as often, in the same round as under FedAvg; with every client in every round that is
-training on the union of all data. What goes wrong with clients does not go wrong here.
-"""
+"""The upper reference: all the data in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
-
-from fedexp.flower.protocol import ARRAYS, CONFIG, PARTITION_IDS, SERVER_ROUND
+from fedexp.core.roles import Order, Server, Setup
+from fedexp.core.weights import Weights
+from fedexp.strategies.base import CENTRALIZED, Strategy, register
 
 
-class Centralized(FedAvg):
-    """FedAvg of the one node that is told to train on the whole cohort's images."""
+@register
+@dataclass(frozen=True)
+class Centralized(Strategy):
+    """No federation: the examples of a round's clients train one model, as if they were one client's.
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Instruct the first node of the cohort."""
-        cohort = list(grid.get_node_ids())
-        config[SERVER_ROUND], config[PARTITION_IDS] = server_round, cohort
-        content = RecordDict({ARRAYS: arrays, CONFIG: config})
-        return [Message(content, dst_node_id=cohort[0], message_type=MessageType.TRAIN)]
+    The same examples, as often, in the same round as under FedAvg; with every client in every round that
+    is training on the union of all data. What goes wrong with clients does not go wrong here.
+    """
+
+    kind = CENTRALIZED
+    sends_weights = False
+
+    name: str = "centralized"
+
+    def server(self, setup: Setup) -> Server:
+        """Return the server's side."""
+        return CentralizedServer()
+
+
+class CentralizedServer(Server):
+    """Have the first client of a cohort train on everybody's examples."""
+
+    def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
+        """Instruct the first client of the cohort."""
+        return {cohort[0]: Order(model, examples_of=tuple(cohort))}

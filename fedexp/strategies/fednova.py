@@ -1,50 +1,61 @@
-"""FedNova: updates are divided by the steps behind them before they are averaged.
-
-Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization",
-arXiv 2007.07481: ``x += tau_eff * sum p_i (y_i - x) / a_i`` with ``tau_eff = sum p_i a_i``, where ``p_i``
-is the client's share of examples and ``a_i`` its gradient mass (its steps, when there is no momentum).
-"""
+"""FedNova: updates are divided by the steps behind them before they are averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
-from fedexp.flower.arrays import to_record, to_weights, weights_in
-from fedexp.flower.protocol import ARRAYS, GRADIENT_MASS, METRICS, NUM_EXAMPLES
-from fedexp.models.networks import Weights
+from fedexp.core.roles import Client, Job, Server, Setup, Updates
+from fedexp.core.weights import Weights
+from fedexp.strategies.base import Strategy, gradient_mass, register
+
+GRADIENT_MASS = "gradient-mass"
 
 
-class FedNova(FedAvg):
-    """FedAvg of normalised updates."""
+@register
+@dataclass(frozen=True)
+class FedNova(Strategy):
+    """Wang et al., NeurIPS 2020, arXiv 2007.07481.
 
-    _weights: Weights
+    ``x += tau_eff * sum p_i (y_i - x) / a_i`` with ``tau_eff = sum p_i a_i``, where ``p_i`` is the
+    client's share of examples and ``a_i`` its gradient mass (its steps, when there is no momentum).
+    """
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask clients for the gradient mass of their steps."""
-        self._weights = to_weights(arrays)
-        config[GRADIENT_MASS] = True
-        return super().configure_train(server_round, arrays, config, grid)
+    needs_sgd: ClassVar[bool] = True
+    averages_buffers: ClassVar[bool] = True
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the updates per unit of gradient mass, and scale by the mean mass."""
-        contents = [reply.content for reply in replies]
-        metrics = [content.metric_records[METRICS] for content in contents]
-        examples = np.array([m[NUM_EXAMPLES] for m in metrics], dtype=np.float64)
-        mass = np.array([m[GRADIENT_MASS] for m in metrics], dtype=np.float64)
-        shares = examples / examples.sum()
+    name: str = "fednova"
+
+    def server(self, setup: Setup) -> Server:
+        """Return the server's side."""
+        return FedNovaServer()
+
+    def client(self) -> Client:
+        """Return the client's side."""
+        return FedNovaClient()
+
+
+class FedNovaServer(Server):
+    """Average the updates per unit of gradient mass, and scale by the mean mass."""
+
+    def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+        """Add up in float64."""
+        shares = np.array(updates.shares)
+        mass = np.array([update.numbers[GRADIENT_MASS] for update in updates], dtype=np.float64)
         factors = (shares @ mass) * shares / mass
-        moved = {name: array.astype(np.float64) for name, array in self._weights.items()}
-        for factor, content in zip(factors, contents, strict=True):
-            for name, array in weights_in(content, ARRAYS).items():
-                moved[name] += factor * (array - self._weights[name])
-        weights = {name: moved[name].astype(a.dtype) for name, a in self._weights.items()}
-        return to_record(weights), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        moved = {name: array.astype(np.float64) for name, array in model.items()}
+        for factor, update in zip(factors, updates, strict=True):
+            for name, array in update.weights.items():
+                moved[name] += factor * (array - model[name])
+        return {name: moved[name].astype(array.dtype) for name, array in model.items()}
+
+
+class FedNovaClient(Client):
+    """Train as usual and say how much the steps weigh."""
+
+    def run(self, job: Job) -> None:
+        """Send the gradient mass along."""
+        mass = gradient_mass(job.steps, job.momentum)
+        job.send(job.train(), numbers={GRADIENT_MASS: mass})

@@ -1,60 +1,69 @@
-"""Krum, Multi-Krum and the first step of Bulyan, by distances that are exact enough.
-
-Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", arXiv
-1703.02757; El Mhamdi et al., "The Hidden Vulnerability of Distributed Learning in Byzantium", arXiv
-1802.07927. Flower subtracts squared norms of whole models in float32, where the distances between small
-updates vanish: after one step of SGD with the usual rates, the choice was next to random.
-"""
+"""Krum and Multi-Krum, by distances that are exact enough."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import strategy
-from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-from fedexp.flower.arrays import weights_in
-from fedexp.flower.protocol import ARRAYS
+from fedexp.core.options import ranged
+from fedexp.core.roles import Server, Setup, Updates
+from fedexp.core.weights import Weights
+from fedexp.strategies.base import Strategy, register
 
 Floats = npt.NDArray[np.float64]
 
 
-class MultiKrum(strategy.MultiKrum):
+@register
+@dataclass(frozen=True)
+class Krum(Strategy):
+    """Blanchard et al., NeurIPS 2017, arXiv 1703.02757.
+
+    The one update that lies nearest to its ``n - f - 2`` nearest neighbours; withstands
+    ``num_malicious`` (f) clients. Distances are computed in float64: Flower subtracts squared norms of
+    whole models in float32, where the distances between small updates vanish.
+    """
+
+    formula: ClassVar[str] = "2 * strategy.num_malicious + 3"
+    measures_distances: ClassVar[bool] = True
+
+    name: str = "krum"
+    num_malicious: int = ranged(1, ge=0)
+
+    @property
+    def min_clients(self) -> int:
+        """Krum's condition n > 2 f + 2."""
+        return 2 * self.num_malicious + 3
+
+    def server(self, setup: Setup) -> Server:
+        """Return the server's side."""
+        return KrumServer(self.num_malicious, 1)
+
+
+class KrumServer(Server):
     """The mean of the updates with the best scores, weighted by examples; Krum selects one."""
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def __init__(self, num_malicious: int, num_selected: int) -> None:
+        self._num_malicious, self._num_selected = num_malicious, num_selected
+        self._chosen: list[int] = []
+
+    def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
         """Average what Krum selects."""
-        distances = squared_distances(contents := [reply.content for reply in replies])
-        best = np.argsort(scores(distances, self.num_malicious_nodes), kind="stable")
-        chosen = [contents[k] for k in best[: self.num_nodes_to_select]]
-        arrays = aggregate_arrayrecords(chosen, self.weighted_by_key)
-        return arrays, self.train_metrics_aggr_fn(chosen, self.weighted_by_key)
+        distances = squared_distances([update.weights for update in updates])
+        ranked = np.argsort(scores(distances, self._num_malicious), kind="stable")
+        self._chosen = ranked[: self._num_selected].tolist()
+        return updates.only(self._chosen).mean()
+
+    def loss(self, updates: Updates) -> float | None:
+        """Return the loss of those that were selected."""
+        return updates.only(self._chosen).mean_loss()
 
 
-def select_one_by_one(
-    contents: list[RecordDict], num_malicious_nodes: int, num_nodes_to_select: int
-) -> list[RecordDict]:
-    """Bulyan's first step as its paper has it: Krum's choice is taken away and Krum asked again.
-
-    Flower's default takes Multi-Krum's best at once, which scores every update among all the others,
-    chosen ones included (section 4.1). Of equal scores the first wins.
-    """
-    distances = squared_distances(contents)
-    left, chosen = list(range(len(contents))), []
-    for _ in range(num_nodes_to_select):
-        of_left = scores(distances[np.ix_(left, left)], num_malicious_nodes)
-        chosen.append(left.pop(int(of_left.argmin())))
-    return [contents[k] for k in chosen]
-
-
-def squared_distances(contents: list[RecordDict]) -> Floats:
-    """Return the squared distance between the weights of every two replies, shape (n, n)."""
-    models = [weights_in(content, ARRAYS) for content in contents]
+def squared_distances(models: Sequence[Weights]) -> Floats:
+    """Return the squared distance between every two of n models, shape (n, n)."""
     products = np.zeros((len(models), len(models)))
     for name in models[0]:
         rows = np.stack([model[name].ravel() for model in models]).astype(np.float64)

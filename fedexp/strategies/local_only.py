@@ -1,72 +1,56 @@
-"""Isolated clients, through the same round loop: a strategy that never aggregates.
-
-Every client starts from the same initial weights and from then on gets back what it sent itself, so
-its curve lies beside the federated one at the same budget.
-"""
+"""Isolated clients, through the same round loop: a strategy that never combines anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
-
-from fedexp.flower.arrays import own
-from fedexp.flower.protocol import ARRAYS, CONFIG, SERVER_ROUND
+from fedexp.core.roles import Order, Server, Setup, Updates
+from fedexp.core.weights import Weights, copied
+from fedexp.strategies.base import ISOLATED, Strategy, register
 
 
-class LocalOnly(FedAvg):
+@register
+@dataclass(frozen=True)
+class LocalOnly(Strategy):
+    """No federation: every client trains alone, from the same initial weights; the lower reference.
+
+    A client gets back what it sent itself, so its curve lies beside the federated one at the same
+    budget.
+    """
+
+    kind = ISOLATED
+    sends_weights = False
+
+    name: str = "local_only"
+
+    def server(self, setup: Setup) -> Server:
+        """Return the server's side."""
+        return LocalOnlyServer(setup.num_clients)
+
+
+class LocalOnlyServer(Server):
     """Keep one model per client and never mix them.
 
     Attributes:
-        local_arrays: Partition id -> the weights that client sent last.
-        updated: Partition ids whose weights changed in the last round.
+        own: Partition id -> the weights that client sent last.
     """
 
-    def __init__(self) -> None:
-        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
-        self.local_arrays: dict[int, ArrayRecord] = {}
-        self.updated: list[int] = []
+    def __init__(self, num_clients: int) -> None:
+        self._num_clients = num_clients
+        self.own: dict[int, Weights] = {}
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
         """Send every client its own weights, or the initial ones the first time."""
-        return self._own_weights(server_round, arrays, config, grid, MessageType.TRAIN)
+        initial = Order(model)
+        return {k: Order(self.own[k]) if k in self.own else initial for k in cohort}
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Let every client evaluate its own weights."""
-        return self._own_weights(server_round, arrays, config, grid, MessageType.EVALUATE)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
         """Keep what each client sent; there is no new global model."""
-        replies = list(replies)
-        self.updated = [reply.metadata.src_node_id for reply in replies]
-        for client, reply in zip(self.updated, replies, strict=True):
-            record = reply.content[ARRAYS]
-            assert isinstance(record, ArrayRecord)
-            self.local_arrays[client] = own(record)
-        return None, self.train_metrics_aggr_fn([r.content for r in replies], self.weighted_by_key)
+        for update in updates:
+            self.own[update.client] = copied(update.weights)
+        return model
 
-    def _own_weights(
-        self,
-        server_round: int,
-        arrays: ArrayRecord,
-        config: ConfigRecord,
-        grid: Grid,
-        message_type: str,
-    ) -> Iterable[Message]:
-        config[SERVER_ROUND] = server_round
-        return [
-            Message(
-                RecordDict({ARRAYS: self.local_arrays.get(client, arrays), CONFIG: config}),
-                dst_node_id=client,
-                message_type=message_type,
-            )
-            for client in grid.get_node_ids()
-        ]
+    def models(self, model: Weights) -> dict[int | None, Weights]:
+        """Return every client's model."""
+        return {client: self.own.get(client, model) for client in range(self._num_clients)}

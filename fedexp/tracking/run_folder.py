@@ -7,136 +7,78 @@ they come, so that a run that is cut off keeps every round it completed.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
-import yaml
 from safetensors.numpy import save as safetensors_bytes
 
-from fedexp.config.schema import Config
-
-if TYPE_CHECKING:  # torch comes with it, and showing a partition needs none
-    from fedexp.models.networks import Weights
+from fedexp.config.plugins import plugins_in_use
+from fedexp.config.schema import config_bytes
+from fedexp.core.files import json_bytes, without_secrets, write_whole
+from fedexp.federation.conclusion import head
+from fedexp.federation.events import (
+    Ending,
+    Failure,
+    Listener,
+    Measurement,
+    RoundReport,
+    RunInfo,
+)
 
 _LAST = ("partition.json", "partition.png", "model.safetensors", "confusion.csv", "confusion.png")
 """Files that not every run gets as far as writing."""
 _PACKAGES = ("fedexp", "flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
-_SECRET = r"(?<![\w-])[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)[\w-]*[\"']?[ \t]*[=:][ \t]*"
-_VALUE = r"""(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^\s,}\]]+)"""
-HIDDEN = "<hidden>"
 
 
-class Metric(NamedTuple):
-    """One number, and exactly which one it is.
+class RunFolder(Listener):
+    """Writes one run's folder."""
 
-    Attributes:
-        round: Round after which it was taken; 0 is the initial model.
-        model: ``global`` or ``local``.
-        split: ``train``, ``test`` or ``client_test``.
-        subset: ``all``, or labels joined by hyphens.
-        client: Partition id, or None where the number is not one client's.
-        metric: ``accuracy`` (share, 0 .. 1), ``loss`` (mean cross-entropy in nats), ``bytes_down`` and
-            ``bytes_up`` (of weights sent to and by clients in the round).
-        value: The number.
-    """
-
-    round: int
-    model: str
-    split: str
-    subset: str
-    client: int | None
-    metric: str
-    value: float
-
-
-@dataclass
-class RoundReport:
-    """All that a round left in the CSV files.
-
-    Attributes:
-        server_round: The round; 0 is the initial model.
-        metrics: Its rows of metrics.csv.
-        seconds: Phase -> seconds, as in timings.csv.
-        failures: Clients that failed.
-    """
-
-    server_round: int = 0
-    metrics: list[Metric] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    failures: int = 0
-
-
-def without_secrets(text: str) -> str:
-    """Hide what follows the name of a key, token, secret or password and ``=`` or ``:``.
-
-    Also what stands before ``@`` in an address.
-    """
-    text = re.sub(r"(://)[^\s/]+@", rf"\g<1>{HIDDEN}@", text)
-    return re.sub(rf"(?i)({_SECRET}){_VALUE}", rf"\g<1>{HIDDEN}", text)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step: a reader sees the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """Render what a JSON file holds."""
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def config_bytes(config: Config) -> bytes:
-    """Render what config.yaml holds."""
-    return yaml.safe_dump(asdict(config), sort_keys=False).encode()
-
-
-class RunFolder:
-    """Writes one run's folder.
-
-    Args:
-        path: The folder; made if absent.
-        config: Saved as config.yaml.
-        overrides: What ``fedexp`` was told, so that environment.json can say how to repeat the run.
-        on_round: Called with every round's report, once its rows are in the files.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        config: Config,
-        overrides: Sequence[str] = (),
-        on_round: Callable[[RoundReport], None] = lambda report: None,
-    ) -> None:
-        self.path = path
-        self._config, self._on_round = config, on_round
-        self._started = time.monotonic()
-        self._report = RoundReport()
-        self._rounds = 0
-        self._summary: dict[str, Any] = {}
-        path.mkdir(parents=True, exist_ok=True)
+    def begin(self, run: RunInfo) -> None:
+        """Make the folder and write what is known before the run; a run that had it is cleared away."""
+        self.path = run.folder
+        self.path.mkdir(parents=True, exist_ok=True)
         self._clear()
-        self.write_bytes("config.yaml", config_bytes(config))
-        self.write_json("environment.json", _environment(config, overrides))
-        self.write_json("summary.json", self._head("running"))
-        self._metrics = _Table(path / "metrics.csv", Metric._fields)
-        self._timings = _Table(path / "timings.csv", ("round", "phase", "seconds"))
-        self._failures = _Table(path / "failures.csv", ("round", "phase", "client", "reason"))
+        self._write("config.yaml", config_bytes(run.config))
+        self._write("environment.json", json_bytes(environment(run)))
+        self._write("summary.json", json_bytes(head(run.config, "running")))
+        self._metrics = _Table(self.path / "metrics.csv", Measurement._fields)
+        self._timings = _Table(self.path / "timings.csv", ("round", "phase", "seconds"))
+        self._failures = _Table(self.path / "failures.csv", Failure._fields)
+
+    def dealt(self, partition: Mapping[str, Any]) -> None:
+        """Write partition.json."""
+        self._write("partition.json", json_bytes(partition))
+
+    def round(self, report: RoundReport) -> None:
+        """Append to the CSV files; floats in full precision."""
+        self._failures.append(report.failures)
+        self._timings.append(
+            (report.round, phase, f"{seconds:.6f}") for phase, seconds in report.seconds.items()
+        )
+        self._metrics.append(report.measurements)
+
+    def end(self, ending: Ending) -> None:
+        """Write what there is of the final models, and summary.json last: it says that all is there."""
+        self._metrics.append(m for m in ending.measurements if m.client not in ending.reported)
+        if ending.weights is not None:
+            self._write("model.safetensors", safetensors_bytes(dict(ending.weights)))
+        if ending.confusion is not None:
+            self._write("confusion.csv", _confusion_csv(ending.confusion).encode())
+        for name, picture in ending.pictures.items():
+            self._write(f"{name}.png", picture)
+        self._write("summary.json", json_bytes(ending.summary))
+        for table in (self._metrics, self._timings, self._failures):
+            table.close()
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_whole(self.path / name, content)
 
     def _clear(self) -> None:
         """Remove what a run that had this folder before may have got further to write."""
@@ -144,86 +86,6 @@ class RunFolder:
             for name in _LAST:
                 if (self.path / name).is_file():
                     (self.path / name).unlink()
-
-    def seconds(self) -> float:
-        """Return the seconds since the folder was opened."""
-        return time.monotonic() - self._started
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text file in one step."""
-        self.write_bytes(name, text.encode())
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file in one step."""
-        write_whole(self.path / name, content)
-
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file in one step."""
-        self.write_bytes(name, json_bytes(content))
-
-    def write_model(self, weights: Weights) -> None:
-        """Write model.safetensors."""
-        self.write_bytes("model.safetensors", safetensors_bytes(dict(weights)))
-
-    def add_metrics(self, metrics: Iterable[Metric]) -> None:
-        """Append a round's numbers to metrics.csv, floats in full precision."""
-        metrics = list(metrics)
-        self._report.metrics += metrics
-        self._metrics.append(
-            ["" if value is None else value for value in metric] for metric in metrics
-        )
-
-    def add_timing(self, server_round: int, phase: str, seconds: float) -> None:
-        """Append to timings.csv."""
-        self._report.seconds[phase] = seconds
-        self._timings.append([(server_round, phase, f"{seconds:.6f}")])
-
-    def add_failures(self, server_round: int, phase: str, failures: Mapping[int, str]) -> None:
-        """Append to failures.csv; ``failures`` maps a partition id to the reason."""
-        if server_round:  # round 0 says which clients are faulty, not that they failed
-            self._report.failures += len(failures)
-        self._failures.append(
-            (server_round, phase, client, reason) for client, reason in failures.items()
-        )
-
-    def end_round(self, server_round: int) -> None:
-        """Pass on what was added since the last call."""
-        report, self._report = self._report, RoundReport()
-        report.server_round = self._rounds = server_round
-        self._on_round(report)
-
-    def report(self, server_round: int, metrics: list[Metric], already: Collection[int]) -> None:
-        """Add the clients' last figures: to metrics.csv less the clients that are in it ``already``."""
-        self.add_metrics(row for row in metrics if row.client not in already)
-        self._report.metrics = metrics
-        self.end_round(server_round)
-
-    def finish(self, status: str, **summary: Any) -> dict[str, Any]:
-        """Write and return summary.json; ``status`` is completed, failed or interrupted.
-
-        A run ends once: what comes after it was written, such as a reader that goes away before the
-        last line is printed, changes it no more.
-        """
-        if self._summary:
-            return self._summary
-        seconds = round(self.seconds(), 3)
-        content = {**self._head(status), "seconds": seconds, "rounds": self._rounds, **summary}
-        self.write_json("summary.json", content)
-        self._summary = content
-        self.close()
-        return content
-
-    def _head(self, status: str) -> dict[str, Any]:
-        return {
-            "status": status,
-            "strategy": self._config.strategy.name,
-            "seed": self._config.seed,
-        }
-
-    def close(self) -> None:
-        """Close the CSV files."""
-        for table in (self._metrics, self._timings, self._failures):
-            table.close()
 
 
 class _Table:
@@ -233,25 +95,37 @@ class _Table:
         self.append([columns])
 
     def append(self, rows: Iterable[Iterable[Any]]) -> None:
-        self._writer.writerows(rows)
+        self._writer.writerows(rows)  # None becomes an empty field
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
-def _environment(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+def _confusion_csv(matrices: Mapping[int | None, Any]) -> str:
+    """Render a block of rows per model."""
+    num_classes = len(next(iter(matrices.values())))
+    lines = [",".join(["client", "true_label", *map(str, range(num_classes))])]
+    for client, counts in matrices.items():
+        name = "" if client is None else client
+        lines += [",".join(map(str, [name, k, *row])) for k, row in enumerate(counts.tolist())]
+    return "\n".join(lines) + "\n"
+
+
+def environment(run: RunInfo) -> dict[str, Any]:
+    """Return what stands in environment.json: what the run came from."""
     return {
         "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
-        "overrides": [without_secrets(override) for override in overrides],
+        "overrides": [without_secrets(override) for override in run.overrides],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cpus": os.cpu_count(),
         "packages": {name: version(name) for name in _PACKAGES},
+        "plugins": plugins_in_use(run.config),
         **_checkout(),
-        "seed": config.seed,
+        "seed": run.config.seed,
     }
 
 

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 
 import matplotlib.image
 from torch.utils.tensorboard import SummaryWriter
 
-from fedexp.tracking.run_folder import config_bytes
-from fedexp.tracking.trackers import Ending, RunInfo
+from fedexp.config.schema import config_bytes
+from fedexp.federation.events import Ending, RunInfo
 
 
 class TensorBoardMirror:
     """Scalars by round, and at the end the pictures and what was configured and found, as text."""
 
     def __init__(self, run: RunInfo) -> None:
-        self._folder = run.run_dir / "tensorboard"
-        self._writer = SummaryWriter(str(self._folder))
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"))
         self._write("config", config_bytes(run.config).decode())
 
-    def on_round(self, server_round: int, figures: Mapping[str, float]) -> None:
+    def on_round(self, server_round: int, numbers: Mapping[str, float]) -> None:
         """Write the round's scalars, so that a TensorBoard that runs shows them."""
-        for name, value in figures.items():
+        for name, value in numbers.items():
             self._writer.add_scalar(name, value, server_round)
         self._writer.flush()
 
     def finish(self, ending: Ending) -> list[str]:
         """Write pictures and summary, and close the file."""
         last = ending.summary.get("rounds", 0)
-        for name, path in ending.pictures.items():
-            self._writer.add_image(name, matplotlib.image.imread(path), last, dataformats="HWC")
+        for name, picture in ending.pictures.items():
+            pixels = matplotlib.image.imread(io.BytesIO(picture), format="png")
+            self._writer.add_image(name, pixels, last, dataformats="HWC")
         self._write("summary", json.dumps(ending.summary, indent=2))
         self._writer.close()
         return []

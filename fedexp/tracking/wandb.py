@@ -14,10 +14,12 @@ from typing import Any
 
 import pandas as pd
 
+from fedexp.config.schema import config_bytes
 from fedexp.config.tracking import TrackingConfig
+from fedexp.core.files import without_secrets
 from fedexp.core.options import AUTO, FedexpError
-from fedexp.tracking.run_folder import config_bytes, without_secrets
-from fedexp.tracking.trackers import Ending, RunInfo
+from fedexp.federation.events import Ending, RunInfo
+from fedexp.tracking import wandb_internals
 
 log = logging.getLogger("fedexp")
 
@@ -56,21 +58,16 @@ def wandb_mode(tracking: TrackingConfig) -> str:
 def _has_key() -> bool:
     """Look for a key where W&B would, without asking for one or writing anything."""
     import wandb
-    from wandb.sdk.lib import wbauth
 
-    host = wandb.setup().settings.base_url
     try:
-        found = wbauth.authenticate_session(
-            host=host, source="fedexp", prompt=False, update_session=False
-        )
+        return wandb_internals.has_key()
     except wandb.errors.AuthenticationError as error:
         raise FedexpError(f"the configured W&B key cannot be used: {_first_line(error)}") from error
-    return found is not None
 
 
 def run_id(run: RunInfo) -> str:
     """Return the W&B id: the same for the same configuration in the same folder."""
-    content = config_bytes(run.config) + str(run.run_dir.resolve()).encode()
+    content = config_bytes(run.config) + str(run.folder.resolve()).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -84,9 +81,9 @@ class WandbMirror:
         self._run.define_metric("round", hidden=True)
         self._run.define_metric("*", step_metric="round")
 
-    def on_round(self, server_round: int, figures: Mapping[str, float]) -> None:
-        """Queue the round's figures; W&B's own process sends them."""
-        self._run.log({"round": server_round, **figures})
+    def on_round(self, server_round: int, numbers: Mapping[str, float]) -> None:
+        """Queue the round's numbers; W&B's own process sends them."""
+        self._run.log({"round": server_round, **numbers})
 
     def finish(self, ending: Ending) -> list[str]:
         """Add what is known at the end, and wait until it is sent, for :data:`FINISH_SECONDS` at most."""
@@ -110,9 +107,9 @@ class WandbMirror:
         self._run.summary.update(_summary(ending.summary))
         last = ending.summary.get("rounds", 0)
         try:
-            with _staged_in(self._info.run_dir):
+            with _staged_in(self._info.folder):
                 # Pictures first: tables and models are artifacts, for which the server is asked.
-                self._run.log({"round": last, **_pictures(ending)})
+                self._run.log({"round": last, **_pictures(ending, self._info.folder)})
                 self._run.log({"round": last, **self._tables(ending)})
                 if self._info.config.tracking.log_model:
                     self._log_model()
@@ -157,7 +154,7 @@ class WandbMirror:
         with _argv_without_secrets():
             return wandb.init(
                 mode=mode,  # type: ignore[arg-type]
-                dir=str(self._info.run_dir),
+                dir=str(self._info.folder),
                 config=asdict(self._info.config),
                 reinit="create_new",
                 settings=wandb.Settings(**settings),
@@ -179,7 +176,8 @@ class WandbMirror:
         tags = list(dict.fromkeys([*own, *config.tracking.tags]))
         return {
             "group": config.tracking.group or _unless_set("WANDB_RUN_GROUP", info.sweep),
-            "job_type": config.tracking.job_type or _unless_set("WANDB_JOB_TYPE", info.kind),
+            "job_type": config.tracking.job_type
+            or _unless_set("WANDB_JOB_TYPE", config.strategy.kind),
             "name": config.tracking.name or _unless_set("WANDB_NAME", info.name),
             "tags": tags if config.tracking.tags else _unless_set("WANDB_TAGS", tags),
         }
@@ -189,11 +187,12 @@ class WandbMirror:
 
         tables: dict[str, Any] = {}
         if ending.clients:
-            tables["clients/table"] = wandb.Table(dataframe=pd.DataFrame(ending.clients))
-        if ending.confusion:
+            tables["clients/table"] = wandb.Table(dataframe=pd.DataFrame(list(ending.clients)))
+        confusion = (ending.confusion or {}).get(None)
+        if confusion is not None:
             pairs = [
                 (true, predicted)
-                for true, row in enumerate(ending.confusion)
+                for true, row in enumerate(confusion.tolist())
                 for predicted, images in enumerate(row)
                 for _ in range(images)
             ]
@@ -208,17 +207,19 @@ class WandbMirror:
     def _log_model(self) -> None:
         import wandb
 
-        path = self._info.run_dir / "model.safetensors"
+        path = self._info.folder / "model.safetensors"
         if path.is_file():
             artifact = wandb.Artifact(f"model-{self._run.id}", type="model")
             artifact.add_file(str(path), policy="immutable", skip_cache=True)
             self._run.log_artifact(artifact, aliases=["final"])
 
 
-def _pictures(ending: Ending) -> dict[str, Any]:
+def _pictures(ending: Ending, folder: Path) -> dict[str, Any]:
     import wandb
 
-    return {f"pictures/{name}": wandb.Image(str(path)) for name, path in ending.pictures.items()}
+    return {
+        f"pictures/{name}": wandb.Image(str(folder / f"{name}.png")) for name in ending.pictures
+    }
 
 
 def _unless_set(variable: str, default: Any) -> Any:
@@ -239,12 +240,12 @@ def _summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _staged_in(run_dir: Path) -> Iterator[None]:
+def _staged_in(folder: Path) -> Iterator[None]:
     """Let W&B prepare files in the run's folder, not in the user's home."""
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return
-    os.environ["WANDB_DATA_DIR"] = str(run_dir / "wandb")
+    os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
     try:
         yield
     finally:

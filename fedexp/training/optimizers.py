@@ -1,4 +1,4 @@
-"""Gradients of local training, and its optimizers: gradients in, parameters changed in place."""
+"""Optimizers of local training: gradients in, parameters changed in place."""
 
 from __future__ import annotations
 
@@ -7,34 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fedexp.config.clients import TrainingConfig
-
-Gradients = tuple[Tensor, ...]
-"""One tensor per parameter, as autograd returns them."""
+from fedexp.config.training import TrainingConfig
+from fedexp.training.torch_internals import Gradients, fused_sgd
 
 ADAM_BETA_2 = 0.999
 """Decay of Adam's second moment (Kingma and Ba, arXiv 1412.6980)."""
-
-
-def gradient_function(
-    parameters: Sequence[Tensor], device: torch.device
-) -> Callable[[Tensor], Gradients]:
-    """Return the map from a loss, a float32 tensor without dimensions, to its gradients.
-
-    It calls the engine behind ``torch.autograd.grad`` itself: the checks around it, in Python, take an
-    eighth of a step on a small network.
-
-    Raises:
-        RuntimeError: From the map, if the loss does not depend on every parameter.
-    """
-    run_backward = torch.autograd.Variable._execution_engine.run_backward
-    seed, inputs = (torch.ones((), device=device),), tuple(parameters)
-
-    def gradients(loss: Tensor) -> Gradients:
-        # keep the graph: no; differentiate twice: no; parameters that the loss does not need: none
-        return run_backward((loss,), seed, False, False, inputs, False, accumulate_grad=False)
-
-    return gradients
 
 
 def build_updater(
@@ -42,32 +19,58 @@ def build_updater(
 ) -> Callable[[Gradients], None]:
     """Return the optimizer's step: gradients in, parameters changed in place.
 
-    SGD is the kernel behind ``torch.optim.SGD(fused=True)``, called without the hooks, profiling and
-    sorting by device around it: they take a third of a step on a small network.
+    A parameter without a gradient stays as it is, as with torch's own optimizers.
     """
     if config.optimizer != "sgd":
         return _adam_updater(parameters, config, learning_rate)
-    momenta = [torch.empty_like(p) for p in parameters] if config.momentum else []
-    first = True
+    return _SgdUpdater(parameters, config, learning_rate)
+
+
+class _SgdUpdater:
+    """SGD with momentum and weight decay; torch's defaults otherwise."""
+
+    def __init__(
+        self, parameters: list[Tensor], config: TrainingConfig, learning_rate: float
+    ) -> None:
+        self._parameters, self._config, self._rate = parameters, config, learning_rate
+        self._momenta = [torch.empty_like(p) for p in parameters] if config.momentum else []
+        # A parameter's momentum begins with its first gradient; mostly all begin together.
+        self._waiting = set(range(len(parameters)))
 
     @torch.no_grad()
-    def step(gradients: Gradients) -> None:
-        nonlocal first
-        torch._fused_sgd_(
-            parameters,
-            gradients,
-            momenta,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            lr=learning_rate,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=first and bool(momenta),
-        )
-        first = False
+    def __call__(self, gradients: Gradients) -> None:
+        given = [k for k, gradient in enumerate(gradients) if gradient is not None]
+        fresh = [k for k in given if k in self._waiting] if self._waiting else []
+        self._waiting.difference_update(fresh)
+        if len(fresh) == len(gradients) or (not fresh and len(given) == len(gradients)):
+            self._step(self._parameters, gradients, self._momenta, first=bool(fresh))
+            return
+        for chosen in (fresh, [k for k in given if k not in fresh]):
+            if chosen:
+                self._step(
+                    [self._parameters[k] for k in chosen],
+                    [gradients[k] for k in chosen],
+                    [self._momenta[k] for k in chosen] if self._momenta else [],
+                    first=chosen is fresh,
+                )
 
-    return step
+    def _step(
+        self,
+        parameters: list[Tensor],
+        gradients: Sequence[Tensor | None],
+        momenta: list[Tensor],
+        *,
+        first: bool,
+    ) -> None:
+        fused_sgd(
+            parameters,
+            gradients,  # type: ignore[arg-type]  # those that are None have been left out
+            momenta,
+            weight_decay=self._config.weight_decay,
+            momentum=self._config.momentum,
+            learning_rate=self._rate,
+            first=first,
+        )
 
 
 def _adam_updater(

@@ -1,0 +1,122 @@
+"""``fedexp compare`` and ``fedexp report``: programs over finished runs."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fedexp.analysis import results
+from fedexp.analysis.arguments import add_comparison_options, compared
+from fedexp.analysis.comparison import Comparison
+from fedexp.analysis.results import Results
+from fedexp.analysis.tables import FORMATS, render
+
+COMPARE = """Compare the runs below a folder: strategies with each other and with isolated clients.
+
+    fedexp compare results/lesson
+    fedexp compare results/lesson --by strategy,partition.alpha --format markdown
+    fedexp compare results/lesson --clients > gains.csv
+    fedexp compare results/lesson --figures figures
+
+Exits with 1 if a run did not complete (the others are compared), with 2 if there is nothing to compare.
+"""
+
+REPORT = """Write what the runs below a folder found into one HTML file that needs no network and no other file.
+
+    fedexp report results/lesson
+    fedexp report results/lesson --by strategy,partition.alpha --output alpha.html
+
+Exits with 1 if a run did not complete (the report says so), with 2 if there is nothing to report.
+"""
+
+
+def compare_program(arguments: Sequence[str]) -> None:
+    """Print the tables that a multirun ends with."""
+    if hasattr(signal, "SIGPIPE"):
+        # `| head` ends the program, not in a traceback
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    parser = _parser("compare", COMPARE)
+    parser.add_argument(
+        "folder", type=Path, nargs="+", help="a run, a multirun, or any folder above them"
+    )
+    add_comparison_options(parser)
+    parser.add_argument("--format", choices=[*FORMATS, "csv"], default="table")
+    parser.add_argument(
+        "--clients", action="store_true", help="the gain of every client in every run, as CSV"
+    )
+    parser.add_argument(
+        "--figures", type=Path, metavar="FOLDER", help="where every figure goes, as PNG and SVG"
+    )
+    args = parser.parse_args(arguments)
+    try:
+        found = results.load(*args.folder)
+        comparison = compared(found, args)
+        written = _draw(found, comparison, args.figures) if args.figures else []
+    except (OSError, ValueError) as error:
+        _refuse("compare", str(error))
+    if args.clients:
+        print(comparison.gains.to_csv(index=False), end="")
+    else:
+        print(render(comparison, args.format))
+    numbers = args.clients or args.format == "csv"
+    lines = [f"note: {note}" for note in comparison.notes] if numbers else []
+    for line in [*lines, *(f"wrote {path}" for path in written)]:
+        print(line, file=sys.stderr if numbers else sys.stdout)  # not among the numbers
+    sys.exit(1 if found.problems() else 0)
+
+
+def report_program(arguments: Sequence[str]) -> None:
+    """Write the report and print its path."""
+    from fedexp.analysis import report
+
+    parser = _parser("report", REPORT)
+    parser.add_argument("folder", type=Path, help="a run, a multirun, or any folder above them")
+    parser.add_argument("--output", type=Path, help="where to write (default: FOLDER/report.html)")
+    add_comparison_options(parser)
+    args = parser.parse_args(arguments)
+    output: Path = args.output or args.folder / "report.html"
+    try:
+        found = results.load(args.folder)
+        comparison = compared(found, args) if found.completed else None
+    except (FileNotFoundError, ValueError) as error:
+        _refuse("report", str(error))
+    # of a multirun: the experiment and the stamp
+    title = "/".join(args.folder.resolve().parts[-2:])
+    page = report.render(found, comparison, title)
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        _refuse("report", f"{output}: {error.strerror}")
+    print(output)
+    sys.exit(1 if found.problems() else 0)
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"fedexp {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _draw(found: Results, comparison: Comparison, folder: Path) -> list[Path]:
+    """Write every figure that the runs have the numbers for."""
+    from fedexp.analysis import figures  # a second, which the tables alone need not wait for
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--figures {folder}: {error.strerror}; it must be a folder") from error
+    written = []
+    for name, _, figure in figures.every(found, comparison):
+        written += figures.save(figure, folder / name)
+    return written
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    print(f"fedexp {name}: {reason}", file=sys.stderr)
+    sys.exit(2)

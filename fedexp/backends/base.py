@@ -1,0 +1,62 @@
+"""What the backends have in common: one client called on one message, and the ServerApp."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedexp.flower.grid import RUN_ID, CohortGrid
+from fedexp.flower.internals import CLIENT_RAISED
+from fedexp.flower.messages import NUM_PARTITIONS, PARTITION_ID
+
+Body = Callable[[CohortGrid], None]
+"""The body of the ServerApp; it must take clients only from the grid's ``cohort``."""
+
+
+def run_server(grid: CohortGrid, server: Body) -> None:
+    """Run a server function as the body of a Flower ServerApp."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _: Context) -> None:
+        assert isinstance(grid, CohortGrid)
+        server(grid)
+
+    app(grid, Context(RUN_ID, 0, {}, RecordDict(), {}))
+
+
+def call_client(
+    app: ClientApp, message: Message, num_partitions: int, state: RecordDict
+) -> tuple[Message, RecordDict]:
+    """Run one client on one message.
+
+    Args:
+        app: The client app.
+        message: Its ``dst_node_id`` is the partition id.
+        num_partitions: Number of clients in all.
+        state: What the client put into its ``Context`` last time.
+
+    Returns:
+        The reply, which carries an error if the client raised one, and the client's state after it.
+    """
+    client = message.metadata.dst_node_id
+    context = Context(
+        run_id=message.metadata.run_id,
+        node_id=client,
+        node_config={PARTITION_ID: client, NUM_PARTITIONS: num_partitions},
+        state=copy.deepcopy(state),  # a client that fails must leave its state as it was
+        run_config={},
+    )
+    try:
+        return app(message, context), context.state
+    except Exception as error:
+        return error_reply(message, error), state
+
+
+def error_reply(message: Message, error: BaseException) -> Message:
+    """Return the reply of a client that raised an error."""
+    return Message(Error(CLIENT_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)

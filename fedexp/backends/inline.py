@@ -1,0 +1,48 @@
+"""``backend=inline``: every client in this process, one after another."""
+
+from __future__ import annotations
+
+from flwr.app import Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedexp.backends.base import Body, call_client, run_server
+from fedexp.config.schema import Config
+from fedexp.data.federated import FederatedData
+from fedexp.federation.client import ClientNode
+from fedexp.flower.app import client_app
+from fedexp.flower.grid import CohortGrid
+
+
+class InlineGrid(CohortGrid):
+    """Run clients in this process, one after another."""
+
+    def __init__(self, app: ClientApp, num_partitions: int) -> None:
+        super().__init__()
+        self._app, self._num_partitions = app, num_partitions
+        self._states: dict[int, RecordDict] = {}
+
+    def exchange(self, messages: list[Message]) -> list[Message]:
+        """Run the clients in order."""
+        replies = []
+        for message in messages:
+            client = message.metadata.dst_node_id
+            state = self._states.get(client, RecordDict())
+            reply, self._states[client] = call_client(
+                self._app, message, self._num_partitions, state
+            )
+            replies.append(reply)
+            self.on_reply(len(replies))
+        return replies
+
+
+def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = False) -> None:
+    """Run a server function against the clients of an experiment.
+
+    Args:
+        config: The experiment.
+        data: What server and clients hold.
+        server: The body of the ServerApp.
+        verbose: Let Flower speak.
+    """
+    app = client_app(ClientNode(config, lambda: data))
+    run_server(InlineGrid(app, config.clients.num), server)

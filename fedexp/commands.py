@@ -1,0 +1,38 @@
+"""The subcommands of ``fedexp``; whatever is none of them is an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    from fedexp.analysis.programs import compare_program
+
+    compare_program(arguments)
+
+
+def _report(arguments: Sequence[str]) -> None:
+    from fedexp.analysis.programs import report_program
+
+    report_program(arguments)
+
+
+def _reproduce(arguments: Sequence[str]) -> None:
+    from fedexp.reproduce import reproduce_program
+
+    reproduce_program(arguments)
+
+
+def _new(arguments: Sequence[str]) -> None:
+    from fedexp.starting import new_program
+
+    new_program(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "compare": _compare,
+    "report": _report,
+    "reproduce": _reproduce,
+    "new": _new,
+}
+"""Name -> what runs it, given the words after the name."""

@@ -1,0 +1,66 @@
+"""Read a dataset once, and say what it holds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+import numpy as np
+
+from fedexp.core.options import FedexpError
+from fedexp.data.examples import Examples, Spec
+
+_KEPT = 2
+_loaded: OrderedDict[str, tuple[Examples, Examples]] = OrderedDict()
+
+
+class Readable(Protocol):
+    """What can be read: a dataset's page."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Read the training and the test examples."""
+
+
+def load(dataset: Readable) -> tuple[Examples, Examples]:
+    """Return the training and the test examples; those of two datasets are kept for the next call.
+
+    Raises:
+        FedexpError: If the dataset is not there, is damaged, or does not hold examples.
+    """
+    key = repr(dataset)
+    if key not in _loaded:
+        train, test = dataset.load()
+        for part, examples in (("training", train), ("test", test)):
+            _check(f"dataset={dataset.name}: the {part} examples", examples)
+        _loaded[key] = train, test
+    _loaded.move_to_end(key)
+    while len(_loaded) > _KEPT:
+        _loaded.popitem(last=False)
+    return _loaded[key]
+
+
+def measure(train: Examples, test: Examples) -> Spec:
+    """Say what examples hold; labels are called by their numbers."""
+    highest = max(int(part.targets.max()) for part in (train, test))
+    names = tuple(str(label) for label in range(highest + 1))
+    return Spec(train.inputs.shape[1:], names, len(train), len(test))
+
+
+def _check(what: str, examples: Examples) -> None:
+    inputs, targets = examples.inputs, examples.targets
+    if len(inputs) == 0 or len(inputs) != len(targets):
+        raise FedexpError(
+            f"{what} must be as many inputs as targets, one at least, got {len(inputs)} and "
+            f"{len(targets)}"
+        )
+    if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1 or targets.min() < 0:
+        raise FedexpError(
+            f"{what} must have labels 0, 1, ... as targets (int64, shape (N,)), got {targets.dtype}"
+            f"{targets.shape}"
+        )
+    if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
+        raise FedexpError(f"{what} must be finite numbers: some inputs are NaN or infinite")

@@ -1,0 +1,136 @@
+"""What a dataset is: how it is read, and how batches are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedexp.core.options import Plan
+from fedexp.core.registry import Registry
+from fedexp.data.examples import Examples, Spec
+from fedexp.data.loading import load, measure
+from fedexp.data.torchvision_files import Source, ensure_files, read_files
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled examples; ``root`` is the folder of their files, where they have any.
+
+    Attributes:
+        kind: What an input is: ``image`` (channels, height, width) or ``vector`` (numbers in a row).
+        facts: What is known before anything is read; None has the data read and measured first.
+    """
+
+    kind: ClassVar[str] = "vector"
+    facts: ClassVar[Spec | None] = None
+
+    name: str = ""
+    root: str = "data"
+
+    @property
+    def spec(self) -> Spec:
+        """Shape, classes and sizes."""
+        return self.facts or measure(*load(self))
+
+    def errors(self, plan: Plan) -> list[str]:
+        """Return a line for every rule between options that is broken."""
+        return []
+
+    def ensure(self) -> None:
+        """See to it that :meth:`load` will find its files, before anything else is started.
+
+        Raises:
+            FedexpError: With what to do, if they are absent and cannot be had.
+        """
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Read the training and the test examples; called once in a process.
+
+        Raises:
+            FedexpError: If they are absent or damaged, with the file and the remedy.
+        """
+        raise NotImplementedError(f"dataset={self.name} does not say how it is read")
+
+    def prepare(self, batch: Tensor) -> Tensor:
+        """Turn a batch of stored inputs into what a model takes.
+
+        Args:
+            batch: Inputs as stored, shape (n, ...), on the device of the model; not to be written to.
+
+        Returns:
+            float32, shape (n, ...).
+        """
+        return batch.float()
+
+    def vary(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Change a batch of stored training inputs at random (augmentation); the default does not.
+
+        Args:
+            batch: Inputs as stored, shape (n, ...); not to be written to.
+            generator: On the CPU, the client's own; no other source of chance may be used.
+        """
+        return batch
+
+
+REGISTRY: Registry[Dataset] = Registry("dataset", Dataset)
+register = REGISTRY.register
+
+
+@dataclass(frozen=True)
+class ImageDataset(Dataset):
+    """Images, uint8, shape (N, channels, height, width), values 0 .. 255.
+
+    Attributes:
+        mean: Per channel, subtracted from pixels scaled to [0, 1].
+        std: Per channel, divides what is left.
+    """
+
+    kind: ClassVar[str] = "image"
+    mean: ClassVar[tuple[float, ...]] = (0.5,)
+    std: ClassVar[tuple[float, ...]] = (0.5,)
+
+    def prepare(self, batch: Tensor) -> Tensor:
+        """Return ``(x / 255 - mean) / std`` per channel, float32."""
+        mean, std = _constants(self.mean, self.std, batch.device)
+        return batch.float().div_(255.0).sub_(mean).div_(std)
+
+
+@lru_cache
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: Any) -> tuple[Any, Any]:
+    import torch
+
+    shaped = [torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std)]
+    return shaped[0], shaped[1]
+
+
+@dataclass(frozen=True)
+class TorchvisionDataset(ImageDataset):
+    """Images that torchvision downloads into ``root`` and reads from there."""
+
+    @property
+    def source(self) -> Source:
+        """How torchvision finds the files."""
+        raise NotImplementedError
+
+    def ensure(self) -> None:
+        """Download the files if they are absent."""
+        ensure_files(self.name, self.root, self.source)
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Read the files, and check that they hold what :attr:`spec` says."""
+        return read_files(self.name, self.root, self.source, self.spec)
+
+
+def grey(classes: tuple[str, ...], num_train: int = 60_000, num_test: int = 10_000) -> Spec:
+    """Return the facts of a dataset of MNIST's form: 28x28 pixels, one channel."""
+    return Spec((1, 28, 28), classes, num_train, num_test)
+
+
+def coloured(classes: tuple[str, ...], num_train: int = 50_000, num_test: int = 10_000) -> Spec:
+    """Return the facts of a dataset of CIFAR's form: 32x32 pixels, three channels."""
+    return Spec((3, 32, 32), classes, num_train, num_test)

@@ -1,0 +1,184 @@
+"""What a run tells those who listen to it: its folder, the terminal, trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fedexp.config.schema import Config
+from fedexp.core.weights import Weights
+
+COMPLETED, FAILED, INTERRUPTED = "completed", "failed", "interrupted"
+
+
+class Measurement(NamedTuple):
+    """One number, and exactly which one it is; a row of metrics.csv.
+
+    Attributes:
+        round: Round after which it was taken; 0 is the initial model.
+        model: ``global`` or ``local``.
+        split: ``train``, ``test`` or ``client_test``.
+        subset: ``all``, or labels joined by hyphens.
+        client: Partition id, or None where the number is not one client's.
+        metric: A metric of the run, or ``bytes_down`` and ``bytes_up`` (of weights sent to and by clients
+            in the round).
+        value: The number.
+    """
+
+    round: int
+    model: str
+    split: str
+    subset: str
+    client: int | None
+    metric: str
+    value: float
+
+
+class Failure(NamedTuple):
+    """A client that failed, or that is faulty; a row of failures.csv."""
+
+    round: int
+    phase: str
+    client: int
+    reason: str
+
+
+@dataclass
+class RoundReport:
+    """All that a round came to.
+
+    Attributes:
+        round: The round; 0 is the initial model.
+        measurements: Its rows of metrics.csv.
+        seconds: Phase -> seconds, in the order of the phases.
+        failures: Its rows of failures.csv.
+        headline: Metric -> the global model's on the whole test set, or the mean of the local models'.
+        local: Whether the headline is the local models' mean.
+    """
+
+    round: int
+    measurements: list[Measurement] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    headline: dict[str, float] = field(default_factory=dict)
+    local: bool = False
+
+    @property
+    def num_failures(self) -> int:
+        """Clients that failed; round 0 says which are faulty, not that they failed."""
+        return len(self.failures) if self.round else 0
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run before it starts.
+
+    Attributes:
+        config: Its configuration.
+        folder: Where it is written.
+        overrides: The command-line overrides that make this configuration.
+        sweep: Name of the multirun that it is part of, if any.
+        label: Stands before every line that is printed, where several runs print at the same time.
+    """
+
+    config: Config
+    folder: Path
+    overrides: Sequence[str] = ()
+    sweep: str | None = None
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """Strategy, partition and seed, as in ``fedavg-dir0.3-s1``."""
+        config = self.config
+        return f"{config.strategy.name}-{config.partition.label}-s{config.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """How a run ended, all of it; made once, and told to every listener.
+
+    Attributes:
+        status: ``completed``, ``failed`` or ``interrupted``.
+        summary: What stands in summary.json.
+        measurements: The clients' last numbers on their own test examples.
+        reported: Clients whose last numbers stand in metrics.csv already.
+        weights: The global model's, or all local models' under ``<client>/<name>``; None if there is no
+            final model.
+        confusion: Examples per true label (row) and predicted label (column): of the global model under
+            None, or of every client's. None if there is no final model.
+        pictures: Name -> PNG.
+        clients: A row per client: ``client``, ``images``, ``test_images``, ``labels``, and its metrics.
+        note: What is to be said of the ending, a line; empty if nothing.
+    """
+
+    status: str
+    summary: Mapping[str, Any]
+    measurements: Sequence[Measurement] = ()
+    reported: frozenset[int] = frozenset()
+    weights: Weights | None = None
+    confusion: Mapping[int | None, Any] | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    clients: Sequence[Mapping[str, Any]] = ()
+    note: str = ""
+
+
+class Listener:
+    """Somebody who is told how a run goes; the defaults take no notice."""
+
+    def begin(self, run: RunInfo) -> None:
+        """The run starts."""
+
+    def dealt(self, partition: Mapping[str, Any]) -> None:
+        """The examples are dealt; ``partition`` is what stands in partition.json."""
+
+    def progress(self, server_round: int, phase: str, done: int, total: int) -> None:
+        """So many of a round's clients have answered."""
+
+    def round(self, report: RoundReport) -> None:
+        """A round is over; one that broke off is told, too, as far as it went."""
+
+    def end(self, ending: Ending) -> None:
+        """The run is over; told once."""
+
+
+class Listeners(Listener):
+    """All who listen, in order: the run's folder first, because files are the truth."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+        self._ending: Ending | None = None
+        self._ended = 0
+
+    def begin(self, run: RunInfo) -> None:
+        """Tell everybody."""
+        for listener in self._listeners:
+            listener.begin(run)
+
+    def dealt(self, partition: Mapping[str, Any]) -> None:
+        """Tell everybody."""
+        for listener in self._listeners:
+            listener.dealt(partition)
+
+    def progress(self, server_round: int, phase: str, done: int, total: int) -> None:
+        """Tell everybody."""
+        for listener in self._listeners:
+            listener.progress(server_round, phase, done, total)
+
+    def round(self, report: RoundReport) -> None:
+        """Tell everybody."""
+        for listener in self._listeners:
+            listener.round(report)
+
+    def end(self, ending: Ending) -> None:
+        """Tell everybody who was not told yet.
+
+        A run ends once: where telling it is cut short, as by a reader that goes away before the last line
+        is printed, the rest is told the same ending whatever comes afterwards.
+        """
+        self._ending = self._ending or ending
+        while self._ended < len(self._listeners):
+            self._ended += 1
+            self._listeners[self._ended - 1].end(self._ending)

@@ -1,0 +1,93 @@
+"""A Flower ``Grid`` whose node ids are partition ids."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedexp.flower.internals import empty_run, identify
+
+RUN_ID = 1
+
+
+class CohortGrid(Grid):
+    """A grid that shows strategies the current cohort, and calls ``on_reply`` as replies come in.
+
+    Replies are handed back in the order of partitions, whatever the order they came in.
+    """
+
+    def __init__(self) -> None:
+        identify(RUN_ID)
+        self.cohort: list[int] = []
+        self.on_reply: Callable[[int], None] = lambda num_replies: None
+        self._run = empty_run(RUN_ID)
+        self._ids = itertools.count()
+        self._replies: dict[str, Message] = {}
+
+    @abstractmethod
+    def exchange(self, messages: list[Message]) -> list[Message]:
+        """Run the clients that the messages are for; return replies in any order."""
+
+    def set_run(self, run: object) -> None:
+        """Set the run that messages belong to."""
+        self._run = run  # type: ignore[assignment]
+
+    @property
+    def run(self) -> object:  # type: ignore[override]
+        """The run that messages belong to."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message; Flower itself prefers the constructor of ``Message``."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the partition ids of the current cohort."""
+        return list(self.cohort)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Run the clients now and keep their replies until they are pulled."""
+        ids = []
+        for reply in self.send_and_receive(messages):
+            ids.append(str(next(self._ids)))
+            self._replies[ids[-1]] = reply
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return, once, the replies to messages that were pushed."""
+        return [self._replies.pop(key) for key in message_ids if key in self._replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Run the clients and return one reply each, in the order of partitions.
+
+        A client that raises is answered for by a reply that carries the error. ``timeout`` is not
+        needed: a client that ends without a reply ends its task, too.
+        """
+        ordered = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        replies = self.exchange(ordered)
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+
+class CohortView(CohortGrid):
+    """A grid for looking at only: strategies ask it which nodes there are."""
+
+    def __init__(self, cohort: Iterable[int]) -> None:
+        super().__init__()
+        self.cohort = list(cohort)
+
+    def exchange(self, messages: list[Message]) -> list[Message]:
+        """Refuse: the round loop exchanges messages, not the strategy."""
+        raise RuntimeError("a strategy asks for messages; fedexp's round loop sends them")

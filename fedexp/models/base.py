@@ -1,0 +1,57 @@
+"""What a model is: options, what it needs of the data, and a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fedexp.core.options import Plan
+from fedexp.core.registry import Registry
+from fedexp.data.examples import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and its options.
+
+    Attributes:
+        kinds: Kinds of inputs that it takes, such as ``image``; none stands for every kind.
+        has_buffers: Whether its state holds more than what gradients move, such as BatchNorm's running
+            statistics and integer counters.
+        min_side: Least height and width of an image, in pixels, that it can be trained on.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    has_buffers: ClassVar[bool] = False
+    min_side: ClassVar[int] = 1
+
+    name: str = ""
+
+    def errors(self, plan: Plan) -> Iterable[str]:
+        """Return a line for every rule between options that is broken."""
+        return []
+
+    def build(self, spec: Spec) -> nn.Module:
+        """Return the network, its initial weights drawn from torch's global generator.
+
+        It is built once in every process, each time under the same seed, and then filled with the
+        weights of whichever client it trains. What requires gradients is trained; a parameter that the
+        loss does not depend on stays as it is. It may draw random numbers while it trains (dropout), from
+        torch's global generator. ``docs/extend.md`` has the whole contract.
+
+        Args:
+            spec: Shape of an input and number of classes.
+
+        Returns:
+            A module from prepared inputs, float32, shape (n, *spec.shape), to logits, shape (n,
+            spec.num_classes).
+        """
+        raise NotImplementedError(f"model={self.name} does not say how it is built")
+
+
+REGISTRY: Registry[Model] = Registry("model", Model)
+register = REGISTRY.register

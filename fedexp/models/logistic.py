@@ -1,0 +1,25 @@
+"""Multinomial logistic regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedexp.data.examples import Spec
+from fedexp.models.base import Model, register
+from fedexp.models.layers import fully_connected
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+@dataclass(frozen=True)
+class Logistic(Model):
+    """Multinomial logistic regression: one linear layer, a convex problem."""
+
+    name: str = "logistic"
+
+    def build(self, spec: Spec) -> nn.Module:
+        """Return the layer."""
+        return fully_connected([], spec)

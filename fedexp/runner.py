@@ -1,0 +1,100 @@
+"""The one way to run jobs, for the command line and for Python alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedexp.config.schema import Config
+from fedexp.core.files import without_secrets
+from fedexp.core.options import FedexpError
+from fedexp.data.loading import load
+from fedexp.federation.events import RunInfo
+
+log = logging.getLogger("fedexp")
+
+
+def ensure(configs: Iterable[Config]) -> None:
+    """Refuse what cannot run here, before anything else is started or written.
+
+    Raises:
+        FedexpError: If a dataset is not there and cannot be downloaded, a tracker cannot be had, or code
+            from outside does not keep to its contract.
+    """
+    from fedexp.tracking import trackers
+
+    configs = list(configs)
+    for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
+        dataset.ensure()
+    for mirrors in {repr(c.tracking): c.tracking for c in configs}.values():
+        trackers.ensure(mirrors)
+    strangers = {_pages_from_outside(c): c for c in configs}
+    for pages, config in strangers.items():
+        if pages:
+            from fedexp.testing import try_out
+
+            try_out(config)
+
+
+def _pages_from_outside(config: Config) -> tuple[str, ...]:
+    pages = (config.dataset, config.partition, config.model)
+    return tuple(repr(page) for page in pages if not type(page).__module__.startswith("fedexp."))
+
+
+def warm_up(config: Config) -> None:
+    """Import what a run needs and read its data, while something else is being waited for."""
+    import fedexp.experiment  # noqa: F401
+
+    load(config.dataset)
+
+
+def sweep_name(folder: Path) -> str:
+    """Return what a multirun is called: the experiment's name and the stamp."""
+    return "-".join(folder.parts[-2:])
+
+
+def run_job(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
+    """Run one job.
+
+    Args:
+        run: What to run, and where.
+        verbose: Let Flower speak.
+
+    Returns:
+        What stands in summary.json; nothing where ``mode=partition`` trains nothing.
+    """
+    if run.config.mode == "partition":
+        from fedexp.preview import show_partition
+
+        show_partition(run.config, run.folder)
+        return {}
+    from fedexp.experiment import run_experiment
+
+    return run_experiment(run, verbose=verbose)
+
+
+@contextmanager
+def telling_failure(folder: Path, *, reraise: bool = False) -> Iterator[None]:
+    """Run a block that runs a job; what it raises is logged, named on stderr, and ends nothing else.
+
+    Args:
+        folder: The job's.
+        reraise: Raise it, too: a sweeper that learns from its jobs must be told.
+    """
+    try:
+        yield
+    except Exception as error:
+        log.exception("the run failed")
+        print(f"fedexp: run failed: {_reason(error)} ({folder / 'run.log'})", file=sys.stderr)
+        if reraise:
+            raise
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error).strip() or type(error).__name__
+    kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
+    return without_secrets(f"{kind}{reason}")

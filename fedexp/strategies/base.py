@@ -1,0 +1,71 @@
+"""What a strategy is: options, facts about it, and its two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedexp.core.options import Plan
+from fedexp.core.registry import Registry
+from fedexp.core.roles import Client, Server, Setup
+
+FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How the server combines what the clients send, and what clients do for it.
+
+    Attributes:
+        kind: ``federated``; or one of the references, ``isolated`` (every client alone) and
+            ``centralized`` (all the data in one place).
+        formula: How :attr:`min_clients` comes about, for errors.
+        needs_sgd: Whether it relates an update to the SGD steps behind it, which Adam defies.
+        measures_distances: Whether it compares whole models, BatchNorm's statistics included, which
+            would dominate.
+        averages_buffers: Whether its server must not see the model's buffers: BatchNorm's statistics
+            and counters are then averaged by examples, as FedAvg does.
+        sends_weights: Whether clients and server would send weights over a network.
+    """
+
+    kind: ClassVar[str] = FEDERATED
+    formula: ClassVar[str] = "1"
+    needs_sgd: ClassVar[bool] = False
+    measures_distances: ClassVar[bool] = False
+    averages_buffers: ClassVar[bool] = False
+    sends_weights: ClassVar[bool] = True
+
+    name: str = ""
+
+    @property
+    def min_clients(self) -> int:
+        """Clients that a round needs for the strategy to be what its paper says."""
+        return 1
+
+    def errors(self, plan: Plan) -> Iterable[str]:
+        """Return a line for every rule between options that is broken."""
+        return []
+
+    def server(self, setup: Setup) -> Server:
+        """Return the server's side; called once a run."""
+        return Server()
+
+    def client(self) -> Client:
+        """Return the client's side; called in every process in which clients run."""
+        return Client()
+
+
+REGISTRY: Registry[Strategy] = Registry("strategy", Strategy)
+register = REGISTRY.register
+
+
+def gradient_mass(steps: int, momentum: float) -> float:
+    """Return by how much the gradients of so many SGD steps move the weights, in learning rates.
+
+    The L1 norm of the accumulation vector of Wang et al. (arXiv 2007.07481, section 4): gradient
+    ``k`` of ``n`` counts ``(1 - momentum ** (n - k + 1)) / (1 - momentum)`` times. Without momentum it
+    is the number of steps.
+    """
+    lost = momentum * (1 - momentum**steps) / (1 - momentum)
+    return (steps - lost) / (1 - momentum)

@@ -1,0 +1,33 @@
+"""Adagrad on the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedexp.core.options import ranged
+from fedexp.core.roles import Server, Setup
+from fedexp.strategies.base import Strategy, register
+
+
+@register
+@dataclass(frozen=True)
+class FedAdagrad(Strategy):
+    """Reddi et al., ICLR 2021, arXiv 2003.00295, by Flower's FedAdagrad.
+
+    ``eta`` is the server's learning rate, ``tau`` its degree of adaptivity.
+    """
+
+    averages_buffers: ClassVar[bool] = True
+
+    name: str = "fedadagrad"
+    eta: float = ranged(0.03, gt=0)
+    tau: float = ranged(0.001, gt=0)
+
+    def server(self, setup: Setup) -> Server:
+        """Return Flower's strategy behind the adapter."""
+        from flwr.serverapp import strategy
+
+        from fedexp.flower.strategies import WHOLE_COHORT, FlowerServer
+
+        return FlowerServer(strategy.FedAdagrad(eta=self.eta, tau=self.tau, **WHOLE_COHORT))

@@ -1,0 +1,55 @@
+"""q-FedAvg: clients with a high loss count for more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedexp.core.options import ranged
+from fedexp.core.roles import Client, Job, Server, Setup
+from fedexp.strategies.base import Strategy, register
+
+GLOBAL_LOSS = "global-loss"
+
+
+@register
+@dataclass(frozen=True)
+class QFedAvg(Strategy):
+    """Li et al., ICLR 2020, arXiv 1905.10497, by Flower's QFedAvg.
+
+    Fairer federation: clients with a high loss count for more, the more so the larger ``q``.
+    ``client_learning_rate: null`` follows the rate that clients train with. Flower takes whatever loss
+    clients report; here it is what the paper wants, the incoming model's on all of a client's examples.
+    """
+
+    averages_buffers: ClassVar[bool] = True
+
+    name: str = "qfedavg"
+    q: float = ranged(0.1, ge=0)
+    client_learning_rate: float | None = ranged(None, gt=0)
+
+    def server(self, setup: Setup) -> Server:
+        """Return Flower's strategy behind the adapter; its ``1 / L`` is the learning rate of the round."""
+        from flwr.serverapp import strategy
+
+        from fedexp.flower.strategies import WHOLE_COHORT, FlowerServer
+
+        flowers = strategy.QFedAvg(1.0, self.q, train_loss_key=GLOBAL_LOSS, **WHOLE_COHORT)
+
+        def set_rate(t: int) -> None:
+            flowers.client_learning_rate = self.client_learning_rate or setup.learning_rate(t)
+
+        return FlowerServer(flowers, before_round=set_rate)
+
+    def client(self) -> Client:
+        """Return the client's side."""
+        return QFedAvgClient()
+
+
+class QFedAvgClient(Client):
+    """Train as usual and say how good the incoming model was."""
+
+    def run(self, job: Job) -> None:
+        """Take the loss before training."""
+        before = job.loss(job.model)
+        job.send(job.train(), numbers={GLOBAL_LOSS: before})

@@ -1,0 +1,70 @@
+"""The only evaluation loop."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedexp.data.examples import Examples
+from fedexp.metrics import Predictions
+from fedexp.training.network import Prepare
+
+EVALUATION_BATCH = 500
+
+
+class Evaluator:
+    """Predictions of any number of models on the same examples, which it keeps prepared.
+
+    Batches have a fixed size and each is computed on one thread, so that the result does not depend
+    on how many of them run side by side.
+
+    Args:
+        examples: What is predicted; one at least.
+        prepare: From stored inputs to what the model takes.
+        device: Where models lie.
+        parallel: Batches that are computed side by side.
+        probabilities: Whether predictions hold the probability of every label.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        prepare: Prepare,
+        device: torch.device,
+        parallel: int = 1,
+        probabilities: bool = False,
+    ) -> None:
+        inputs = torch.from_numpy(examples.inputs).split(EVALUATION_BATCH)
+        targets = torch.from_numpy(examples.targets).to(device).split(EVALUATION_BATCH)
+        self._batches = [
+            (prepare(batch.to(device)), y) for batch, y in zip(inputs, targets, strict=True)
+        ]
+        self._targets = examples.targets
+        self._parallel, self._probabilities = parallel, probabilities
+
+    def predict(self, model: nn.Module) -> Predictions:
+        """Run the model over all examples; the model lies on this evaluator's device."""
+        model.eval()
+
+        def one(batch: tuple[Tensor, Tensor]) -> tuple[Any, ...]:
+            with torch.inference_mode():
+                logits = model(batch[0])
+                losses = F.cross_entropy(logits, batch[1], reduction="none")
+                found = [logits.argmax(1), losses.double()]
+                if self._probabilities:
+                    found.append(logits.double().softmax(1))
+                return tuple(tensor.cpu().numpy() for tensor in found)
+
+        if self._parallel > 1:
+            with ThreadPoolExecutor(self._parallel) as pool:
+                results = list(pool.map(one, self._batches))
+        else:
+            results = [one(batch) for batch in self._batches]
+        return Predictions(
+            self._targets, *(np.concatenate(part) for part in zip(*results, strict=True))
+        )
