@@ -96,7 +96,7 @@ def _hand_to_hydra() -> None:
     sys.argv = [told[0], *without_plus(told[1:]), *search_path()]
     # A launcher's processes are sent what a script has registered along with the function they call.
     task = partial(_run, outside=outside_pages())
-    task.__module__ = __name__  # type: ignore[attr-defined]
+    task.__module__ = __name__
     try:
         hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
     finally:

@@ -40,7 +40,7 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
     _quieten_flower(verbose)
     terminal = Terminal()
     listeners = Listeners(RunFolder(), terminal, Trackers(terminal.say))
-    attempt = _Attempt(run.config, listeners, verbose)
+    attempt = Attempt(run.config, listeners, verbose)
     try:
         listeners.begin(run)
         ending = attempt.complete()
@@ -55,7 +55,7 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
     return dict(ending.summary)
 
 
-class _Attempt:
+class Attempt:
     """One run on its way; knows how far it came."""
 
     def __init__(self, config: Config, listener: Listener, verbose: bool) -> None:

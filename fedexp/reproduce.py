@@ -1,13 +1,4 @@
-"""Run a published experiment and hold its figures against ours, a line each.
-
-    python scripts/reproduce.py lesson dataset.root=data
-    python scripts/reproduce.py niid_fmnist --quick dataset.root=data
-
-Exits with 1 if a figure is out of tolerance. The runs stay in results/NAME/; their figures go to
-results/reference/NAME.csv if the experiment was run as it is defined. Further arguments are Hydra
-overrides: `dataset.root`, `backend.*` and `tracking.*` leave the experiment what it is, others do not.
-Ctrl-C stops a long one and says where it stands.
-"""
+"""``fedexp reproduce``: published experiments, run again, and their numbers compared with ours."""
 
 from __future__ import annotations
 
@@ -19,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +19,18 @@ import pandas as pd
 from fedexp.analysis import results
 from fedexp.analysis.results import ISOLATED, Results
 
-ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT / "results" / "reference"
+DESCRIPTION = """Run a published experiment and compare its numbers with ours, a line each.
+
+    fedexp reproduce lesson dataset.root=data
+    fedexp reproduce niid_fmnist --quick dataset.root=data
+
+Exits with 1 if a number is out of tolerance. The runs stay in results/NAME/; their numbers go to
+results/reference/NAME.csv if the experiment was run as it is defined. Further arguments are Hydra
+overrides: `dataset.root`, `backend.*` and `tracking.*` leave the experiment what it is, others do not.
+Ctrl-C stops a long one and says where it stands.
+"""
+
+REFERENCE = Path("results") / "reference"
 HARMLESS = ("dataset.root=", "backend", "tracking")
 
 
@@ -50,7 +51,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A published experiment, run by ``fedexp +experiment=NAME``.
+    """A published experiment, run by ``fedexp experiment=NAME``.
 
     Attributes:
         published: What was published, in words.
@@ -71,7 +72,7 @@ def lesson(found: Results) -> list[Check]:
     The published run is one draw of weights and batches, so accuracies are allowed to differ as much
     as seeds differ (the first round most); sizes of the partition and zeros must be exact.
     """
-    isolated = found.runs["strategy"] == ISOLATED
+    isolated = found.runs["kind"] == ISOLATED
     (federated,), (alone,) = found.runs.index[~isolated], found.runs.index[isolated]
     sizes = results.partition(found.path(federated))["num_examples"]
     checks = [
@@ -139,15 +140,17 @@ def _curve(found: Results, run: int) -> pd.Series:
     return rows.set_index("round")["value"]
 
 
-def main() -> None:
+def reproduce_program(arguments: Sequence[str]) -> None:
     """Run, compare, write the reference table, exit with 0 if every line passes."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="fedexp reproduce",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--quick", action="store_true", help="a few rounds, and where they stand")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides such as dataset.root=data")
-    args = parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args(arguments)
     experiment = EXPERIMENTS[args.name]
     overrides = list(args.overrides)
     if args.quick:
@@ -157,14 +160,14 @@ def main() -> None:
     folder = (
         Path("results") / args.name / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
     )
-    code = _run([f"+experiment={args.name}", *overrides], folder)
+    code = _run([f"experiment={args.name}", *overrides], folder)
     if code or args.quick:
         _say_where_it_stands(folder, experiment)
         sys.exit(code)
     found = results.load(folder)
     if len(found.runs) != experiment.runs:
         sys.exit(
-            f"reproduce.py: {args.name} is {experiment.runs} run(s), the overrides made "
+            f"fedexp reproduce: {args.name} is {experiment.runs} run(s), the overrides made "
             f"{len(found.runs)} of it: give one value each ({folder} keeps them)"
         )
     checks = experiment.check(found)
@@ -231,7 +234,7 @@ def _write(name: str, checks: list[Check], found: Results) -> None:
     REFERENCE.mkdir(parents=True, exist_ok=True)
     path = REFERENCE / f"{name}.csv"
     with path.open("w", newline="") as file:
-        file.write(f"# python scripts/reproduce.py {name}  (fedexp +experiment={name})\n")
+        file.write(f"# fedexp reproduce {name}  (fedexp experiment={name})\n")
         file.write(
             f"# {environment['started']}, Python {environment['python']}, {versions}, "
             f"{environment['processor']}, {environment['cpus']} CPUs\n"
@@ -241,8 +244,4 @@ def _write(name: str, checks: list[Check], found: Results) -> None:
         for line in checks:
             row = [line.what, round(float(line.ours), 4), line.published, line.tolerance]
             rows.writerow([*row, "yes" if line.passed else "no"])
-    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
-
-
-if __name__ == "__main__":
-    main()
+    print(f"written: {path}")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
 from fedexp.core.files import without_secrets
 from fedexp.core.options import FedexpError
@@ -32,17 +33,10 @@ def ensure(configs: Iterable[Config]) -> None:
         dataset.ensure()
     for mirrors in {repr(c.tracking): c.tracking for c in configs}.values():
         trackers.ensure(mirrors)
-    strangers = {_pages_from_outside(c): c for c in configs}
-    for pages, config in strangers.items():
-        if pages:
-            from fedexp.testing import try_out
+    for config in {str(key): c for c in configs if (key := strangers_in(c))}.values():
+        from fedexp.testing import try_out
 
-            try_out(config)
-
-
-def _pages_from_outside(config: Config) -> tuple[str, ...]:
-    pages = (config.dataset, config.partition, config.model)
-    return tuple(repr(page) for page in pages if not type(page).__module__.startswith("fedexp."))
+        try_out(config)
 
 
 def warm_up(config: Config) -> None:

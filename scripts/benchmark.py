@@ -31,16 +31,17 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import torch
-from fedexp.data.partition import Partition
-from fedexp.models.networks import Weights, build_model, initial_weights, set_weights
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from fedexp.config.composition import check_command
+from fedexp.config.composition import plan
 from fedexp.config.schema import Config
-from fedexp.data.federated import federate
+from fedexp.core.weights import Weights
+from fedexp.data.assignment import Assignment
+from fedexp.federation.dealing import federate
 from fedexp.federation.rounds import draw_cohort
+from fedexp.training.network import Network, build_network
 
 DEVICES = [
     "dataset=mnist",
@@ -54,7 +55,7 @@ DEVICES = [
 SAMPLED = ["partition.samples_per_client=60", "clients.fraction_train=1.0", "rounds=10"]
 WORK = {
     "W1": ("100 clients of 600, 10 sampled, 20 rounds", [*DEVICES, "rounds=20"]),
-    "W2": ("the lesson, isolated clients included", ["+experiment=lesson"]),
+    "W2": ("the lesson, isolated clients included", ["experiment=lesson"]),
     "W3": (
         "1,000 clients of 60, 100 sampled, 10 rounds",
         [*DEVICES, "clients.num=1000", "rounds=10"],
@@ -121,7 +122,7 @@ def floor(overrides: list[str]) -> None:
     """Run the plain loop for a work item and write its rounds to ./timings.csv."""
     seconds = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for config in check_command(overrides, multirun=True):
+        for config in (job.config for job in plan(overrides, multirun=True)):
             # Both processes read the data before the first round is timed.
             list(pool.map(_floor_ready, [overrides] * 2))
             for server_round in range(1, config.num_rounds + 1):
@@ -138,9 +139,9 @@ class _FloorData:
     """What a process of the floor holds from its first call on."""
 
     config: Config
-    partition: Partition
+    partition: Assignment
     weights: Weights
-    model: torch.nn.Module
+    network: Network
     images: torch.Tensor
     labels: torch.Tensor
 
@@ -151,16 +152,18 @@ _floor_data: list[_FloorData] = []
 def _floor_ready(overrides: list[str]) -> None:
     torch.set_num_threads(1)
     if not _floor_data:
-        config = check_command(overrides, multirun=True)[0]
-        data = federate(config)
+        config = plan(overrides, multirun=True)[0].config
+        data, cpu = federate(config), torch.device("cpu")
+        prepare = config.dataset.prepare
+        network = build_network(config.model, data.spec, config.seed, cpu, prepare)
         _floor_data.append(
             _FloorData(
                 config,
                 data.partition,
-                initial_weights(config.model, data.spec, config.seed),
-                build_model(config.model, data.spec),
-                torch.from_numpy(data.train.images).float().div_(255).sub_(0.5).div_(0.5),
-                torch.from_numpy(data.train.labels),
+                network.weights(),
+                network,
+                prepare(torch.from_numpy(data.train.inputs)),
+                torch.from_numpy(data.train.targets),
             )
         )
     time.sleep(0.2)  # long enough that the other process takes the other call
@@ -178,13 +181,12 @@ def _floor_half(job: tuple[list[str], int, int]) -> None:
     for client in cohort[half::2]:
         indices = torch.from_numpy(held.partition.client(client))
         x, y = held.images[indices], held.labels[indices]
-        set_weights(held.model.state_dict(), held.weights)
-        optimizer = torch.optim.SGD(
-            held.model.parameters(), options.learning_rate, options.momentum
-        )
+        held.network.load(held.weights)
+        model = held.network.module
+        optimizer = torch.optim.SGD(model.parameters(), options.learning_rate, options.momentum)
         for _ in range(options.local_epochs):
             for batch in torch.randperm(len(y)).split(options.batch_size):
-                loss = F.cross_entropy(held.model(x[batch]), y[batch])
+                loss = F.cross_entropy(model(x[batch]), y[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -16,7 +16,7 @@ import pandas as pd
 
 from fedexp.analysis import results
 from fedexp.analysis.pairing import Pairing
-from fedexp.analysis.results import CENTRALIZED, ISOLATED, Results
+from fedexp.analysis.results import FEDERATED, Results
 from fedexp.core.statistics import MIN_SEEDS, fairness, half_interval, holm, paired_p_value
 
 BASELINE = "fedavg"
@@ -24,6 +24,7 @@ TARGET_SHARE = 0.95
 """The target accuracy, where none is given, as a share of the best federated row's final one."""
 
 GAINS = ("gain", "gain_own", "gain_unseen")
+_PLAIN = ("accuracy", "loss", "seconds", "to_target")
 ALONE = ("alone", "alone_own", "alone_unseen")
 """What the isolated client had, in the order of :data:`GAINS`."""
 
@@ -34,10 +35,12 @@ class Comparison:
 
     Attributes:
         table: A row per strategy and varied setting, in the order of the runs: ``row``, ``runs``;
-            means over runs ``accuracy``, ``loss``, ``accuracy/<subset>``, each with ``.../ci`` (half the
-            95 % interval, NaN for one run); ``rounds_to_target`` (median; NaN if no run gets there),
+            means over runs ``accuracy``, ``loss``, every other metric of the runs, each of them also as
+            ``<metric>/<subset>``, all with ``.../ci`` (half the 95 % interval, NaN for one run);
+            ``rounds_to_target`` (median; NaN if no run gets there),
             ``reached`` (runs that do), ``seconds``; ``client_mean``, ``client_std``,
-            ``client_worst10`` of the clients' accuracies on their own test images; ``gain``,
+            ``client_worst10`` of the clients' accuracies on their own test images,
+            ``client_mean/<metric>`` of every other metric there; ``gain``,
             ``gain_own``, ``gain_unseen`` with ``.../ci`` (mean over clients, see ``gains``),
             ``gain_best`` (over the best isolated client), ``worse_off`` (clients that lose on
             their own images) of ``clients`` (that have any), both means over runs;
@@ -71,6 +74,12 @@ class Comparison:
     baseline: str | None
     notes: list[str]
 
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics beside accuracy and loss that the table has."""
+        prefix = "client_mean/"
+        return [c.removeprefix(prefix) for c in map(str, self.table) if c.startswith(prefix)]
+
 
 def compare(
     found: Results,
@@ -99,7 +108,7 @@ def compare(
     if figures["accuracy"].isna().all():
         raise ValueError("no completed run has an accuracy on the test set")
     if target is None:
-        federated = labels[~found.runs["strategy"].loc[labels.index].isin([ISOLATED, CENTRALIZED])]
+        federated = labels[found.runs["kind"].loc[labels.index] == FEDERATED]
         shown = federated if len(federated) else labels
         best = figures["accuracy"].loc[shown.index].groupby(shown).mean().max()
         target = max(0.01, math.floor(100 * TARGET_SHARE * best) / 100)
@@ -139,13 +148,15 @@ def _figures(found: Results) -> pd.DataFrame:
     wide: Any = means.unstack(["metric", "subset"]).reindex(runs)
     wide.columns = [metric if subset == "all" else f"{metric}/{subset}" for metric, subset in wide]
     own = found.finals[
-        (found.finals["split"] == "client_test")
-        & (found.finals["metric"] == "accuracy")
-        & found.finals["client"].notna()
-    ]
-    served = pd.DataFrame({run: fairness(rows) for run, rows in own.groupby("run")["value"]}).T
+        (found.finals["split"] == "client_test") & found.finals["client"].notna()
+    ].set_index("run")
+    accuracies = own.loc[own["metric"] == "accuracy", "value"].groupby(level="run")
+    served = pd.DataFrame({run: fairness(values) for run, values in accuracies}).T
     for name in ("mean", "std", "worst10"):
         wide[f"client_{name}"] = served.get(name, math.nan)
+    for name in found.metrics:
+        values = own.loc[own["metric"] == name, "value"]
+        wide[f"client_mean/{name}"] = values.groupby(level="run").mean()
     for name in ("accuracy", "loss"):
         wide[name] = wide.get(name, math.nan)
     wide["seconds"] = pd.to_numeric(found.runs["seconds"])
@@ -253,8 +264,11 @@ def _row(
     name: str, mine: pd.DataFrame, gains: pd.DataFrame, pairing: Pairing, figures: pd.DataFrame
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"row": name, "runs": len(mine)}
-    for column in ("accuracy", "loss", *[c for c in map(str, mine) if "/" in c]):
+    measured = [c for c in map(str, mine) if c not in _PLAIN and not c.startswith("client_")]
+    for column in ("accuracy", "loss", *measured):
         row |= _mean(column, mine[column])
+    for column in (c for c in map(str, mine) if c.startswith("client_mean/")):
+        row[column] = mine[column].mean()
     reached = mine["to_target"].dropna()
     row |= {"rounds_to_target": reached.median(), "reached": len(reached)}
     for column in ("seconds", "client_mean", "client_std", "client_worst10"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fedexp.analysis.comparison import Comparison
-from fedexp.analysis.results import ISOLATED, Results
+from fedexp.analysis.results import Results
 from fedexp.analysis.rows import Estimate, Rows, brief, counted
 from fedexp.core.statistics import MIN_SEEDS
 
@@ -196,7 +196,7 @@ def _of_settings(rows: Rows) -> Headline:
     gains = {alone: rows.number(row, "gain") for alone, row in best.items()}
     ordered = sorted(gains, key=lambda alone: gains[alone].mean)
     low, high = (
-        f"{gains[alone].number(signed=True)} ({brief(_setting(alone))})"
+        f"{gains[alone].number(signed=True)} ({brief(_setting(rows, alone))})"
         for alone in (ordered[0], ordered[-1])
     )
     unclear = [gain for gain in gains.values() if abs(gain.mean) <= gain.half]
@@ -225,17 +225,19 @@ def _of_settings(rows: Rows) -> Headline:
     return said
 
 
-def _setting(alone: str) -> str:
+def _setting(rows: Rows, alone: str) -> str:
     """Return what a row of isolated clients has beside its strategy."""
-    return alone.removeprefix(f"{ISOLATED} ")
+    for strategy in rows.strategies[alone]:
+        alone = alone.removeprefix(f"{strategy} ")
+    return alone
 
 
 def _setting_fact(rows: Rows, alone: str, row: str) -> Fact:
-    name = row.removesuffix(f" {_setting(alone)}")
+    name = row.removesuffix(f" {_setting(rows, alone)}")
     detail = f"alone {rows.alone(row).number()}, {brief(name)} {rows.together(row).number()}" + (
         f"; worse off {_worse_off(rows, row)}" if rows.has(row, "gain_own") else ""
     )
-    return Fact(brief(_setting(alone)), rows.number(row, "gain").text(signed=True), detail)
+    return Fact(brief(_setting(rows, alone)), rows.number(row, "gain").text(signed=True), detail)
 
 
 def _without_isolated(rows: Rows) -> Headline:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from fedexp.analysis.results import CENTRALIZED, ISOLATED, Results
+from fedexp.analysis.results import CENTRALIZED, FEDERATED, ISOLATED, Results
 
 STRATEGY = "strategy"
 """What a row is called by, beside settings."""
 
 # These settings change no result, or are told apart otherwise.
-_NOT_SETTINGS = ("name", "mode", "seed", "objective", "dataset.root", "strategy.name")
+_NOT_SETTINGS = ("name", "mode", "seed", "metrics", "objective", "dataset.root", "strategy.name")
 _NOT_GROUPS = ("backend.", "tracking.")
 _ISOLATED_ROUNDS = "isolated_rounds"
 
@@ -30,6 +30,7 @@ def varied_settings(found: Results) -> list[str]:
     A strategy's own options count as different only between runs of that strategy.
     """
     strategies = found.runs.loc[found.completed, STRATEGY]
+    kinds = found.runs.loc[found.completed, "kind"]
     settings = found.settings.loc[found.completed]
     varied = []
     for key in map(str, settings):
@@ -37,7 +38,7 @@ def varied_settings(found: Results) -> list[str]:
             continue
         words = settings[key].map(repr)
         if key == _ISOLATED_ROUNDS:
-            words = words[strategies == ISOLATED]
+            words = words[kinds == ISOLATED]
         owners = strategies if _is_own(key) else pd.Series("", index=words.index)
         if (words.groupby(owners.loc[words.index]).nunique() > 1).any():
             varied.append(key)
@@ -94,7 +95,7 @@ class Pairing:
         for key in keys:
             if key == STRATEGY:
                 parts.append(strategy)
-            elif key != _ISOLATED_ROUNDS or strategy == ISOLATED:
+            elif key != _ISOLATED_ROUNDS or self._kind(run) == ISOLATED:
                 value: Any = self._found.settings.at[run, key]
                 absent = isinstance(value, float) and math.isnan(value)  # from this run's options
                 shown = f"{value:.6g}" if isinstance(value, float) else value
@@ -103,6 +104,9 @@ class Pairing:
 
     def _strategy(self, run: int) -> str:
         return str(self._found.runs.at[run, STRATEGY])
+
+    def _kind(self, run: int) -> str:
+        return str(self._found.runs.at[run, "kind"])
 
     def key(self, run: int) -> Key:
         """Return what runs must have in common to be held against each other."""
@@ -125,7 +129,7 @@ class Pairing:
         settings = self._found.settings
         same: dict[Key, list[int]] = {}
         for run in labels:
-            alone = self._strategy(run) == ISOLATED
+            alone = self._kind(run) == ISOLATED
             mine = (repr(settings.at[run, key]) for key in own if key != _ISOLATED_ROUNDS or alone)
             same.setdefault((self._strategy(run), self.key(run), *mine), []).append(run)
         repeats: list[int] = []
@@ -140,14 +144,12 @@ class Pairing:
         return pd.Series(kept, dtype=object)
 
     def _pairs(self, reference: str) -> dict[int, int]:
-        strategies = {run: self._strategy(run) for run in self.labels.index}
-        references = {self.key(run): run for run, name in strategies.items() if name == reference}
-        self._note_choice(reference, references, strategies)
-        others = [run for run, name in strategies.items() if name != reference]
+        kinds = {run: self._kind(run) for run in self.labels.index}
+        references = {self.key(run): run for run, kind in kinds.items() if kind == reference}
+        self._note_choice(reference, references, kinds)
+        others = [run for run, kind in kinds.items() if kind != reference]
         pairs = {run: references[self.key(run)] for run in others if self.key(run) in references}
-        alone = [
-            r for r in others if r not in pairs and strategies[r] not in (ISOLATED, CENTRALIZED)
-        ]
+        alone = [r for r in others if r not in pairs and kinds[r] == FEDERATED]
         if references and alone:
             names = ", ".join(dict.fromkeys(str(self.labels[run]) for run in alone))
             self.notes.append(
@@ -156,11 +158,9 @@ class Pairing:
             )
         return pairs
 
-    def _note_choice(
-        self, reference: str, chosen: dict[Key, int], strategies: dict[int, str]
-    ) -> None:
+    def _note_choice(self, reference: str, chosen: dict[Key, int], kinds: dict[int, str]) -> None:
         """Say which runs the others are held against where they could be held against several."""
-        of_kind = [run for run, name in strategies.items() if name == reference]
+        of_kind = [run for run, kind in kinds.items() if kind == reference]
         if len(of_kind) > len(chosen):
             names = ", ".join(dict.fromkeys(str(self.labels[run]) for run in chosen.values()))
             self.notes.append(

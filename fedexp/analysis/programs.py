@@ -25,7 +25,7 @@ COMPARE = """Compare the runs below a folder: strategies with each other and wit
 Exits with 1 if a run did not complete (the others are compared), with 2 if there is nothing to compare.
 """
 
-REPORT = """Write what the runs below a folder found into one HTML file that needs no network and no other file.
+REPORT = """Write what the runs below a folder found into one HTML file that needs nothing else.
 
     fedexp report results/lesson
     fedexp report results/lesson --by strategy,partition.alpha --output alpha.html

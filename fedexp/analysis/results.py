@@ -22,13 +22,18 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
-ISOLATED, CENTRALIZED = "local_only", "centralized"
+FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
+"""What a run is: ``kind`` in summary.json."""
+
+_KINDS_BEFORE = {"local_only": ISOLATED, "centralized": CENTRALIZED}
+"""Strategy -> kind, for runs from before summary.json had it."""
+
 COMPLETED = "completed"
 
 _COLUMNS = ["round", "model", "split", "subset", "client", "metric", "value"]
 _SERIES = ["model", "split", "subset", "metric"]
 _WORDS = dict.fromkeys(_SERIES, "category")
-_SUMMARY = ("status", "error", "strategy", "seed", "rounds", "seconds")
+_SUMMARY = ("status", "error", "strategy", "kind", "seed", "rounds", "seconds")
 _HASHES = ("model_sha256", "partition_sha256")
 _FILES = ("metrics.csv", "confusion.csv", "partition.json")
 _BATCH_BYTES = 8 << 20
@@ -43,7 +48,8 @@ class Results:
     Attributes:
         runs: Indexed by ``run`` (0, 1, ...): path, name, status (``completed``, ``failed``,
             ``interrupted``; ``running`` is a run that goes on or was killed; ``unreadable``), error,
-            strategy, seed, rounds (done), seconds, model_sha256, partition_sha256.
+            strategy, kind (``federated``, ``isolated``, ``centralized``), seed, rounds (done), seconds,
+            model_sha256, partition_sha256.
         settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``; NaN where a run has
             no such option.
         curves: run, round, model (``global`` or ``local``), split, subset, metric, value: the global
@@ -63,6 +69,12 @@ class Results:
         """The runs that came to their end."""
         runs: list[int] = self.runs.index[self.runs["status"] == COMPLETED].tolist()
         return runs
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics on test images beside accuracy and loss, in alphabetical order."""
+        tested = self.finals.loc[self.finals["split"] == "test", "metric"].unique()
+        return sorted(str(name) for name in tested if name not in ("accuracy", "loss"))
 
     def problems(self) -> list[str]:
         """Return a line for every run that did not come to its end."""
@@ -176,7 +188,8 @@ def _summary(folder: Path) -> dict[str, Any]:
     row |= dict.fromkeys((*_SUMMARY, *_HASHES))
     try:
         content = json.loads((folder / "summary.json").read_text())
-        return row | {key: content.get(key) for key in (*_SUMMARY, *_HASHES)}
+        before = _KINDS_BEFORE.get(content.get("strategy"), FEDERATED)
+        return row | {"kind": before} | {key: content[key] for key in row if key in content}
     except (OSError, ValueError) as error:
         return row | {"status": "unreadable", "error": f"summary.json: {error}"}
 
@@ -198,8 +211,8 @@ def _config(folder: Path) -> dict[str, Any]:
 def _flat(node: dict[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        nested = isinstance(value, dict) and value
-        flat.update(_flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+        below = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        flat.update({f"{prefix}{key}": value} if below is None else below)
     return flat
 
 

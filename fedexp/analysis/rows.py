@@ -58,12 +58,14 @@ class Rows:
     def __init__(self, found: Results, comparison: Comparison) -> None:
         self.comparison = comparison
         self.table: Any = comparison.table.set_index("row")  # rows by name: Any spares casts
-        labels, of_run = comparison.labels, found.runs["strategy"].astype(str)
+        labels = comparison.labels
+        runs = {row: labels.index[labels == row] for row in self.table.index}
         self.strategies = {
-            row: set(of_run.loc[labels.index[labels == row]]) for row in self.table.index
+            row: set(found.runs.loc[mine, "strategy"].astype(str)) for row, mine in runs.items()
         }
-        self.isolated = [row for row, names in self.strategies.items() if names == {ISOLATED}]
-        self.centralized = [row for row, names in self.strategies.items() if names == {CENTRALIZED}]
+        kinds = {row: set(found.runs.loc[mine, "kind"]) for row, mine in runs.items()}
+        self.isolated = [row for row, found in kinds.items() if found == {ISOLATED}]
+        self.centralized = [row for row, found in kinds.items() if found == {CENTRALIZED}]
         merit = self.table["accuracy"].fillna(-math.inf)
         others = [row for row in self.strategies if row not in (*self.isolated, *self.centralized)]
         self.federated: list[str] = sorted(others, key=lambda row: -merit[row])

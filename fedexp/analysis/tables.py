@@ -122,6 +122,7 @@ def _accuracy_rows(found: Comparison) -> list[dict[str, str]]:
                 "runs": str(row["runs"]),
                 "accuracy": _number(row, "accuracy"),
                 "loss": _number(row, "loss"),
+                **{name: _number(row, name) for name in found.metrics},
                 **{c.removeprefix("accuracy/"): _plain(row[c]) for c in subsets},
                 f"rounds to {found.target:g}": _plain(row["rounds_to_target"], "g") + reached
                 if row["reached"]
@@ -161,6 +162,8 @@ def _client_rows(found: Comparison) -> list[dict[str, str]]:
         cells = {"": str(row["row"])}
         for column, heading in _CLIENT_COLUMNS.items():
             cells[heading] = _number(row, column)
+        for name in found.metrics:
+            cells[f"own {name}"] = _plain(row[f"client_mean/{name}"])
         if row["p_value"] < 0.001:
             cells["p"] = "< 0.001"  # not 0.000: no test rules chance out
         if row["row"] == found.baseline:

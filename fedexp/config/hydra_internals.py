@@ -1,7 +1,7 @@
 """The corners of Hydra and OmegaConf that are not their public interface.
 
-``tests/config/test_hydra_internals.py`` says what each is needed for. Both are capped at the versions that
-they were tried with (pyproject.toml).
+``tests/config/test_hydra_internals.py`` says what each is needed for. Both are capped at the versions
+that they were tried with (pyproject.toml).
 """
 
 from __future__ import annotations

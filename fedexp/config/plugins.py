@@ -90,6 +90,11 @@ def plugins_in_use(config: Config) -> list[dict[str, Any]]:
     return list(files.values())
 
 
+def strangers_in(config: Config) -> list[str]:
+    """Return the choices of a configuration that do not come with fedexp, with their options."""
+    return [f"{name} {getattr(config, name.split('=')[0], '')!r}" for name, _ in _used(config)]
+
+
 def _used(config: Config) -> Iterator[tuple[str, type]]:
     """Yield the choices of a configuration that do not come with fedexp, and their classes."""
     for group in GROUPS:

@@ -15,6 +15,7 @@ from fedexp import attacks, metrics
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
 from fedexp.core.options import AUTO
+from fedexp.core.registry import located
 
 OBJECTIVES = ("best_accuracy", "worst10")
 """What ``objective`` may be beside the run's metrics."""
@@ -108,15 +109,26 @@ def _relation_errors(config: Config) -> Iterator[str]:
             f"clients.num must be <= {spec.num_train}, the training images of dataset="
             f"{config.dataset.name}, got {clients.num}"
         )
-    yield from config.dataset.errors(config)
-    yield from config.partition.errors(config)
+    yield from _own_errors("dataset", config)
+    yield from _own_errors("partition", config)
     yield from _strategy_errors(config)
-    yield from config.strategy.errors(config)
+    yield from _own_errors("strategy", config)
     yield from _training_errors(config)
     for option in config.tracking.idle_options():
         yield f"tracking.{option} is W&B's: tracking=wandb (or 'tracking=[wandb,tensorboard]')"
-    yield from config.model.errors(config)
+    yield from _own_errors("model", config)
     yield from _model_errors(config)
+
+
+def _own_errors(group: str, config: Config) -> Iterator[str]:
+    """Ask a page for the rules that it has itself."""
+    page = getattr(config, group)
+    try:
+        yield from page.errors(config)
+    except Exception as error:
+        if type(page).__module__.startswith("fedexp."):
+            raise
+        yield f"{group}={page.name}: errors() raised {located(type(page), error)}"
 
 
 def _model_errors(config: Config) -> Iterator[str]:

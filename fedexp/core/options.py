@@ -23,12 +23,29 @@ class FedexpError(Exception):
 class Plan(Protocol):
     """The whole configuration, as the rules between options see it; nobody writes to it."""
 
-    dataset: Any
-    partition: Any
-    model: Any
-    strategy: Any
-    clients: Any
-    training: Any
+    @property
+    def dataset(self) -> Any:
+        """The dataset's page."""
+
+    @property
+    def partition(self) -> Any:
+        """The partition's page."""
+
+    @property
+    def model(self) -> Any:
+        """The model's page."""
+
+    @property
+    def strategy(self) -> Any:
+        """The strategy's page."""
+
+    @property
+    def clients(self) -> Any:
+        """How many clients there are, and what goes wrong with them."""
+
+    @property
+    def training(self) -> Any:
+        """What a client does in a round."""
 
 
 def ranged(

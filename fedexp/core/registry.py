@@ -19,6 +19,7 @@ import inspect
 import pkgutil
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -112,7 +113,7 @@ class Registry(Generic[Base]):
                 return ["must be a dataclass: write @dataclass(frozen=True) below @register"]
             if not page.__dataclass_params__.frozen:  # type: ignore[attr-defined]
                 return ["must be frozen: @dataclass(frozen=True)"]
-            for item in dataclasses.fields(page):
+            for item in dataclasses.fields(page):  # type: ignore[arg-type]
                 missing = dataclasses.MISSING
                 if item.default is missing and item.default_factory is missing:
                     return [f"needs a default for its option {item.name}"]
@@ -134,6 +135,17 @@ def file_of(page: type) -> Path | None:
     module = sys.modules.get(page.__module__)
     path = getattr(module, "__file__", None)
     return Path(path) if path else None
+
+
+def located(page: type, error: Exception) -> str:
+    """Return in one line what a page's code raised, and where in its file."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    path, place = file_of(page), ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if path is not None and frame.filename == str(path):
+            place = f" ({path}:{frame.lineno})"
+    kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
+    return f"{kind}{reason}{place}"
 
 
 def _identity(page: type) -> tuple[str, str]:

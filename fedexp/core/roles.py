@@ -207,7 +207,6 @@ class Job(Protocol):
         steps: SGD steps that it is to take; fewer where it is a straggler.
         learning_rate: Of this round's steps.
         momentum: Of this round's steps.
-        parameters: Names of what gradients move, in the model's order.
     """
 
     client: int
@@ -219,7 +218,10 @@ class Job(Protocol):
     steps: int
     learning_rate: float
     momentum: float
-    parameters: tuple[str, ...]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of what gradients move, in the model's order."""
 
     def train(
         self,

@@ -34,8 +34,7 @@ def load(dataset: Readable) -> tuple[Examples, Examples]:
     key = repr(dataset)
     if key not in _loaded:
         train, test = dataset.load()
-        for part, examples in (("training", train), ("test", test)):
-            _check(f"dataset={dataset.name}: the {part} examples", examples)
+        check(f"dataset={dataset.name}", train, test)
         _loaded[key] = train, test
     _loaded.move_to_end(key)
     while len(_loaded) > _KEPT:
@@ -48,6 +47,16 @@ def measure(train: Examples, test: Examples) -> Spec:
     highest = max(int(part.targets.max()) for part in (train, test))
     names = tuple(str(label) for label in range(highest + 1))
     return Spec(train.inputs.shape[1:], names, len(train), len(test))
+
+
+def check(what: str, train: Examples, test: Examples) -> None:
+    """Check that training and test examples are examples at all.
+
+    Raises:
+        FedexpError: If they are not, after ``what``.
+    """
+    _check(f"{what}: the training examples", train)
+    _check(f"{what}: the test examples", test)
 
 
 def _check(what: str, examples: Examples) -> None:

@@ -6,6 +6,6 @@ from fedexp.datasets.base import REGISTRY, Dataset, ImageDataset, register
 
 choices, get = REGISTRY.choices, REGISTRY.get
 
-__all__ = ["Dataset", "Examples", "ImageDataset", "Spec", "choices", "get", "register"]
+__all__ = ["REGISTRY", "Dataset", "Examples", "ImageDataset", "Spec", "choices", "get", "register"]
 
 import_pages(__name__)

@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +49,7 @@ def _arrays() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     table = pd.read_csv(source, header=None, dtype=np.uint8).to_numpy()
     images = np.ascontiguousarray(table[:, :-1]).reshape(-1, 1, 28, 28)
     labels = table[:, -1].astype(np.int64)
-    _write_cache(cache, images=images, labels=labels)
+    _write_cache(cache, images, labels)
     return images, labels
 
 
@@ -58,11 +57,11 @@ def _cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedexp"
 
 
-def _write_cache(path: Path, **arrays: npt.NDArray[Any]) -> None:
+def _write_cache(path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            np.savez(file, **arrays)
+            np.savez(file, images=images, labels=labels)
         os.replace(file.name, path)
     except OSError:
         return  # a home that cannot be written only costs the next run its head start

@@ -79,8 +79,8 @@ def client_rows(
         metrics: The metrics of the run.
 
     Returns:
-        ``client``, ``images``, ``test_images``, ``labels`` (held, joined by blanks) and every metric (None
-        for a client without test examples).
+        ``client``, ``images``, ``test_images``, ``labels`` (held, joined by blanks) and every metric
+        (None for a client without test examples).
     """
     counts = np.array(partition["class_counts"])
     return [

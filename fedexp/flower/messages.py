@@ -120,7 +120,7 @@ def own(record: ArrayRecord) -> ArrayRecord:
 
 def pack_order(order: Order, server_round: int) -> RecordDict:
     """Return the content of the server's message to a client."""
-    told = ConfigRecord({SERVER_ROUND: server_round, **order.numbers})  # type: ignore[dict-item]
+    told = ConfigRecord({SERVER_ROUND: server_round, **order.numbers})
     if order.examples_of:
         told[EXAMPLES_OF] = list(order.examples_of)
     content = RecordDict({ARRAYS: to_record(order.weights), CONFIG: told})
@@ -204,12 +204,8 @@ def pack_state(state: State, records: RecordDict) -> None:
     records.clear()
     plain: dict[str, Any] = {}
     for name, value in state.items():
-        if (
-            name != CONFIG
-            and isinstance(value, dict)
-            and all(isinstance(a, np.ndarray) for a in value.values())
-        ):
-            records[name] = to_record(value)
+        if name != CONFIG and _are_arrays(value):
+            records[name] = to_record(value)  # type: ignore[arg-type]
         elif isinstance(value, int | float | str):
             plain[name] = value
         else:
@@ -219,6 +215,10 @@ def pack_state(state: State, records: RecordDict) -> None:
             )
     if plain:
         records[CONFIG] = ConfigRecord(plain)
+
+
+def _are_arrays(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(a, np.ndarray) for a in value.values())
 
 
 def num_bytes(messages: Iterable[Message]) -> int:

@@ -31,8 +31,8 @@ WHOLE_COHORT: dict[str, Any] = {
     "min_evaluate_nodes": 1,
     "min_available_nodes": 1,
 }
-"""Options for Flower's strategies. The round loop draws the cohort and shows the strategy nothing else, so
-the strategy takes all it sees. Flower's default minimum of 2 would wait for ever for a single client."""
+"""Options for Flower's strategies. The round loop draws the cohort and shows the strategy nothing else,
+so the strategy takes all it sees. Flower's default minimum of 2 waits for ever for a single client."""
 
 
 class FlowerServer(Server):

@@ -5,6 +5,6 @@ from fedexp.models.base import REGISTRY, Model, register
 
 choices, get = REGISTRY.choices, REGISTRY.get
 
-__all__ = ["Model", "choices", "get", "register"]
+__all__ = ["REGISTRY", "Model", "choices", "get", "register"]
 
 import_pages(__name__)

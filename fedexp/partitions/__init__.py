@@ -5,6 +5,6 @@ from fedexp.partitions.base import REGISTRY, Partition, deal_pools, register
 
 choices, get = REGISTRY.choices, REGISTRY.get
 
-__all__ = ["Partition", "choices", "deal_pools", "get", "register"]
+__all__ = ["REGISTRY", "Partition", "choices", "deal_pools", "get", "register"]
 
 import_pages(__name__)

@@ -19,6 +19,7 @@ __all__ = [
     "CENTRALIZED",
     "FEDERATED",
     "ISOLATED",
+    "REGISTRY",
     "Client",
     "Job",
     "Order",

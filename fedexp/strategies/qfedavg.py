@@ -29,7 +29,7 @@ class QFedAvg(Strategy):
     client_learning_rate: float | None = ranged(None, gt=0)
 
     def server(self, setup: Setup) -> Server:
-        """Return Flower's strategy behind the adapter; its ``1 / L`` is the learning rate of the round."""
+        """Return Flower's strategy behind the adapter; ``1 / L`` is the learning rate of the round."""
         from flwr.serverapp import strategy
 
         from fedexp.flower.strategies import WHOLE_COHORT, FlowerServer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class _SgdUpdater:
     def _step(
         self,
         parameters: list[Tensor],
-        gradients: Sequence[Tensor | None],
+        gradients: tuple[Tensor | None, ...] | list[Tensor | None],
         momenta: list[Tensor],
         *,
         first: bool,

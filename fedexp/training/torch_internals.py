@@ -34,7 +34,7 @@ def gradient_function(
 
 def fused_sgd(
     parameters: list[Tensor],
-    gradients: Sequence[Tensor],
+    gradients: tuple[Tensor, ...] | list[Tensor],
     momenta: list[Tensor],
     *,
     weight_decay: float,

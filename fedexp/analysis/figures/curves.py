@@ -38,7 +38,7 @@ _EARLY = "A run that stopped early keeps its last value"
 
 
 def learning_curves(found: Results, comparison: Comparison | None = None) -> Any:
-    """Draw accuracy and loss on the whole test set over rounds.
+    """Draw accuracy, loss and the runs' other metrics on the whole test set over rounds.
 
     Lines are means over a row's runs, bands the 95 % interval of that mean (Student's t); a row of one
     run has no band.
@@ -54,15 +54,21 @@ def learning_curves(found: Results, comparison: Comparison | None = None) -> Any
         NothingToDraw: If no run has a curve.
     """
     view = View(found, comparison)
-    figure = new(11.0, _height(view))
-    accuracy, loss = panels(figure, 2, 2)
+    others = view.found.metrics
+    rows = math.ceil((2 + len(others)) / 2)
+    figure = new(11.0, max(_height(view), 3.6 * rows))
+    accuracy, loss, *rest = panels(figure, 2 + len(others), 2)
     _lines(accuracy, view, _tested(view, "accuracy", "all"))
     _frame(accuracy)
     tidy(accuracy, xlabel="round", ylabel="accuracy (share of all test images)")
     _lines(loss, view, _tested(view, "loss", "all"))
     scale = _loss_scale(loss)
     tidy(loss, xlabel="round", ylabel=f"loss on all test images (nats{scale})")
-    for axes in (accuracy, loss):
+    for axes, name in zip(rest, others, strict=True):
+        _lines(axes, view, _tested(view, name, "all"))
+        _frame(axes)
+        tidy(axes, xlabel="round", ylabel=f"{name} on all test images")
+    for axes in (accuracy, loss, *rest):
         whole_rounds(axes)
     legend(figure, accuracy)
     explain(figure, _what_lines_are(view), *view.notes)

@@ -63,12 +63,12 @@ class View:
         self.comparison = comparison or compare(found)
         labels = self.comparison.labels
         self.found = found.select(labels.index)
-        strategies = self.found.runs["strategy"]
+        kinds = self.found.runs["kind"]
         self._references = {
             name: kind
             for name in labels.unique()
             for kind in (ISOLATED, CENTRALIZED)
-            if (strategies[labels == name] == kind).all()
+            if (kinds[labels == name] == kind).all()
         }
         names = list(labels.unique())
         self.federated = [name for name in names if name not in self._references]
@@ -89,7 +89,7 @@ class View:
         return [name for name in names if name in chosen]
 
     def kind(self, row: str) -> str | None:
-        """Return ``local_only`` or ``centralized`` for rows of nothing else, None for the others."""
+        """Return ``isolated`` or ``centralized`` for rows of nothing else, None for the others."""
         return self._references.get(row)
 
     def accuracy(self) -> dict[str, float]:

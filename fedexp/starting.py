@@ -1,0 +1,60 @@
+"""``fedexp new``: a starting file for a page of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """Write a starting file for a choice of your own: a complete one that runs, to be changed.
+
+    fedexp new strategy mine       writes mine.py
+    python mine.py -m strategy=mine,fedavg
+
+docs/extend.md says what each of them can do.
+"""
+
+KINDS = ("strategy", "dataset", "model", "partition", "metric", "attack")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def new_program(arguments: Sequence[str]) -> None:
+    """Write the file, and say how it is run."""
+    parser = argparse.ArgumentParser(
+        prog="fedexp new",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("name", help="what the command line is to call it, such as mine")
+    args = parser.parse_args(arguments)
+    if not _NAME.fullmatch(args.name):
+        parser.error(f"NAME must be small letters, digits and _, got {args.name!r}")
+    path = Path(f"{args.name}.py")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(starting_file(args.kind, args.name))
+    except FileExistsError:
+        print(f"fedexp new: {path} is there already; choose another name", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"fedexp new: {path}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+    command = next(
+        line.strip() for line in path.read_text().splitlines() if line.startswith("    python ")
+    )
+    print(f"wrote {path}; run it with\n    {command}")
+
+
+def starting_file(kind: str, name: str) -> str:
+    """Return the text of a starting file.
+
+    Args:
+        kind: One of :data:`KINDS`.
+        name: What the command line is to call it: small letters, digits and _.
+    """
+    text = (Path(__file__).parent / "starters" / f"{kind}.py").read_text(encoding="utf-8")
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    return re.sub(r"\bMine", camel, re.sub(r"\bmine\b", name, text))
