@@ -11,6 +11,7 @@ from support.helpers import TWO_WORKERS
 from fedexp.backends.ray_session import start_ray
 from fedexp.config.composition import compose_config
 from fedexp.experiment import run_experiment
+from fedexp.federation.events import RunInfo
 
 BUDGET = ("training.local_epochs=1", "rounds=2")
 
@@ -35,7 +36,8 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def run(*overrides: str) -> Path:
         if overrides not in folders:
             folders[overrides] = tmp_path_factory.mktemp("run")
-            run_experiment(compose_config([*BUDGET, *overrides]), folders[overrides])
+            experiment = compose_config([*BUDGET, *overrides])
+            run_experiment(RunInfo(experiment, folders[overrides]))
         return folders[overrides]
 
     return run

@@ -19,10 +19,10 @@ from fedexp.config.composition import compose_config
 from fedexp.config.schema import StopConfig
 from fedexp.core import signals
 from fedexp.core.options import FedexpError
+from fedexp.core.weights import hash_weights
 from fedexp.experiment import run_experiment
 from fedexp.federation.conclusion import objective
-from fedexp.models.networks import hash_weights
-from fedexp.strategies.options import LocalOnlyStrategy
+from fedexp.strategies.local_only import LocalOnly
 from fedexp.tracking.terminal import Display
 
 RunOf = Callable[..., Path]
@@ -247,7 +247,7 @@ def test_a_client_that_raises_is_left_out_of_every_round(
 def test_a_local_model_that_never_trained_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = LocalOnlyStrategy()
+    alone = LocalOnly()
     summary = _tiny_run(tmp_path, monkeypatch, bad_client=1, rounds=1, strategy=alone)
     names = load_file(tmp_path / "model.safetensors")
     assert {name.split("/")[0] for name in names} == {"0", "2"}
@@ -331,9 +331,7 @@ def test_one_client_alone_completes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(experiment, "federate", lambda _: data)
     clients = ClientsConfig(num=1, fraction_evaluate=1.0)
     federated = run_experiment(config(rounds=2, clients=clients), tmp_path / "a")
-    alone = run_experiment(
-        config(rounds=2, clients=clients, strategy=LocalOnlyStrategy()), tmp_path / "b"
-    )
+    alone = run_experiment(config(rounds=2, clients=clients, strategy=LocalOnly()), tmp_path / "b")
     # Averaging one client changes nothing, so both strategies end with the same model.
     assert federated["final"] == alone["final"]
     left, right = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))

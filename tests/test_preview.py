@@ -16,10 +16,10 @@ from support.helpers import config, tiny_data
 from fedexp.analysis.results import load
 from fedexp.analysis.tables import closing_table
 from fedexp.config.composition import compose_config
-from fedexp.data.federated import federate
-from fedexp.data.partition import Partition
-from fedexp.partitions.options import FeatureNoisePartition
-from fedexp.preview import describe_partition, partition_table
+from fedexp.federation.dealing import describe_partition, federate
+from fedexp.partitions import Partition
+from fedexp.partitions.feature_noise import FeatureNoise
+from fedexp.preview import partition_table
 
 # Like `python -m fedexp`, but ends by saying which heavy modules were imported.
 SPY = """
@@ -104,7 +104,7 @@ def test_what_no_client_holds_is_counted() -> None:
 
 def test_noise_is_noted_and_leaves_the_hash() -> None:
     data = tiny_data()
-    noisy = config(partition=FeatureNoisePartition(noise_std=0.75))
+    noisy = config(partition=FeatureNoise(noise_std=0.75))
     with_noise, without = describe_partition(noisy, data), describe_partition(config(), data)
     assert with_noise["noise_std"] == [0.25, 0.5, 0.75]
     assert "noise_std" not in without

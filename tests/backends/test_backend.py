@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import ray
+from fedexp.backends.backend import run_server
+from fedexp.models.networks import initial_weights
 from flwr.clientapp import ClientApp
 from support.helpers import (
     ONE_WORKER,
@@ -25,13 +27,14 @@ from support.helpers import (
 )
 
 from fedexp.backends import backend, flower_runtime, ray_session
-from fedexp.backends.backend import run_server
-from fedexp.backends.grid import CohortGrid, InlineGrid
-from fedexp.config.schema import Config, FlowerBackend, RayBackend
+from fedexp.backends.inline import InlineGrid
+from fedexp.config.backend import FlowerBackend, RayBackend
+from fedexp.config.schema import Config
 from fedexp.core.options import FedexpError
+from fedexp.core.weights import Weights
 from fedexp.federation.client import build_client_app
-from fedexp.flower.arrays import to_record, to_weights
-from fedexp.models.networks import Weights, initial_weights
+from fedexp.flower.grid import CohortGrid
+from fedexp.flower.messages import to_record, to_weights
 
 LESSON: tuple[str, ...] = ()
 SAMPLED = (

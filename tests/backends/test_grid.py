@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import ray
+from fedexp.backends.grid import LONG_ROUND
+from fedexp.models.networks import initial_weights
 from flwr.app import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,10 +23,12 @@ from support.helpers import (
 )
 
 from fedexp.backends import grid as grid_module
-from fedexp.backends.grid import LONG_ROUND, CohortGrid, InlineGrid, RayGrid
+from fedexp.backends.inline import InlineGrid
+from fedexp.backends.ray import RayGrid
+from fedexp.core.weights import Weights
 from fedexp.federation.client import build_client_app
-from fedexp.flower.arrays import to_record, to_weights
-from fedexp.models.networks import Weights, initial_weights
+from fedexp.flower.grid import CohortGrid
+from fedexp.flower.messages import to_record, to_weights
 
 
 def _echo() -> InlineGrid:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from fedexp.config.backend import FlowerBackend
 from fedexp.config.composition import check_command, compose_config
-from fedexp.config.schema import FlowerBackend
 from fedexp.core.options import ConfigError
-from fedexp.partitions.options import IidPartition
-from fedexp.strategies.options import LocalOnlyStrategy
+from fedexp.partitions.iid import Iid
+from fedexp.strategies.local_only import LocalOnly
 
 
 def _errors(*overrides: str, multirun: bool = False) -> list[str]:
@@ -17,7 +17,7 @@ def _errors(*overrides: str, multirun: bool = False) -> list[str]:
 
 def test_overrides_reach_the_configuration() -> None:
     config = compose_config(["partition=iid", "clients=cross_device", "clients.num=50", "seed=3"])
-    assert config.partition == IidPartition()
+    assert config.partition == Iid()
     assert (config.clients.num, config.clients.fraction_train, config.seed) == (50, 0.1, 3)
     assert compose_config(["backend=flower"]).backend == FlowerBackend()
 
@@ -118,7 +118,7 @@ def test_jobs_come_in_hydras_order() -> None:
 def test_the_lesson_is_two_runs_by_itself() -> None:
     federated, isolated = check_command(["+experiment=lesson"], multirun=False)
     assert (federated.strategy.name, federated.num_rounds) == ("fedavg", 3)
-    assert (isolated.strategy, isolated.num_rounds) == (LocalOnlyStrategy(), 1)
+    assert (isolated.strategy, isolated.num_rounds) == (LocalOnly(), 1)
     assert federated.dataset.name == "mnist"
     assert federated.training.local_epochs == 10
     for name in ("fedavg", "local_only"):

@@ -5,29 +5,25 @@ import subprocess
 import sys
 
 import pytest
+from fedexp.datasets.options import DATASET_SPECS, CifarDataset
 
-from fedexp.config.clients import ClientsConfig, TrainingConfig
+from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import SCHEMAS, Config
+from fedexp.config.training import TrainingConfig
 from fedexp.config.validation import validate
-from fedexp.datasets.options import (
-    DATASET_SPECS,
-    CifarDataset,
-    DatasetConfig,
-    EmnistDataset,
-    Lenet5Model,
-    MlpModel,
-    MobilenetV3SmallModel,
-    Resnet18Model,
-)
-from fedexp.partitions.options import (
-    ClassesPartition,
-    DirichletPartition,
-    ExcludePartition,
-    IidPartition,
-    QuantityPartition,
-    ShardsPartition,
-)
-from fedexp.strategies.options import LocalOnlyStrategy
+from fedexp.datasets import Dataset
+from fedexp.datasets.emnist import Emnist
+from fedexp.models.lenet5 import Lenet5
+from fedexp.models.mlp import Mlp
+from fedexp.models.mobilenet_v3_small import MobilenetV3Small
+from fedexp.models.resnet18 import Resnet18
+from fedexp.partitions.classes import Classes
+from fedexp.partitions.dirichlet import Dirichlet
+from fedexp.partitions.exclude import Exclude
+from fedexp.partitions.iid import Iid
+from fedexp.partitions.quantity import Quantity
+from fedexp.partitions.shards import Shards
+from fedexp.strategies.local_only import LocalOnly
 
 
 def test_the_defaults_are_sound() -> None:
@@ -58,66 +54,66 @@ def test_every_mistake_is_named_at_once() -> None:
     [
         (Config(name="a/b"), "name must be a word without '/'"),
         (Config(name=".."), "name must be"),  # its folder would lie outside results/
-        (Config(dataset=DatasetConfig("mnits")), "dataset.name must be one of mnist5k, mnist"),
+        (Config(dataset=Dataset("mnits")), "dataset.name must be one of mnist5k, mnist"),
         (Config(clients=ClientsConfig(num=4001)), "clients.num must be <= 4000"),
-        (Config(model=MlpModel(hidden=[3, 0])), "model.hidden must hold widths >= 1, got [3, 0]"),
+        (Config(model=Mlp(hidden=[3, 0])), "model.hidden must hold widths >= 1, got [3, 0]"),
         (
-            Config(model=Resnet18Model(groups=3)),
+            Config(model=Resnet18(groups=3)),
             "model.groups must divide 64, resnet18's narrowest layer, got 3",
         ),
         (
-            Config(dataset=EmnistDataset(split="letter")),
+            Config(dataset=Emnist(split="letter")),
             "dataset.split must be one of balanced, byclass, bymerge, digits, letters, mnist, got "
             "'letter'",
         ),
-        (Config(dataset=DatasetConfig("cifar10")), "choose it by dataset=cifar10"),
+        (Config(dataset=Dataset("cifar10")), "choose it by dataset=cifar10"),
         (
-            Config(partition=IidPartition(samples_per_client=2000)),
+            Config(partition=Iid(samples_per_client=2000)),
             "partition.samples_per_client must be <= 1333 for clients.num=3",
         ),
         (
-            Config(partition=IidPartition(samples_per_client=1000), clients=ClientsConfig(num=100)),
+            Config(partition=Iid(samples_per_client=1000), clients=ClientsConfig(num=100)),
             "partition.samples_per_client must be <= 40 for clients.num=100 on mnist5k (4000 training "
             "images), got 1000",
         ),
         (
-            Config(partition=DirichletPartition(min_size=401), clients=ClientsConfig(num=10)),
+            Config(partition=Dirichlet(min_size=401), clients=ClientsConfig(num=10)),
             "partition.min_size must be <= 400 for clients.num=10 on mnist5k",
         ),
         (
-            Config(partition=QuantityPartition(min_size=1334)),
+            Config(partition=Quantity(min_size=1334)),
             "partition.min_size must be <= 1333 for clients.num=3",
         ),
         (
-            Config(partition=ShardsPartition(), clients=ClientsConfig(num=2001)),
+            Config(partition=Shards(), clients=ClientsConfig(num=2001)),
             "partition.shards_per_client must be <= 1 for clients.num=2001",
         ),
         (
-            Config(partition=ClassesPartition(classes_per_client=11)),
+            Config(partition=Classes(classes_per_client=11)),
             "partition.classes_per_client must be <= 10, the labels of dataset=mnist5k, got 11",
         ),
         (
             # One line, not a second one about a minimum that no number of images could meet.
-            Config(partition=DirichletPartition(), clients=ClientsConfig(num=4001)),
+            Config(partition=Dirichlet(), clients=ClientsConfig(num=4001)),
             "clients.num must be <= 4000",
         ),
-        (Config(partition=DirichletPartition(alpha=0)), "partition.alpha must be > 0, got 0"),
+        (Config(partition=Dirichlet(alpha=0)), "partition.alpha must be > 0, got 0"),
         (Config(mode="show"), "mode must be one of train, partition, got 'show'"),
         (
-            Config(partition=ExcludePartition(exclude=[[1]])),
+            Config(partition=Exclude(exclude=[[1]])),
             "clients.num=3, got 1 lists",
         ),
         (
-            Config(partition=ExcludePartition(exclude=[[1], [10], []])),
+            Config(partition=Exclude(exclude=[[1], [10], []])),
             "partition.exclude[1] must hold labels from 0 to 9, got [10]",
         ),
         (
-            Config(partition=ExcludePartition(exclude=[[], [], list(range(10))])),
+            Config(partition=Exclude(exclude=[[], [], list(range(10))])),
             "partition.exclude[2] leaves the client without a single label",
         ),
         (
             # random_split's generator takes 32 bits.
-            Config(partition=ExcludePartition(seed=2**32, exclude=[[], [], []])),
+            Config(partition=Exclude(seed=2**32, exclude=[[], [], []])),
             "partition.seed must be < 4294967296",
         ),
     ],
@@ -130,8 +126,8 @@ def test_rules_between_options(config: Config, message: str) -> None:
 def test_isolated_clients_may_have_rounds_of_their_own() -> None:
     config = Config(rounds=3, isolated_rounds=1)
     assert config.num_rounds == 3
-    assert dataclasses.replace(config, strategy=LocalOnlyStrategy()).num_rounds == 1
-    assert Config(rounds=3, strategy=LocalOnlyStrategy()).num_rounds == 3
+    assert dataclasses.replace(config, strategy=LocalOnly()).num_rounds == 1
+    assert Config(rounds=3, strategy=LocalOnly()).num_rounds == 3
 
 
 def test_every_schema_is_frozen() -> None:
@@ -166,19 +162,19 @@ def test_the_maths_imports_no_framework(module: str) -> None:
 def test_images_too_small_for_a_model_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = DATASET_SPECS["mnist5k"]
     monkeypatch.setitem(DATASET_SPECS, "mnist5k", dataclasses.replace(spec, shape=(1, 28, 15)))
-    assert validate(Config(model=Lenet5Model())) == [
+    assert validate(Config(model=Lenet5())) == [
         "model=lenet5 needs images of at least 16x16 pixels, dataset=mnist5k has 28x15; these fit: "
         "model=mlp, logistic, two_nn, cnn, resnet18"
     ]
     monkeypatch.setitem(DATASET_SPECS, "mnist5k", dataclasses.replace(spec, shape=(1, 17, 17)))
-    assert validate(Config(model=MobilenetV3SmallModel())) == []
+    assert validate(Config(model=MobilenetV3Small())) == []
 
 
 def test_a_dataset_knows_its_classes_before_it_is_read() -> None:
     counts = {name: spec.num_classes for name, spec in DATASET_SPECS.items()}
     assert counts == {**dict.fromkeys(counts, 10), "cifar100": 100}
     splits = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
-    specs = [EmnistDataset(split=split).spec for split in splits]
+    specs = [Emnist(split=split).spec for split in splits]
     assert [spec.num_classes for spec in specs] == [47, 62, 47, 10, 26, 10]
     for spec in (*specs, *DATASET_SPECS.values()):
         assert len(set(spec.classes)) == spec.num_classes
@@ -190,4 +186,4 @@ def test_photographs_are_augmented_unless_told_otherwise() -> None:
     assert augmentation is not None
     assert (augmentation.padding, augmentation.flip) == (4, True)
     assert CifarDataset(augment=False).augmentation is None
-    assert DatasetConfig("svhn").augmentation is None
+    assert Dataset("svhn").augmentation is None

@@ -7,52 +7,49 @@ from dataclasses import replace
 import pytest
 from support.helpers import config
 
-from fedexp.config.clients import ClientsConfig, TrainingConfig
-from fedexp.config.schema import FlowerBackend, InlineBackend, RayBackend
+from fedexp.config.backend import FlowerBackend, InlineBackend, RayBackend
+from fedexp.config.clients import ClientsConfig
+from fedexp.config.training import TrainingConfig
 from fedexp.config.validation import validate
-from fedexp.datasets.options import MobilenetV3SmallModel
-from fedexp.strategies.options import (
-    BulyanStrategy,
-    FedAvgStrategy,
-    FedMedianStrategy,
-    FedNovaStrategy,
-    FedTrimmedAvgStrategy,
-    KrumStrategy,
-    MultiKrumStrategy,
-    ScaffoldStrategy,
-    StrategyConfig,
-)
+from fedexp.models.mobilenet_v3_small import MobilenetV3Small
+from fedexp.strategies import Strategy
+from fedexp.strategies.bulyan import Bulyan
+from fedexp.strategies.fedavg import FedAvg
+from fedexp.strategies.fedmedian import FedMedian
+from fedexp.strategies.fednova import FedNova
+from fedexp.strategies.fedtrimmedavg import FedTrimmedAvg
+from fedexp.strategies.krum import Krum
+from fedexp.strategies.multikrum import MultiKrum
+from fedexp.strategies.scaffold import Scaffold
 
 
 @pytest.mark.parametrize(
     ("strategy", "fewest", "formula"),
     [
-        (FedMedianStrategy(), 3, "(3 (the median of two is their mean))"),
+        (FedMedian(), 3, "(3 (the median of two is their mean))"),
         (
-            FedTrimmedAvgStrategy(beta=0.2),
+            FedTrimmedAvg(beta=0.2),
             5,
             "(1 / strategy.beta (with fewer, nothing is trimmed))",
         ),
-        (FedTrimmedAvgStrategy(beta=0.3), 4, "1 / strategy.beta"),  # int(0.3 * 3) is nothing
-        (FedTrimmedAvgStrategy(beta=0.07), 15, "1 / strategy.beta"),
-        (KrumStrategy(num_malicious=1), 5, "(2 * strategy.num_malicious + 3)"),
-        (KrumStrategy(num_malicious=3), 9, "(2 * strategy.num_malicious + 3)"),
+        (FedTrimmedAvg(beta=0.3), 4, "1 / strategy.beta"),  # int(0.3 * 3) is nothing
+        (FedTrimmedAvg(beta=0.07), 15, "1 / strategy.beta"),
+        (Krum(num_malicious=1), 5, "(2 * strategy.num_malicious + 3)"),
+        (Krum(num_malicious=3), 9, "(2 * strategy.num_malicious + 3)"),
         (
-            MultiKrumStrategy(num_malicious=1, num_selected=3),
+            MultiKrum(num_malicious=1, num_selected=3),
             6,
             "num_malicious + 2 + strategy.num_s",
         ),
         (
-            MultiKrumStrategy(num_malicious=4, num_selected=1),
+            MultiKrum(num_malicious=4, num_selected=1),
             11,
             "max(2 * strategy.num_malicious + 3",
         ),
-        (BulyanStrategy(num_malicious=2), 11, "(4 * strategy.num_malicious + 3)"),
+        (Bulyan(num_malicious=2), 11, "(4 * strategy.num_malicious + 3)"),
     ],
 )
-def test_too_few_clients_for_a_guarantee(
-    strategy: StrategyConfig, fewest: int, formula: str
-) -> None:
+def test_too_few_clients_for_a_guarantee(strategy: Strategy, fewest: int, formula: str) -> None:
     def lines(num: int, fraction: float = 1.0) -> list[str]:
         return validate(config(strategy=strategy, clients=ClientsConfig(num, fraction)))
 
@@ -68,17 +65,17 @@ def test_too_few_clients_for_a_guarantee(
 
 def test_what_counts_steps_needs_sgd() -> None:
     adam = replace(config().training, optimizer="adam")
-    for strategy in (ScaffoldStrategy(), FedNovaStrategy()):
+    for strategy in (Scaffold(), FedNova()):
         (line,) = validate(config(strategy=strategy, training=adam))
         assert line.endswith("training.optimizer must be sgd, got 'adam'")
         assert validate(config(strategy=strategy)) == []
-    assert validate(config(strategy=FedAvgStrategy(), training=adam)) == []
+    assert validate(config(strategy=FedAvg(), training=adam)) == []
 
 
-@pytest.mark.parametrize("strategy", [KrumStrategy(), MultiKrumStrategy(), BulyanStrategy()])
-def test_distances_are_not_measured_between_buffers(strategy: StrategyConfig) -> None:
+@pytest.mark.parametrize("strategy", [Krum(), MultiKrum(), Bulyan()])
+def test_distances_are_not_measured_between_buffers(strategy: Strategy) -> None:
     seven = ClientsConfig(num=7)
-    (line,) = validate(config(strategy=strategy, clients=seven, model=MobilenetV3SmallModel()))
+    (line,) = validate(config(strategy=strategy, clients=seven, model=MobilenetV3Small()))
     assert "measures distances between weights" in line
     assert validate(config(strategy=strategy, clients=seven)) == []
 

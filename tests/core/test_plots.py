@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedexp.datasets.options import DATASET_SPECS, EMNIST_SPECS
 from matplotlib.image import imread
 
 from fedexp.core.pictures import confusion_png, partition_png
-from fedexp.datasets.options import DATASET_SPECS, EMNIST_SPECS
 
 
 def _pixels(png: bytes) -> np.ndarray:

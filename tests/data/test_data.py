@@ -10,8 +10,11 @@ import torchvision
 from fedexp.config.composition import compose_config
 from fedexp.core.options import FedexpError
 from fedexp.data import federated as data
-from fedexp.data.federated import ImageSet, ensure, federate, load_dataset
-from fedexp.datasets.options import DatasetConfig
+from fedexp.data.examples import Examples
+from fedexp.data.federated import ensure
+from fedexp.data.loading import load_dataset
+from fedexp.datasets import Dataset
+from fedexp.federation.dealing import federate
 
 
 @pytest.fixture
@@ -21,17 +24,17 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _keys(images: ImageSet) -> set[bytes]:
+def _keys(images: Examples) -> set[bytes]:
     return {image.tobytes() for image in images.images}
 
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_mnist5k_is_stratified_and_disjoint(empty_cache: Path, cached: bool) -> None:
     if cached:
-        load_dataset(DatasetConfig())
+        load_dataset(Dataset())
         data._load.cache_clear()
     assert any(empty_cache.iterdir()) == cached
-    train, test = load_dataset(DatasetConfig())
+    train, test = load_dataset(Dataset())
     assert np.bincount(train.labels).tolist() == [400] * 10
     assert np.bincount(test.labels).tolist() == [100] * 10
     assert train.images.shape == (4_000, 1, 28, 28)
@@ -43,10 +46,10 @@ def test_mnist5k_is_stratified_and_disjoint(empty_cache: Path, cached: bool) -> 
 
 
 def test_mnist5k_is_the_same_from_the_cache(empty_cache: Path) -> None:
-    fresh = load_dataset(DatasetConfig())
+    fresh = load_dataset(Dataset())
     assert len(list((empty_cache / "fedexp").iterdir())) == 1
     data._load.cache_clear()
-    cached = load_dataset(DatasetConfig())
+    cached = load_dataset(Dataset())
     for one, other in zip(fresh, cached, strict=True):
         assert one.images.tobytes() == other.images.tobytes()
         assert one.labels.tolist() == other.labels.tolist()
@@ -58,7 +61,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     data._load.cache_clear()
-    assert len(load_dataset(DatasetConfig())[1].labels) == 1_000
+    assert len(load_dataset(Dataset())[1].labels) == 1_000
 
 
 LONG = "Error downloading:\nlong story"
@@ -77,7 +80,7 @@ def test_mnist_without_a_network_says_what_to_do(
     monkeypatch.setattr(torchvision.datasets, "MNIST", download)
     root = tmp_path / "new" / "data"
     with pytest.raises(FedexpError) as caught:
-        ensure(DatasetConfig("mnist", str(root)))
+        ensure(Dataset("mnist", str(root)))
     message = str(caught.value)
     for part in (str(root / "MNIST" / "raw"), "dataset.root=FOLDER", "dataset=mnist5k"):
         assert part in message
@@ -92,7 +95,7 @@ def test_nothing_is_downloaded_that_is_there(
         raise AssertionError("asked for a download")
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
-    ensure(DatasetConfig("mnist", str(mnist_root)))
+    ensure(Dataset("mnist", str(mnist_root)))
 
 
 def test_clients_hold_train_and_test_images_of_the_same_labels() -> None:

@@ -12,19 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
+from fedexp.datasets.options import DATASET_SPECS, EMNIST_SPECS, CifarDataset
 from torchvision import datasets as torchvision_datasets
 
 from fedexp.core.options import FedexpError
 from fedexp.data import federated as data
-from fedexp.data.federated import ensure, load_dataset
-from fedexp.datasets.options import (
-    DATASET_SPECS,
-    EMNIST_SPECS,
-    CifarDataset,
-    DatasetConfig,
-    DatasetSpec,
-    EmnistDataset,
-)
+from fedexp.data.examples import Spec
+from fedexp.data.federated import ensure
+from fedexp.data.loading import load_dataset
+from fedexp.datasets import Dataset
+from fedexp.datasets.emnist import Emnist
 
 TRAIN, TEST = 20, 10
 RNG = np.random.default_rng(0)
@@ -37,7 +34,7 @@ LABELS = np.arange(TRAIN + TEST) % 10
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     data._load.cache_clear()
 
-    def shrink(specs: dict[str, DatasetSpec]) -> None:
+    def shrink(specs: dict[str, Spec]) -> None:
         for name, spec in specs.items():
             small = dataclasses.replace(spec, num_train=TRAIN, num_test=TEST)
             monkeypatch.setitem(specs, name, small)
@@ -70,7 +67,7 @@ def _write_idx(folder: Path, names: tuple[str, ...], parts: list[np.ndarray]) ->
 IDX = tuple(f"{p}-{k}-ubyte" for p in ("train", "t10k") for k in ("images-idx3", "labels-idx1"))
 
 
-def _assert_read(config: DatasetConfig, images: np.ndarray, labels: np.ndarray = LABELS) -> None:
+def _assert_read(config: Dataset, images: np.ndarray, labels: np.ndarray = LABELS) -> None:
     ensure(config)
     train, test = load_dataset(config)
     for found, cut in ((train, slice(TRAIN)), (test, slice(TRAIN, None))):
@@ -88,7 +85,7 @@ def _assert_read(config: DatasetConfig, images: np.ndarray, labels: np.ndarray =
 )
 def test_idx_files(tmp_path: Path, name: str, reader: str) -> None:
     _write_idx(tmp_path / reader / "raw", IDX, _parts(GREY, LABELS))
-    _assert_read(DatasetConfig(name, str(tmp_path)), GREY[:, None])
+    _assert_read(Dataset(name, str(tmp_path)), GREY[:, None])
 
 
 def test_packed_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +97,7 @@ def test_packed_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (folder / f"{name}.gz").write_bytes(packed)
         sums.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
     monkeypatch.setattr(torchvision_datasets.KMNIST, "resources", sums)
-    _assert_read(DatasetConfig("kmnist", str(tmp_path)), GREY[:, None])
+    _assert_read(Dataset("kmnist", str(tmp_path)), GREY[:, None])
 
 
 @pytest.mark.parametrize("split", ["balanced", "byclass", "bymerge", "digits", "letters", "mnist"])
@@ -110,7 +107,7 @@ def test_emnist_is_turned_upright_and_its_letters_start_at_0(tmp_path: Path, spl
         for part in ("train", "test")
         for kind in ("images-idx3", "labels-idx1")
     )
-    config = EmnistDataset(root=str(tmp_path), split=split)
+    config = Emnist(root=str(tmp_path), split=split)
     labels = np.arange(TRAIN + TEST) % config.spec.num_classes
     on_disk = labels + 1 if split == "letters" else labels
     _write_idx(tmp_path / "EMNIST" / "raw", names, _parts(GREY.transpose(0, 2, 1), on_disk))
@@ -181,22 +178,22 @@ def test_svhn_calls_the_digit_0_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write_svhn(tmp_path, monkeypatch)
-    _assert_read(DatasetConfig("svhn", str(tmp_path)), COLOUR)
+    _assert_read(Dataset("svhn", str(tmp_path)), COLOUR)
 
 
 ALL = [
-    DatasetConfig("mnist"),
-    DatasetConfig("fashion_mnist"),
-    DatasetConfig("kmnist"),
-    EmnistDataset(split="letters"),
+    Dataset("mnist"),
+    Dataset("fashion_mnist"),
+    Dataset("kmnist"),
+    Emnist(split="letters"),
     CifarDataset("cifar10"),
     CifarDataset("cifar100"),
-    DatasetConfig("svhn"),
+    Dataset("svhn"),
 ]
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
-def test_what_is_absent_and_cannot_be_downloaded(tmp_path: Path, config: DatasetConfig) -> None:
+def test_what_is_absent_and_cannot_be_downloaded(tmp_path: Path, config: Dataset) -> None:
     root = tmp_path / "new" / "data"
     with pytest.raises(FedexpError) as caught:
         ensure(dataclasses.replace(config, root=str(root)))
@@ -216,7 +213,7 @@ def test_what_is_absent_and_cannot_be_downloaded(tmp_path: Path, config: Dataset
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
 
 
-def _one_line(config: DatasetConfig) -> str:
+def _one_line(config: Dataset) -> str:
     with pytest.raises(FedexpError) as caught:
         load_dataset(config)
     assert "\n" not in str(caught.value)
@@ -229,7 +226,7 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: bytes | None) -> No
     _write_idx(folder, IDX, _parts(GREY, LABELS))
     path = folder / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
-    assert _one_line(DatasetConfig("fashion_mnist", str(tmp_path))) == (
+    assert _one_line(Dataset("fashion_mnist", str(tmp_path))) == (
         f"dataset=fashion_mnist: {path} is damaged or cut short. Delete what is damaged to download "
         "it again."
     )
@@ -248,11 +245,11 @@ def test_a_damaged_mat_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _write_svhn(tmp_path, monkeypatch)
     path = tmp_path / "test_32x32.mat"
     path.write_bytes(path.read_bytes()[:100])
-    assert f"{path} is damaged" in _one_line(DatasetConfig("svhn", str(tmp_path)))
+    assert f"{path} is damaged" in _one_line(Dataset("svhn", str(tmp_path)))
 
 
 def test_files_that_are_mixed_up_are_no_traceback(tmp_path: Path) -> None:
-    config = DatasetConfig("mnist", str(tmp_path))
+    config = Dataset("mnist", str(tmp_path))
     # Sound in form, but labels where images should be: no checksum tells.
     parts = _parts(GREY, LABELS)
     parts[0] = parts[1]
@@ -261,7 +258,7 @@ def test_files_that_are_mixed_up_are_no_traceback(tmp_path: Path) -> None:
 
 
 def test_what_is_read_is_held_against_the_spec(tmp_path: Path) -> None:
-    config = DatasetConfig("mnist", str(tmp_path))
+    config = Dataset("mnist", str(tmp_path))
     folder = tmp_path / "MNIST" / "raw"
     few: list[np.ndarray] = [GREY[: TRAIN - 1], LABELS[: TRAIN - 1], GREY[TRAIN:], LABELS[TRAIN:]]
     _write_idx(folder, IDX, few)
@@ -283,7 +280,7 @@ def test_fashion_mnist_and_its_normalisation(
 ) -> None:
     spec = dataclasses.replace(DATASET_SPECS["fashion_mnist"], num_train=60_000, num_test=10_000)
     monkeypatch.setitem(DATASET_SPECS, "fashion_mnist", spec)
-    train, test = load_dataset(DatasetConfig("fashion_mnist", str(fashion_root)))
+    train, test = load_dataset(Dataset("fashion_mnist", str(fashion_root)))
     assert np.bincount(train.labels).tolist() == [6_000] * 10
     assert np.bincount(test.labels).tolist() == [1_000] * 10
     assert train.images.mean() / 255 == pytest.approx(spec.mean[0], abs=5e-5)

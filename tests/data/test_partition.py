@@ -7,18 +7,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from fedexp.data.partition import test_subsets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import random_split
 
 from fedexp.core.options import FedexpError
-from fedexp.data.federated import load_dataset
-from fedexp.data.partition import Partition, match_test, test_subsets, torch_random_permutation
-from fedexp.datasets.options import DatasetConfig
-from fedexp.partitions.options import ExcludePartition, IidPartition
-from fedexp.partitions.partitioners import make_partition
+from fedexp.data.loading import load_dataset
+from fedexp.data.matched_test import match_test
+from fedexp.datasets import Dataset
+from fedexp.partitions import Partition
+from fedexp.partitions.base import make_partition
+from fedexp.partitions.exclude import Exclude, torch_random_permutation
+from fedexp.partitions.iid import Iid
 
-LESSON = ExcludePartition(seed=42, exclude=[[1, 3, 7], [2, 5, 8], [4, 6, 9]])
+LESSON = Exclude(seed=42, exclude=[[1, 3, 7], [2, 5, 8], [4, 6, 9]])
 test_subsets.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
 
 
@@ -46,7 +49,7 @@ def test_the_lesson_splits_as_random_split_does() -> None:
 
 
 def test_the_lesson_has_the_published_sizes(mnist_root: Path) -> None:
-    train, test = load_dataset(DatasetConfig("mnist", str(mnist_root)))
+    train, test = load_dataset(Dataset("mnist", str(mnist_root)))
     partition = make_partition(LESSON, train.labels, 3, seed=0)
     assert partition.sizes.tolist() == [13_729, 14_284, 14_185]
     # An isolated client cannot exceed the share of test digits that it has seen.
@@ -57,10 +60,10 @@ def test_the_lesson_has_the_published_sizes(mnist_root: Path) -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 30), st.integers(30, 400), st.integers(0, 2**32 - 1))
 def test_iid_deals_every_image_once(clients: int, count: int, seed: int) -> None:
-    partition = make_partition(IidPartition(), _labels(count), clients, seed)
+    partition = make_partition(Iid(), _labels(count), clients, seed)
     assert sorted(partition.indices.tolist()) == list(range(count))
     assert partition.sizes.max() - partition.sizes.min() <= 1
-    assert partition.sha256 == make_partition(IidPartition(), _labels(count), clients, seed).sha256
+    assert partition.sha256 == make_partition(Iid(), _labels(count), clients, seed).sha256
 
 
 @settings(deadline=None, max_examples=40)
@@ -70,24 +73,22 @@ def test_iid_deals_every_image_once(clients: int, count: int, seed: int) -> None
 )
 def test_exclude_loses_the_named_labels_and_no_other(lists: list[list[int]], seed: int) -> None:
     labels = _labels(300)
-    partition = make_partition(ExcludePartition(exclude=lists, seed=seed), labels, len(lists), 0)
+    partition = make_partition(Exclude(exclude=lists, seed=seed), labels, len(lists), 0)
     assert len(set(partition.indices.tolist())) == len(partition.indices)
-    everyone = make_partition(
-        ExcludePartition(exclude=[[]] * len(lists), seed=seed), labels, len(lists), 0
-    )
+    everyone = make_partition(Exclude(exclude=[[]] * len(lists), seed=seed), labels, len(lists), 0)
     for client, excluded in enumerate(lists):
         whole = everyone.client(client)
         assert partition.client(client).tolist() == [i for i in whole if labels[i] not in excluded]
 
 
 def test_a_client_without_an_image_is_refused() -> None:
-    nothing_left = ExcludePartition(seed=0, exclude=[[], [3]])
+    nothing_left = Exclude(seed=0, exclude=[[], [3]])
     with pytest.raises(FedexpError, match=r"leaves 1 of 2 clients without an image.*client 1"):
         make_partition(nothing_left, np.full(10, 3), 2, seed=0)
 
 
 def test_samples_per_client() -> None:
-    partition = make_partition(IidPartition(samples_per_client=7), _labels(100), 5, seed=1)
+    partition = make_partition(Iid(samples_per_client=7), _labels(100), 5, seed=1)
     assert partition.sizes.tolist() == [7] * 5
     assert len(set(partition.indices.tolist())) == 35
 
@@ -96,7 +97,7 @@ def test_the_partitions_own_seed_wins() -> None:
     labels = _labels(100)
 
     def hash_of(own: int | None, seed: int) -> str:
-        return make_partition(IidPartition(seed=own), labels, 4, seed).sha256
+        return make_partition(Iid(seed=own), labels, 4, seed).sha256
 
     assert hash_of(None, 0) != hash_of(None, 1)
     assert hash_of(5, 0) == hash_of(5, 1) == hash_of(None, 5)
@@ -151,5 +152,5 @@ def test_no_client_gets_more_test_images_because_it_comes_first() -> None:
 
 def test_subsets_are_named_by_their_labels() -> None:
     assert test_subsets(LESSON) == {"1-3-7": [1, 3, 7], "2-5-8": [2, 5, 8], "4-6-9": [4, 6, 9]}
-    assert test_subsets(ExcludePartition(exclude=[[], [9, 2], [2, 9]])) == {"2-9": [2, 9]}
-    assert test_subsets(IidPartition()) == {}
+    assert test_subsets(Exclude(exclude=[[], [9, 2], [2, 9]])) == {"2-9": [2, 9]}
+    assert test_subsets(Iid()) == {}

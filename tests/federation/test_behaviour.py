@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.helpers import config, tiny_data
-
-from fedexp.config.clients import ByzantineConfig, ClientsConfig, TrainingConfig
 from fedexp.federation.behaviour import (
     DroppedOutError,
     byzantine_clients,
@@ -13,6 +10,10 @@ from fedexp.federation.behaviour import (
     faulty_weights,
     steps_of,
 )
+from support.helpers import config, tiny_data
+
+from fedexp.config.clients import ByzantineConfig, ClientsConfig
+from fedexp.config.training import TrainingConfig
 
 
 def _faulty(kind: str, scale: float = 2.0, fraction: float = 0.2) -> ClientsConfig:

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedexp.datasets.options import Augmentation, CifarDataset
+from fedexp.federation.behaviour import byzantine_clients
+from fedexp.models.networks import build_model, initial_weights
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -17,19 +20,22 @@ from flwr.app import (
 )
 from support.helpers import config, instruction, same_weights, tiny_data
 
-from fedexp.backends.grid import InlineGrid
-from fedexp.config.clients import ByzantineConfig, ClientsConfig, TrainingConfig
+from fedexp.backends.inline import InlineGrid
+from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.config.schema import Config
+from fedexp.config.training import TrainingConfig
 from fedexp.core.seeding import derive_seed
-from fedexp.data.federated import FederatedData, ImageSet
-from fedexp.datasets.options import Augmentation, CifarDataset, MlpModel
-from fedexp.federation.behaviour import byzantine_clients
+from fedexp.core.weights import Weights
+from fedexp.data.examples import Examples
+from fedexp.data.federated import FederatedData
 from fedexp.federation.client import build_client_app
-from fedexp.flower.arrays import to_record, to_weights, weights_in
+from fedexp.flower.messages import to_record, to_weights, weights_in
 from fedexp.flower.strategies import build_strategy
-from fedexp.models.networks import Weights, build_model, get_weights, initial_weights, set_weights
-from fedexp.strategies.options import CentralizedStrategy
-from fedexp.training.loop import TrainResult, Work, limited_threads, num_steps, pick_device, train
+from fedexp.models.mlp import Mlp
+from fedexp.strategies.centralized import Centralized
+from fedexp.training.device import limited_threads, pick_device
+from fedexp.training.loop import TrainResult, Work, num_steps, train
+from fedexp.training.network import get_weights, set_weights
 
 
 def _call(
@@ -107,7 +113,7 @@ def test_every_node_says_which_partition_it_holds() -> None:
 
 
 def test_two_models_in_one_process_do_not_share_a_module() -> None:
-    data, wide = tiny_data(), config(model=MlpModel(hidden=[5]))
+    data, wide = tiny_data(), config(model=Mlp(hidden=[5]))
     weights = initial_weights(wide.model, data.spec, 0)
     before = _sent(_call(0, _initial(), data))
     assert _sent(_call(0, weights, data, experiment=wide))["1.weight"].shape == (5, 784)
@@ -157,7 +163,7 @@ def test_centralized_trains_on_the_unions_images_for_as_long_as_its_clients_woul
     ):
         grid = InlineGrid(build_client_app(config(training=training), lambda: data), 3)
         grid.cohort = [0, 2]
-        strategy = build_strategy(config(strategy=CentralizedStrategy()))
+        strategy = build_strategy(config(strategy=Centralized()))
         messages = strategy.configure_train(1, to_record(_initial()), ConfigRecord(), grid)
         (reply,) = grid.send_and_receive(messages)
         assert not reply.has_error(), reply.error
@@ -180,7 +186,7 @@ def _reply_of(experiment: Config, client: int, data: FederatedData, **instructio
 def test_faulty_clients_and_no_others_send_what_they_should_not() -> None:
     data, before = tiny_data(), _initial()
     honest = [_sent(_call(client, before, data)) for client in range(3)]
-    flipped_data = replace(data, train=ImageSet(data.train.images, 9 - data.train.labels))
+    flipped_data = replace(data, train=Examples(data.train.images, 9 - data.train.labels))
     for kind in ("label_flip", "sign_flip"):
         faults = ByzantineConfig(fraction=0.34, kind=kind, scale=2.0)
         experiment = _changed(ClientsConfig(num=3, byzantine=faults))

@@ -5,10 +5,10 @@ import weakref
 
 import numpy as np
 import pytest
+from fedexp.federation.replies import letting_go
 from flwr.app import RecordDict
 
-from fedexp.federation.replies import letting_go
-from fedexp.flower.arrays import to_record
+from fedexp.flower.messages import to_record
 
 
 def test_a_reply_that_was_looked_into_goes_with_its_last_reference() -> None:

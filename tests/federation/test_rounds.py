@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedexp.federation.behaviour import byzantine_clients
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,14 +22,15 @@ from support.helpers import (
     values,
 )
 
-from fedexp.backends.grid import InlineGrid
-from fedexp.config.clients import ByzantineConfig, ClientsConfig, TrainingConfig
+from fedexp.backends.inline import InlineGrid
+from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.config.schema import Config, StopConfig
+from fedexp.config.training import TrainingConfig
 from fedexp.core.options import FedexpError
-from fedexp.federation.behaviour import byzantine_clients
 from fedexp.federation.rounds import Outcome, Patience, Progress, RoundLoop, draw_cohort
 from fedexp.flower.strategies import build_strategy
-from fedexp.strategies.options import FedMedianStrategy, LocalOnlyStrategy
+from fedexp.strategies.fedmedian import FedMedian
+from fedexp.strategies.local_only import LocalOnly
 from fedexp.tracking.run_folder import RunFolder
 
 # --- cohorts --------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ def test_a_cohort_is_sorted_distinct_and_of_the_right_size(
     assert cohort == sorted(set(cohort))
     assert set(cohort) <= set(range(num))
     assert len(cohort) == max(1, round(fraction * num))
-    other = config(seed=seed, clients=ClientsConfig(num=num), strategy=LocalOnlyStrategy())
+    other = config(seed=seed, clients=ClientsConfig(num=num), strategy=LocalOnly())
     assert draw_cohort(other, "cohort", fraction, server_round) == cohort
 
 
@@ -176,7 +178,7 @@ def test_clients_that_fail_send_nothing_and_evaluation_counts(tmp_path: Path) ->
 
 
 def test_isolated_clients_send_nothing(tmp_path: Path) -> None:
-    Loop(tmp_path, config(rounds=1, strategy=LocalOnlyStrategy()), _add).run()
+    Loop(tmp_path, config(rounds=1, strategy=LocalOnly()), _add).run()
     assert metrics(tmp_path).query("metric == 'bytes_down' or metric == 'bytes_up'").empty
 
 
@@ -288,7 +290,7 @@ def test_a_round_with_too_few_replies_for_the_strategy_ends_the_run(tmp_path: Pa
             raise OSError("disk is full")
         return _add(client, weight)
 
-    loop = Loop(tmp_path, config(strategy=FedMedianStrategy()), fail)
+    loop = Loop(tmp_path, config(strategy=FedMedian()), fail)
     pattern = (
         r"^round 1: strategy=fedmedian needs 3 replies \(3 \(the median.*, got 2: a larger clien"
     )
@@ -369,7 +371,7 @@ def test_an_evaluation_that_is_nan_is_recorded_and_left_out(tmp_path: Path) -> N
 
 
 def test_local_models_are_evaluated_one_by_one(tmp_path: Path) -> None:
-    loop = Loop(tmp_path, config(rounds=2, strategy=LocalOnlyStrategy()), _add)
+    loop = Loop(tmp_path, config(rounds=2, strategy=LocalOnly()), _add)
     outcome = loop.run()
     # After two rounds client k has added k + 1 twice.
     assert {k: values(w) for k, w in outcome.local_weights.items()} == {
@@ -388,7 +390,7 @@ def test_local_models_are_evaluated_one_by_one(tmp_path: Path) -> None:
 
 def test_local_models_evaluate_on_their_own_clients(tmp_path: Path) -> None:
     clients = ClientsConfig(num=3, fraction_evaluate=1.0)
-    experiment = config(rounds=1, strategy=LocalOnlyStrategy(), clients=clients)
+    experiment = config(rounds=1, strategy=LocalOnly(), clients=clients)
     Loop(tmp_path, experiment, _add, lambda _, w: evaluated(1, float(w[0]), 0.5)).run()
     rows = metrics(tmp_path).query("split == 'client_test' and metric == 'loss'")
     assert (rows["model"] == "local").all()
@@ -450,7 +452,7 @@ def test_running_out_of_patience_in_the_last_round_is_not_early(tmp_path: Path) 
 
 
 def test_isolated_rounds_replace_rounds(tmp_path: Path) -> None:
-    experiment = config(rounds=1, isolated_rounds=3, strategy=LocalOnlyStrategy())
+    experiment = config(rounds=1, isolated_rounds=3, strategy=LocalOnly())
     assert Loop(tmp_path, experiment, _add).run().rounds == 3
 
 

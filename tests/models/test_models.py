@@ -3,31 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fedexp.datasets.options import DATASET_SPECS
+from fedexp.models.networks import MODELS, build_model, initial_weights
 
-from fedexp.config.clients import TrainingConfig
 from fedexp.config.schema import SCHEMAS
-from fedexp.data.federated import ImageSet
-from fedexp.datasets.options import (
-    DATASET_SPECS,
-    CnnModel,
-    DatasetSpec,
-    Lenet5Model,
-    LogisticModel,
-    MlpModel,
-    MobilenetV3SmallModel,
-    ModelConfig,
-    Resnet18Model,
-    TwoNnModel,
-)
-from fedexp.models.networks import (
-    MODELS,
-    build_model,
-    get_weights,
-    hash_weights,
-    initial_weights,
-    set_weights,
-)
-from fedexp.training.loop import Work, limited_threads, train
+from fedexp.config.training import TrainingConfig
+from fedexp.core.weights import hash_weights
+from fedexp.data.examples import Examples, Spec
+from fedexp.models import Model
+from fedexp.models.cnn import Cnn
+from fedexp.models.lenet5 import Lenet5
+from fedexp.models.logistic import Logistic
+from fedexp.models.mlp import Mlp
+from fedexp.models.mobilenet_v3_small import MobilenetV3Small
+from fedexp.models.resnet18 import Resnet18
+from fedexp.models.two_nn import TwoNn
+from fedexp.training.device import limited_threads
+from fedexp.training.loop import Work, train
+from fedexp.training.network import get_weights, set_weights
 
 SPEC = DATASET_SPECS["mnist5k"]
 CIFAR10, CIFAR100 = DATASET_SPECS["cifar10"], DATASET_SPECS["cifar100"]
@@ -35,7 +28,7 @@ ALL = [model() for model in MODELS]
 
 
 def test_the_mlp_has_the_lessons_layers() -> None:
-    weights = initial_weights(MlpModel(), SPEC, seed=0)
+    weights = initial_weights(Mlp(), SPEC, seed=0)
     shapes = [array.shape for array in weights.values()]
     assert shapes == [(128, 784), (128,), (10, 128), (10,)]
     assert sum(array.size for array in weights.values()) == 784 * 128 + 128 + 128 * 10 + 10
@@ -43,14 +36,14 @@ def test_the_mlp_has_the_lessons_layers() -> None:
 
 
 def test_resnet18_has_groups_where_torchvision_has_batches() -> None:
-    model = build_model(Resnet18Model(groups=8), CIFAR10)
+    model = build_model(Resnet18(groups=8), CIFAR10)
     norms = [module for module in model.modules() if isinstance(module, torch.nn.GroupNorm)]
     assert [norm.num_groups for norm in norms] == [8] * 20  # 17 convolutions and 3 shortcuts
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
 
 
 def test_the_mlp_computes_what_it_says() -> None:
-    model = build_model(MlpModel(hidden=[3]), SPEC)
+    model = build_model(Mlp(hidden=[3]), SPEC)
     weights = get_weights(model.state_dict())
     first, bias, second, last = weights
     weights[first] = np.zeros((3, 784), dtype=np.float32)
@@ -67,17 +60,17 @@ def test_the_mlp_computes_what_it_says() -> None:
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     before, numpy_before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
-    one, again, other = (hash_weights(initial_weights(MlpModel(), SPEC, s)) for s in (0, 0, 1))
+    one, again, other = (hash_weights(initial_weights(Mlp(), SPEC, s)) for s in (0, 0, 1))
     assert one == again != other
     assert torch.equal(torch.get_rng_state(), before)
     assert repr(np.random.get_state()) == numpy_before  # noqa: NPY002
 
 
 def test_weights_make_the_round_trip() -> None:
-    weights = initial_weights(MlpModel(hidden=[4]), SPEC, seed=3)
+    weights = initial_weights(Mlp(hidden=[4]), SPEC, seed=3)
     for array in weights.values():
         array.flags.writeable = False  # as they come out of a message
-    model = build_model(MlpModel(hidden=[4]), SPEC)
+    model = build_model(Mlp(hidden=[4]), SPEC)
     set_weights(model.state_dict(), weights)
     assert hash_weights(get_weights(model.state_dict())) == hash_weights(weights)
     with torch.no_grad():
@@ -87,7 +80,7 @@ def test_weights_make_the_round_trip() -> None:
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
-    model = build_model(MlpModel(), SPEC)
+    model = build_model(Mlp(), SPEC)
     weights = get_weights(model.state_dict())
     with pytest.raises(ValueError, match="do not fit"):
         set_weights(model.state_dict(), {"other": weights["1.weight"]})
@@ -112,25 +105,25 @@ def test_the_hash_sees_every_bit_name_and_dtype() -> None:
 @pytest.mark.parametrize(
     ("config", "spec", "count"),
     [
-        (MlpModel(), SPEC, 101_770),
-        (LogisticModel(), SPEC, 7_850),
-        (LogisticModel(), CIFAR10, 3 * 32 * 32 * 10 + 10),
-        (TwoNnModel(), SPEC, 199_210),  # McMahan et al., section 3
-        (CnnModel(), SPEC, 1_663_370),  # McMahan et al., section 3
-        (Lenet5Model(), SPEC, 156 + 2_416 + (256 * 120 + 120) + (120 * 84 + 84) + 850),
-        (Lenet5Model(), CIFAR10, 62_006),
-        (Lenet5Model(), CIFAR100, 62_006 + 90 * 85),
+        (Mlp(), SPEC, 101_770),
+        (Logistic(), SPEC, 7_850),
+        (Logistic(), CIFAR10, 3 * 32 * 32 * 10 + 10),
+        (TwoNn(), SPEC, 199_210),  # McMahan et al., section 3
+        (Cnn(), SPEC, 1_663_370),  # McMahan et al., section 3
+        (Lenet5(), SPEC, 156 + 2_416 + (256 * 120 + 120) + (120 * 84 + 84) + 850),
+        (Lenet5(), CIFAR10, 62_006),
+        (Lenet5(), CIFAR100, 62_006 + 90 * 85),
         # torchvision's 11,689,512 with 1,000 classes and a 7x7 stem of 9,408 weights.
-        (Resnet18Model(), CIFAR10, 11_689_512 - 990 * 513 - 9_408 + 64 * 3 * 9),
-        (Resnet18Model(groups=32), SPEC, 11_173_962 - 64 * 2 * 9),
-        (Resnet18Model(), CIFAR100, 11_173_962 + 90 * 513),
+        (Resnet18(), CIFAR10, 11_689_512 - 990 * 513 - 9_408 + 64 * 3 * 9),
+        (Resnet18(groups=32), SPEC, 11_173_962 - 64 * 2 * 9),
+        (Resnet18(), CIFAR100, 11_173_962 + 90 * 513),
         # torchvision's 2,542,856 with 1,000 classes.
-        (MobilenetV3SmallModel(), CIFAR10, 2_542_856 - 990 * 1_025),
-        (MobilenetV3SmallModel(), SPEC, 1_528_106 - 16 * 2 * 9),
-        (MobilenetV3SmallModel(), CIFAR100, 1_528_106 + 90 * 1_025),
+        (MobilenetV3Small(), CIFAR10, 2_542_856 - 990 * 1_025),
+        (MobilenetV3Small(), SPEC, 1_528_106 - 16 * 2 * 9),
+        (MobilenetV3Small(), CIFAR100, 1_528_106 + 90 * 1_025),
     ],
 )
-def test_the_number_of_parameters(config: ModelConfig, spec: DatasetSpec, count: int) -> None:
+def test_the_number_of_parameters(config: Model, spec: Spec, count: int) -> None:
     model = build_model(config, spec)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
@@ -140,12 +133,12 @@ def test_every_model_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
-def test_a_model_says_whether_it_has_buffers(config: ModelConfig) -> None:
+def test_a_model_says_whether_it_has_buffers(config: Model) -> None:
     assert config.has_buffers == any(True for _ in build_model(config, SPEC).buffers())
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
-def test_every_state_makes_the_round_trip(config: ModelConfig) -> None:
+def test_every_state_makes_the_round_trip(config: Model) -> None:
     weights = initial_weights(config, SPEC, seed=0)
     assert hash_weights(weights) == hash_weights(initial_weights(config, SPEC, seed=0))
     for k, array in enumerate(weights.values()):
@@ -161,17 +154,15 @@ def test_every_state_makes_the_round_trip(config: ModelConfig) -> None:
     assert bool(counters) == config.has_buffers
 
 
-def _batch(spec: DatasetSpec, count: int) -> ImageSet:
+def _batch(spec: Spec, count: int) -> Examples:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
-    return ImageSet(images, rng.integers(0, spec.num_classes, count))
+    return Examples(images, rng.integers(0, spec.num_classes, count))
 
 
 @pytest.mark.parametrize("spec", [SPEC, CIFAR100], ids=["grey", "colour"])
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
-def test_a_round_of_training_moves_every_layer_by_the_seed_alone(
-    config: ModelConfig, spec: DatasetSpec
-) -> None:
+def test_a_round_of_training_moves_every_layer_by_the_seed_alone(config: Model, spec: Spec) -> None:
     # Five images in batches of two: the last batch is a single image, which BatchNorm must stand.
     examples, training = _batch(spec, 5), TrainingConfig(local_epochs=1, batch_size=2)
     start, before = initial_weights(config, spec, 0), torch.get_rng_state()
@@ -193,9 +184,9 @@ def test_a_round_of_training_moves_every_layer_by_the_seed_alone(
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
-def test_the_smallest_image_is_the_smallest(config: ModelConfig) -> None:
+def test_the_smallest_image_is_the_smallest(config: Model) -> None:
     def learns(side: int) -> None:
-        spec = DatasetSpec((1, side, side), ("a", "b"), 1, 1, (0.5,), (0.5,))
+        spec = Spec((1, side, side), ("a", "b"), 1, 1, (0.5,), (0.5,))
         model = build_model(config, spec)
         set_weights(model.state_dict(), initial_weights(config, spec, 0))
         work = Work(1, 0.01)

@@ -11,17 +11,16 @@ import pytest
 
 from fedexp.config.composition import compose_config
 from fedexp.core.options import ConfigError, FedexpError
-from fedexp.data.partition import Partition
-from fedexp.partitions.flwr_datasets import option_errors
-from fedexp.partitions.options import FlwrDatasetsPartition
-from fedexp.partitions.partitioners import make_partition
+from fedexp.partitions import Partition
+from fedexp.partitions.base import make_partition
+from fedexp.partitions.flwr_datasets import FlwrDatasets, option_errors
 
 LABELS = np.repeat(np.arange(10), 40)
 BY_LABEL: dict[str, Any] = {"partition_by": "label"}
 
 
-def _config(name: str, **options: Any) -> FlwrDatasetsPartition:
-    return FlwrDatasetsPartition(partitioner=name, options=options)
+def _config(name: str, **options: Any) -> FlwrDatasets:
+    return FlwrDatasets(partitioner=name, options=options)
 
 
 def _deal(name: str, clients: int = 4, seed: int = 0, **options: Any) -> Partition:
@@ -90,7 +89,7 @@ def test_its_pathological_partitioner_gives_k_labels() -> None:
         ),
     ],
 )
-def test_names_and_options_are_checked(config: FlwrDatasetsPartition, message: str) -> None:
+def test_names_and_options_are_checked(config: FlwrDatasets, message: str) -> None:
     (line,) = option_errors(config)
     assert message in line
 

@@ -4,23 +4,24 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fedexp.models.networks import initial_weights
 from support.helpers import config, instruction
 
-from fedexp.backends.grid import InlineGrid
-from fedexp.data.federated import federate, load_dataset
-from fedexp.data.partition import Partition
+from fedexp.backends.inline import InlineGrid
+from fedexp.data.loading import load_dataset
 from fedexp.federation.client import build_client_app
+from fedexp.federation.dealing import federate
 from fedexp.federation.evaluation import ServerEvaluation
-from fedexp.flower.arrays import to_record
-from fedexp.models.networks import initial_weights
-from fedexp.partitions.feature_noise import noise_levels, noisy_copies
-from fedexp.partitions.options import FeatureNoisePartition, IidPartition
+from fedexp.flower.messages import to_record
+from fedexp.partitions import Partition
+from fedexp.partitions.feature_noise import FeatureNoise, noise_levels, noisy_copies
+from fedexp.partitions.iid import Iid
 
-QUIET = FeatureNoisePartition(noise_std=0.08)
+QUIET = FeatureNoise(noise_std=0.08)
 
 
 def test_strength_grows_from_client_to_client() -> None:
-    assert noise_levels(FeatureNoisePartition(noise_std=0.5), 4) == [0.125, 0.25, 0.375, 0.5]
+    assert noise_levels(FeatureNoise(noise_std=0.5), 4) == [0.125, 0.25, 0.375, 0.5]
 
 
 def test_noise_has_the_stated_strength_and_leaves_the_originals_alone() -> None:
@@ -42,7 +43,7 @@ def test_noise_stays_within_the_range_of_pixels() -> None:
     extremes = np.zeros((2, 1, 50, 50), dtype=np.uint8)
     extremes[1] = 255
     one = Partition.of([np.arange(2)])
-    images, _ = noisy_copies(FeatureNoisePartition(), 0, (extremes, one), (extremes, one))
+    images, _ = noisy_copies(FeatureNoise(), 0, (extremes, one), (extremes, one))
     # Half of the noise points outwards and is clipped; wrapping around would look like neither.
     for image, pixel in zip(images, (0, 255), strict=True):
         assert (image == pixel).mean() == pytest.approx(0.5, abs=0.03)
@@ -54,7 +55,7 @@ def test_noise_is_drawn_once_a_seed() -> None:
     halves = Partition.of([np.array([0, 1]), np.array([2, 3])])
 
     def draw(own: int | None, seed: int) -> bytes:
-        noisy = FeatureNoisePartition(seed=own)
+        noisy = FeatureNoise(seed=own)
         return b"".join(
             a.tobytes() for a in noisy_copies(noisy, seed, (grey, halves), (grey, halves))
         )
@@ -64,8 +65,8 @@ def test_noise_is_drawn_once_a_seed() -> None:
 
 
 def test_clients_see_noise_and_the_server_does_not() -> None:
-    plain = federate(config(partition=IidPartition()))
-    noisy = federate(config(partition=FeatureNoisePartition()))
+    plain = federate(config(partition=Iid()))
+    noisy = federate(config(partition=FeatureNoise()))
     train, test = load_dataset(config().dataset)
     assert plain.train is train
     assert plain.clients_test is plain.test is test
@@ -78,7 +79,7 @@ def test_clients_see_noise_and_the_server_does_not() -> None:
 
 
 def test_a_client_evaluates_on_its_noisy_images() -> None:
-    experiment = config(partition=FeatureNoisePartition(noise_std=2.0))
+    experiment = config(partition=FeatureNoise(noise_std=2.0))
     noisy = federate(experiment)
     weights = initial_weights(experiment.model, noisy.spec, 0)
 

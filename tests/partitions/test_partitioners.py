@@ -7,35 +7,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fedexp.partitions.partitioners import _take
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedexp.core.options import FedexpError
-from fedexp.data.partition import Partition, apportion
-from fedexp.partitions.options import (
-    ClassesPartition,
-    DirichletBalancedPartition,
-    DirichletPartition,
-    ExcludePartition,
-    FeatureNoisePartition,
-    IidPartition,
-    PartitionConfig,
-    QuantityPartition,
-    ShardsPartition,
-)
-from fedexp.partitions.partitioners import MAX_DRAWS, _take, make_partition
+from fedexp.data.assignment import apportion
+from fedexp.partitions import Partition
+from fedexp.partitions.base import MAX_DRAWS, make_partition
+from fedexp.partitions.classes import Classes
+from fedexp.partitions.dirichlet import Dirichlet
+from fedexp.partitions.dirichlet_balanced import DirichletBalanced
+from fedexp.partitions.exclude import Exclude
+from fedexp.partitions.feature_noise import FeatureNoise
+from fedexp.partitions.iid import Iid
+from fedexp.partitions.quantity import Quantity
+from fedexp.partitions.shards import Shards
 
 CLASSES = 5
-LESSON = ExcludePartition(seed=42, exclude=[[1, 3, 7], [2, 5, 8], [4, 6, 9]])
+LESSON = Exclude(seed=42, exclude=[[1, 3, 7], [2, 5, 8], [4, 6, 9]])
 SEEDS = st.integers(0, 2**32 - 1)
 CONFIGS = st.one_of(
-    st.just(IidPartition()),
-    st.just(FeatureNoisePartition()),
-    st.builds(DirichletPartition, alpha=st.floats(0.3, 100), min_size=st.just(1)),
-    st.builds(DirichletBalancedPartition, alpha=st.floats(1e-3, 1e6)),
-    st.builds(ShardsPartition, shards_per_client=st.integers(1, 4)),
-    st.builds(ClassesPartition, classes_per_client=st.integers(1, CLASSES)),
-    st.builds(QuantityPartition, alpha=st.floats(0.5, 100), min_size=st.just(1)),
+    st.just(Iid()),
+    st.just(FeatureNoise()),
+    st.builds(Dirichlet, alpha=st.floats(0.3, 100), min_size=st.just(1)),
+    st.builds(DirichletBalanced, alpha=st.floats(1e-3, 1e6)),
+    st.builds(Shards, shards_per_client=st.integers(1, 4)),
+    st.builds(Classes, classes_per_client=st.integers(1, CLASSES)),
+    st.builds(Quantity, alpha=st.floats(0.5, 100), min_size=st.just(1)),
 )
 
 
@@ -52,7 +51,7 @@ def _same(left: Partition, right: Partition) -> bool:
 @settings(deadline=None, max_examples=100)
 @given(CONFIGS, st.integers(1, 12), st.integers(120, 300), SEEDS)
 def test_nobody_shares_an_image_and_what_is_lost_is_stated(
-    config: PartitionConfig, clients: int, count: int, seed: int
+    config: Partition, clients: int, count: int, seed: int
 ) -> None:
     labels = _labels(count)
     partition = make_partition(config, labels, clients, seed)
@@ -61,7 +60,7 @@ def test_nobody_shares_an_image_and_what_is_lost_is_stated(
     assert partition.sizes.min() >= 1
     assert len(np.unique(held)) == len(held)
     lost = np.setdiff1d(np.arange(count), held)
-    if isinstance(config, ClassesPartition):
+    if isinstance(config, Classes):
         # Only whole labels are lost, and only where there are fewer places than labels.
         places = clients * config.classes_per_client
         assert len(np.unique(labels[lost])) == max(0, CLASSES - places)
@@ -74,14 +73,14 @@ def test_nobody_shares_an_image_and_what_is_lost_is_stated(
 @pytest.mark.parametrize(
     "config",
     [
-        IidPartition(),
-        FeatureNoisePartition(),
-        ExcludePartition(exclude=[[]] * 4),
-        DirichletPartition(),
-        DirichletBalancedPartition(),
-        ShardsPartition(),
-        ClassesPartition(),
-        QuantityPartition(),
+        Iid(),
+        FeatureNoise(),
+        Exclude(exclude=[[]] * 4),
+        Dirichlet(),
+        DirichletBalanced(),
+        Shards(),
+        Classes(),
+        Quantity(),
     ],
     ids=lambda config: config.name,
 )
@@ -90,13 +89,13 @@ def test_seeds_differ_and_the_partitions_own_wins(config: Any) -> None:
     own = type(config)(**{**vars(config), "seed": 5})
     assert not _same(make_partition(config, labels, 4, 0), make_partition(config, labels, 4, 1))
     assert _same(make_partition(own, labels, 4, 0), make_partition(own, labels, 4, 1))
-    if not isinstance(config, ExcludePartition):
+    if not isinstance(config, Exclude):
         assert _same(make_partition(own, labels, 4, 0), make_partition(config, labels, 4, 5))
 
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.sampled_from([DirichletPartition, QuantityPartition]),
+    st.sampled_from([Dirichlet, Quantity]),
     st.floats(1, 10),
     st.integers(1, 20),
     SEEDS,
@@ -107,7 +106,7 @@ def test_the_minimum_size_is_honoured(entry: Any, alpha: float, least: int, seed
 
 
 def test_a_client_may_hold_exactly_the_minimum() -> None:
-    partition = make_partition(QuantityPartition(alpha=1e6, min_size=50), _labels(200), 4, 0)
+    partition = make_partition(Quantity(alpha=1e6, min_size=50), _labels(200), 4, 0)
     assert partition.sizes.tolist() == [50] * 4
 
 
@@ -115,7 +114,7 @@ def test_a_client_may_hold_exactly_the_minimum() -> None:
 @given(st.floats(1e-3, 1e6), st.integers(1, 30), SEEDS)
 def test_balanced_sizes_differ_by_one_at_most(alpha: float, clients: int, seed: int) -> None:
     labels = _labels(200)
-    partition = make_partition(DirichletBalancedPartition(alpha=alpha), labels, clients, seed)
+    partition = make_partition(DirichletBalanced(alpha=alpha), labels, clients, seed)
     assert partition.sizes.max() - partition.sizes.min() <= 1
     assert partition.sizes.sum() == 200
 
@@ -126,7 +125,7 @@ def test_each_client_holds_exactly_k_labels_in_equal_shares(
     k: int, clients: int, seed: int
 ) -> None:
     labels = _labels(300)
-    partition = make_partition(ClassesPartition(classes_per_client=k), labels, clients, seed)
+    partition = make_partition(Classes(classes_per_client=k), labels, clients, seed)
     counts = partition.class_counts(labels, CLASSES)
     assert ((counts > 0).sum(axis=1) == k).all()
     for of_label in counts.T:
@@ -138,7 +137,7 @@ def test_each_client_holds_exactly_k_labels_in_equal_shares(
 @given(st.integers(1, 5), st.integers(1, 20), SEEDS)
 def test_shards_are_runs_of_equal_length(shards: int, clients: int, seed: int) -> None:
     labels = np.repeat(np.arange(CLASSES), 40)
-    config = ShardsPartition(shards_per_client=shards)
+    config = Shards(shards_per_client=shards)
     partition = make_partition(config, labels, clients, seed)
     assert partition.sizes.max() - partition.sizes.min() <= shards
     # A cut between labels falls into one shard at most, so all shards hold few labels in all.
@@ -149,7 +148,7 @@ def test_shards_are_runs_of_equal_length(shards: int, clients: int, seed: int) -
 def test_two_shards_of_equal_labels_are_two_labels_at_most() -> None:
     # 10 labels of 20 images, 20 shards of 10: a shard never holds two labels.
     labels = np.repeat(np.arange(10), 20)
-    partition = make_partition(ShardsPartition(), labels, 10, 0)
+    partition = make_partition(Shards(), labels, 10, 0)
     counts = partition.class_counts(labels, 10)
     assert set(np.unique(counts)) <= {0, 10, 20}
     assert (partition.sizes == 20).all()
@@ -157,19 +156,19 @@ def test_two_shards_of_equal_labels_are_two_labels_at_most() -> None:
 
 def test_a_small_alpha_skews_and_a_large_one_does_not() -> None:
     labels = np.repeat(np.arange(10), 100)
-    for entry in (DirichletPartition, DirichletBalancedPartition):
+    for entry in (Dirichlet, DirichletBalanced):
         even = make_partition(entry(alpha=1e6), labels, 5, 0).class_counts(labels, 10)
         assert even.min() >= 19  # of 20 each
         assert even.max() <= 21
         skewed = make_partition(entry(alpha=0.05), labels, 5, 0).class_counts(labels, 10)
         assert (skewed == 0).sum() > 10
-    sizes = make_partition(QuantityPartition(alpha=1e6), labels, 5, 0).sizes
+    sizes = make_partition(Quantity(alpha=1e6), labels, 5, 0).sizes
     assert sizes.max() - sizes.min() <= 2
 
 
 def test_quantity_does_not_skew_labels() -> None:
     labels = np.repeat(np.arange(2), 5_000)
-    partition = make_partition(QuantityPartition(min_size=500), labels, 5, 0)
+    partition = make_partition(Quantity(min_size=500), labels, 5, 0)
     counts = partition.class_counts(labels, 2)
     # Half of n drawn images, give or take four standard deviations of sqrt(n) / 2.
     assert (np.abs(counts[:, 0] - partition.sizes / 2) <= 2 * np.sqrt(partition.sizes)).all()
@@ -178,29 +177,28 @@ def test_quantity_does_not_skew_labels() -> None:
 
 def test_feature_noise_holds_what_iid_holds() -> None:
     noisy, plain = (
-        make_partition(config, _labels(100), 4, 3)
-        for config in (FeatureNoisePartition(), IidPartition())
+        make_partition(config, _labels(100), 4, 3) for config in (FeatureNoise(), Iid())
     )
     assert _same(noisy, plain)
 
 
 # Written down on purpose: another hash is another partition, on this machine or with this NumPy.
-GOLDEN: list[tuple[PartitionConfig, str]] = [
-    (IidPartition(), "5a96144da665af2ab3a2a8dc107471849da6b2b91afa026934fd9802979d8e8f"),
-    (DirichletPartition(), "1448f61865b72cbf4a364e67da4697c4a75fd19b1c1a5a2fd8ca222ce0f71390"),
+GOLDEN: list[tuple[Partition, str]] = [
+    (Iid(), "5a96144da665af2ab3a2a8dc107471849da6b2b91afa026934fd9802979d8e8f"),
+    (Dirichlet(), "1448f61865b72cbf4a364e67da4697c4a75fd19b1c1a5a2fd8ca222ce0f71390"),
     (
-        DirichletBalancedPartition(),
+        DirichletBalanced(),
         "06bb90c78a2ac5a86af8c3898f7c76060190e8f2774b80c04c6ddee2a0a36507",
     ),
-    (ShardsPartition(), "d7310065aa0da26c82a7eefdd27357a7450e294e924f6ee00ca8870840484452"),
-    (ClassesPartition(), "b6494f89280e513fbe11eb735c020e29a44d95b65e199c82ec559aa43a548069"),
-    (QuantityPartition(), "4300273e07dd95e5d5b9f48e6ac8d7e65251376ccbdadcd54e48cc997c3beb16"),
+    (Shards(), "d7310065aa0da26c82a7eefdd27357a7450e294e924f6ee00ca8870840484452"),
+    (Classes(), "b6494f89280e513fbe11eb735c020e29a44d95b65e199c82ec559aa43a548069"),
+    (Quantity(), "4300273e07dd95e5d5b9f48e6ac8d7e65251376ccbdadcd54e48cc997c3beb16"),
     (LESSON, "7172186a166020f84182afcd4e221543e990e1b4dbef8a1ed900903dfbdd73a2"),
 ]
 
 
 @pytest.mark.parametrize(("config", "expected"), GOLDEN, ids=[c.name for c, _ in GOLDEN])
-def test_hashes_never_change(config: PartitionConfig, expected: str) -> None:
+def test_hashes_never_change(config: Partition, expected: str) -> None:
     labels = np.arange(1_000) * 7 % 10  # a hundred of each digit
     clients = 3 if config is LESSON else 5
     assert make_partition(config, labels, clients, 0).sha256 == expected
@@ -210,20 +208,20 @@ def test_hashes_never_change(config: PartitionConfig, expected: str) -> None:
     ("config", "clients", "message"),
     [
         (
-            DirichletPartition(alpha=0.01, min_size=40),
+            Dirichlet(alpha=0.01, min_size=40),
             5,
             r"partition=dirichlet: none of 1,000 draws gave every client partition\.min_size=40 images "
             r"at partition\.alpha=0\.01 and clients\.num=5 \(at best the smallest had \d+\)",
         ),
-        (QuantityPartition(alpha=0.01, min_size=40), 5, "partition=quantity: none of 1,000 draws"),
-        (DirichletPartition(min_size=41), 5, "larger alpha, a smaller min_size or fewer clients"),
-        (ClassesPartition(classes_per_client=6), 2, "must be <= 5, the labels that have images"),
-        (ClassesPartition(classes_per_client=5), 90, r"90 clients hold label \d, which has \d+ im"),
-        (ShardsPartition(shards_per_client=1), 201, "leaves 1 of 201 clients without an image"),
-        (DirichletBalancedPartition(), 201, "leaves 1 of 201 clients without an image"),
+        (Quantity(alpha=0.01, min_size=40), 5, "partition=quantity: none of 1,000 draws"),
+        (Dirichlet(min_size=41), 5, "larger alpha, a smaller min_size or fewer clients"),
+        (Classes(classes_per_client=6), 2, "must be <= 5, the labels that have images"),
+        (Classes(classes_per_client=5), 90, r"90 clients hold label \d, which has \d+ im"),
+        (Shards(shards_per_client=1), 201, "leaves 1 of 201 clients without an image"),
+        (DirichletBalanced(), 201, "leaves 1 of 201 clients without an image"),
     ],
 )
-def test_what_is_impossible_is_said(config: PartitionConfig, clients: int, message: str) -> None:
+def test_what_is_impossible_is_said(config: Partition, clients: int, message: str) -> None:
     with pytest.raises(FedexpError, match=message):
         make_partition(config, _labels(200), clients, 0)
 
@@ -237,7 +235,7 @@ def test_the_number_of_draws_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("fedexp.partitions.partitioners.apportion", count)
     with pytest.raises(FedexpError):
-        make_partition(QuantityPartition(min_size=101), _labels(200), 2, 0)
+        make_partition(Quantity(min_size=101), _labels(200), 2, 0)
     assert draws == [200] * MAX_DRAWS
 
 

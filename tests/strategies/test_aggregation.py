@@ -11,35 +11,33 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from support.helpers import arrays, config, values
 
-from fedexp.backends.grid import InlineGrid
-from fedexp.config.clients import TrainingConfig
-from fedexp.flower.arrays import to_record
+from fedexp.backends.inline import InlineGrid
+from fedexp.config.training import TrainingConfig
+from fedexp.flower.messages import to_record
 from fedexp.flower.strategies import build_strategy
-from fedexp.strategies.options import (
-    BulyanStrategy,
-    CentralizedStrategy,
-    FedAdagradStrategy,
-    FedAdamStrategy,
-    FedAvgMStrategy,
-    FedAvgStrategy,
-    FedMedianStrategy,
-    FedNovaStrategy,
-    FedProxStrategy,
-    FedTrimmedAvgStrategy,
-    FedYogiStrategy,
-    KrumStrategy,
-    MultiKrumStrategy,
-    QFedAvgStrategy,
-    ScaffoldStrategy,
-    StrategyConfig,
-)
+from fedexp.strategies import Strategy
+from fedexp.strategies.bulyan import Bulyan
+from fedexp.strategies.centralized import Centralized
+from fedexp.strategies.fedadagrad import FedAdagrad
+from fedexp.strategies.fedadam import FedAdam
+from fedexp.strategies.fedavg import FedAvg
+from fedexp.strategies.fedavgm import FedAvgM
+from fedexp.strategies.fedmedian import FedMedian
+from fedexp.strategies.fednova import FedNova
+from fedexp.strategies.fedprox import FedProx
+from fedexp.strategies.fedtrimmedavg import FedTrimmedAvg
+from fedexp.strategies.fedyogi import FedYogi
+from fedexp.strategies.krum import Krum
+from fedexp.strategies.multikrum import MultiKrum
+from fedexp.strategies.qfedavg import QFedAvg
+from fedexp.strategies.scaffold import Scaffold
 
 START = (1.0, 2.0)
 TWO = [(3.0, 2.0, 10), (-1.0, 6.0, 30)]  # weights and examples; their weighted mean is (0, 5)
 
 
 def _aggregate(
-    strategy_config: StrategyConfig,
+    strategy_config: Strategy,
     sent: list[tuple[float, float, int]],
     rounds: int = 1,
     training: TrainingConfig | None = None,
@@ -73,23 +71,23 @@ def _aggregate(
 
 
 def test_the_mean_that_the_others_start_from() -> None:
-    assert _aggregate(FedAvgStrategy(), TWO) == [0.0, 5.0]
+    assert _aggregate(FedAvg(), TWO) == [0.0, 5.0]
 
 
 def test_fedprox_averages_as_fedavg_does() -> None:
-    assert _aggregate(FedProxStrategy(proximal_mu=0.5), TWO) == [0.0, 5.0]
+    assert _aggregate(FedProx(proximal_mu=0.5), TWO) == [0.0, 5.0]
 
 
 def test_fedavgm_by_hand() -> None:
     # Pseudo-gradients x - mean: round 1 (1, -3); x = (1, 2) - 0.5 (1, -3) = (0.5, 3.5).
     # Round 2 (0.5, -1.5), velocity 0.9 (1, -3) + (0.5, -1.5) = (1.4, -4.2); x = (-0.2, 5.6).
-    strategy = FedAvgMStrategy(server_learning_rate=0.5, server_momentum=0.9)
+    strategy = FedAvgM(server_learning_rate=0.5, server_momentum=0.9)
     assert _aggregate(strategy, TWO, rounds=2) == pytest.approx([-0.2, 5.6])
 
 
 def test_fedavgm_without_momentum_is_fedavg() -> None:
-    plain = FedAvgMStrategy(server_learning_rate=1.0, server_momentum=0.0)
-    assert _aggregate(plain, TWO, rounds=2) == _aggregate(FedAvgStrategy(), TWO, rounds=2)
+    plain = FedAvgM(server_learning_rate=1.0, server_momentum=0.0)
+    assert _aggregate(plain, TWO, rounds=2) == _aggregate(FedAvg(), TWO, rounds=2)
 
 
 def test_fedadam_by_hand() -> None:
@@ -97,26 +95,26 @@ def test_fedadam_by_hand() -> None:
     # eta sqrt(1 - 0.99^2) / (1 - 0.9^2).
     rate = 0.1 * math.sqrt(1 - 0.99**2) / (1 - 0.9**2)
     expected = [1 - rate * 0.1 / (0.1 + 0.001), 2 + rate * 0.3 / (0.3 + 0.001)]
-    assert _aggregate(FedAdamStrategy(eta=0.1), TWO) == pytest.approx(expected)
+    assert _aggregate(FedAdam(eta=0.1), TWO) == pytest.approx(expected)
 
 
 def test_fedyogi_by_hand() -> None:
     # From v = 0, Yogi's v - (1 - beta_2) d^2 sign(v - d^2) is Adam's 0.01 d^2; no bias correction.
     expected = [1 - 0.1 * 0.1 / (0.1 + 0.001), 2 + 0.1 * 0.3 / (0.3 + 0.001)]
-    assert _aggregate(FedYogiStrategy(eta=0.1), TWO) == pytest.approx(expected)
+    assert _aggregate(FedYogi(eta=0.1), TWO) == pytest.approx(expected)
 
 
 def test_fedadagrad_by_hand() -> None:
     # v = d^2 = (1, 9); the step is eta d / (|d| + tau).
     expected = [1 - 0.1 / 1.001, 2 + 0.1 * 3 / 3.001]
-    assert _aggregate(FedAdagradStrategy(eta=0.1, tau=0.001), TWO) == pytest.approx(expected)
+    assert _aggregate(FedAdagrad(eta=0.1, tau=0.001), TWO) == pytest.approx(expected)
 
 
 def test_qfedavg_by_hand() -> None:
     # L = 1 / 0.5 = 2, q = 1, losses 2 and 1. Gradients L (x - w_k): (-4, 0) and (4, -8).
     # Delta: loss * gradient: (-8, 0) + (4, -8) = (-4, -8).
     # h = q loss^0 |g|^2 + L loss = 16 + 4 and 80 + 2: 102. x - Delta / 102.
-    strategy = QFedAvgStrategy(q=1.0, client_learning_rate=0.5)
+    strategy = QFedAvg(q=1.0, client_learning_rate=0.5)
     found = _aggregate(strategy, TWO, global_loss=[2.0, 1.0])
     assert found == pytest.approx([1 + 4 / 102, 2 + 8 / 102])
 
@@ -128,13 +126,13 @@ def test_qfedavg_follows_the_rate_of_the_round() -> None:
     first = 1 - 1 / (2 * 5 + 1)
     second = 1 - 1 / (4 * 5 * first**2 + 1)
     found = _aggregate(
-        QFedAvgStrategy(q=1.0), [(0.0, 0.0, 1)], rounds=2, training=training, global_loss=[1.0]
+        QFedAvg(q=1.0), [(0.0, 0.0, 1)], rounds=2, training=training, global_loss=[1.0]
     )
     assert found == pytest.approx([first * second, 2 * first * second])
 
 
 def test_qfedavg_with_q_0_is_the_uniform_mean() -> None:
-    strategy = QFedAvgStrategy(q=0.0, client_learning_rate=0.5)
+    strategy = QFedAvg(q=0.0, client_learning_rate=0.5)
     assert _aggregate(strategy, TWO, global_loss=[2.0, 1.0]) == pytest.approx([1.0, 4.0])
 
 
@@ -142,19 +140,19 @@ THREE = [(3.0, 0.0, 1), (5.0, 9.0, 50), (-7.0, 2.0, 1)]
 
 
 def test_fedmedian_of_odd_and_even_numbers() -> None:
-    assert _aggregate(FedMedianStrategy(), THREE) == [3.0, 2.0]
+    assert _aggregate(FedMedian(), THREE) == [3.0, 2.0]
     # (3 + 5) / 2 and (2 + 4) / 2, whatever the examples.
-    assert _aggregate(FedMedianStrategy(), [*THREE, (6.0, 4.0, 9)]) == [4.0, 3.0]
+    assert _aggregate(FedMedian(), [*THREE, (6.0, 4.0, 9)]) == [4.0, 3.0]
 
 
 def test_fedtrimmedavg_by_hand() -> None:
     five = [(9.0, 1.0, 1), (1.0, -50.0, 2), (2.0, 3.0, 3), (3.0, 2.0, 4), (-99.0, 99.0, 5)]
     # int(0.2 * 5) = 1 off either end: (1 + 2 + 3) / 3 and (1 + 2 + 3) / 3.
-    assert _aggregate(FedTrimmedAvgStrategy(beta=0.2), five) == pytest.approx([2.0, 2.0])
+    assert _aggregate(FedTrimmedAvg(beta=0.2), five) == pytest.approx([2.0, 2.0])
 
 
 def test_fedtrimmedavg_that_trims_nothing_is_the_plain_mean() -> None:
-    assert _aggregate(FedTrimmedAvgStrategy(beta=0.0), THREE) == pytest.approx([1 / 3, 11 / 3])
+    assert _aggregate(FedTrimmedAvg(beta=0.0), THREE) == pytest.approx([1 / 3, 11 / 3])
 
 
 LINE = [(0.0, 0.0, 1), (1.0, 0.0, 1), (2.5, 0.0, 1), (5.0, 0.0, 1), (100.0, 0.0, 1)]
@@ -162,23 +160,23 @@ LINE = [(0.0, 0.0, 1), (1.0, 0.0, 1), (2.5, 0.0, 1), (5.0, 0.0, 1), (100.0, 0.0,
 
 def test_krum_by_hand() -> None:
     # n = 5, f = 1: squared distances to the two nearest. 0: 1 + 6.25; 1: 1 + 2.25; 2.5: 2.25 + 6.25 ...
-    assert _aggregate(KrumStrategy(num_malicious=1), LINE) == [1.0, 0.0]
+    assert _aggregate(Krum(num_malicious=1), LINE) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-6, 2.0**-12])
 def test_krum_tells_small_updates_of_a_large_model_apart(scale: float) -> None:
     # The same line beside weights of 1,024: its squared distances drown in a float32 of 2^20 and more.
     far = [(1024 + scale * x, 1024.0, count) for x, _, count in LINE]
-    assert _aggregate(KrumStrategy(num_malicious=1), far) == [1024 + scale, 1024.0]
+    assert _aggregate(Krum(num_malicious=1), far) == [1024 + scale, 1024.0]
     seven = [(1024 + scale * x, 1024.0, 1) for x in (3, 1, 2, 0, 4, 5, 1000)]
-    found = _aggregate(BulyanStrategy(num_malicious=1), seven)
+    found = _aggregate(Bulyan(num_malicious=1), seven)
     assert found == pytest.approx([1024 + scale * 2, 1024.0], abs=scale / 100, rel=0)
 
 
 def test_multikrum_by_hand() -> None:
     # Scores: 7.25, 3.25, 8.5, 22.25, more. The two best are 1 and 0, and weigh 1 : 3.
     heavier = [(0.0, 0.0, 3), *LINE[1:]]
-    strategy = MultiKrumStrategy(num_malicious=1, num_selected=2)
+    strategy = MultiKrum(num_malicious=1, num_selected=2)
     assert _aggregate(strategy, heavier) == [0.25, 0.0]
 
 
@@ -186,7 +184,7 @@ def test_bulyan_by_hand() -> None:
     # n = 7, f = 1. Krum, one by one, over its 4, 3, 2, 1, 1 nearest, takes 2, 3, 1, 4, 0. Their median
     # is 2, and the three nearest to it are 1, 2 and 3.
     seven = [(float(x), 0.0, 1) for x in (0, 1, 2, 3, 4, 5, 1000)]
-    assert _aggregate(BulyanStrategy(num_malicious=1), seven) == pytest.approx([2.0, 0.0])
+    assert _aggregate(Bulyan(num_malicious=1), seven) == pytest.approx([2.0, 0.0])
 
 
 def test_bulyan_asks_krum_again_for_every_choice() -> None:
@@ -194,36 +192,34 @@ def test_bulyan_asks_krum_again_for_every_choice() -> None:
     # that is no less than 7: median 7, nearest 7, 6 and 4. Its best seven at once are 4, 6, 7, 11, 13, 17
     # and 19: median 11, and the mean would be (11 + 13 + 7) / 3.
     line = [11, 1, 4, 25, 6, 17, 7, 0, 19, 23, 13]
-    found = _aggregate(BulyanStrategy(num_malicious=2), [(float(x), 0.0, 1) for x in line])
+    found = _aggregate(Bulyan(num_malicious=2), [(float(x), 0.0, 1) for x in line])
     assert found == pytest.approx([17 / 3, 0.0])
 
 
 def test_fednova_by_hand() -> None:
     # Shares 1/4 and 3/4, masses 2 and 6: tau_eff = 0.5 + 4.5 = 5.
     # 5 (1/4 (2, 0) / 2 + 3/4 (-2, 4) / 6) = 5 (0.25 - 0.25, 0.5) = (0, 2.5).
-    assert _aggregate(FedNovaStrategy(), TWO, gradient_mass=[2.0, 6.0]) == pytest.approx([1.0, 4.5])
+    assert _aggregate(FedNova(), TWO, gradient_mass=[2.0, 6.0]) == pytest.approx([1.0, 4.5])
 
 
 def test_fednova_with_equal_steps_is_fedavg() -> None:
-    assert _aggregate(FedNovaStrategy(), TWO, gradient_mass=[7.0, 7.0]) == pytest.approx([0.0, 5.0])
+    assert _aggregate(FedNova(), TWO, gradient_mass=[7.0, 7.0]) == pytest.approx([0.0, 5.0])
 
 
 def test_scaffold_with_zero_control_variates_is_fedavg() -> None:
-    assert _aggregate(ScaffoldStrategy(), TWO, rounds=2) == _aggregate(
-        FedAvgStrategy(), TWO, rounds=2
-    )
+    assert _aggregate(Scaffold(), TWO, rounds=2) == _aggregate(FedAvg(), TWO, rounds=2)
 
 
 def test_scaffolds_server_learning_rate_by_hand() -> None:
     # (1, 2) + 0.5 ((0, 5) - (1, 2))
-    found = _aggregate(ScaffoldStrategy(server_learning_rate=0.5), TWO)
+    found = _aggregate(Scaffold(server_learning_rate=0.5), TWO)
     assert found == pytest.approx([0.5, 3.5])
 
 
 def test_centralized_is_one_node_with_everybodys_images() -> None:
     grid = InlineGrid(ClientApp(), 4)
     grid.cohort = [1, 3]
-    strategy = build_strategy(config(strategy=CentralizedStrategy()))
+    strategy = build_strategy(config(strategy=Centralized()))
     (message,) = strategy.configure_train(2, arrays(1.0), ConfigRecord(), grid)
     assert message.metadata.dst_node_id == 1
     assert dict(message.content.config_records["config"]) == {

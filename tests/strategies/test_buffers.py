@@ -8,22 +8,19 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from support.helpers import config
 
-from fedexp.backends.grid import InlineGrid
-from fedexp.federation.guards import restore_dtypes
-from fedexp.flower.arrays import to_record, to_weights
+from fedexp.backends.inline import InlineGrid
+from fedexp.core.weights import Weights, restore_dtypes
+from fedexp.flower.messages import to_record, to_weights
 from fedexp.flower.strategies import build_strategy
-from fedexp.models.networks import Weights
-from fedexp.strategies.options import (
-    FedAdagradStrategy,
-    FedAdamStrategy,
-    FedAvgMStrategy,
-    FedAvgStrategy,
-    FedNovaStrategy,
-    FedYogiStrategy,
-    QFedAvgStrategy,
-    ScaffoldStrategy,
-    StrategyConfig,
-)
+from fedexp.strategies import Strategy
+from fedexp.strategies.fedadagrad import FedAdagrad
+from fedexp.strategies.fedadam import FedAdam
+from fedexp.strategies.fedavg import FedAvg
+from fedexp.strategies.fedavgm import FedAvgM
+from fedexp.strategies.fednova import FedNova
+from fedexp.strategies.fedyogi import FedYogi
+from fedexp.strategies.qfedavg import QFedAvg
+from fedexp.strategies.scaffold import Scaffold
 
 START: Weights = {
     "w": np.array([1.0], np.float32),
@@ -40,7 +37,7 @@ def _sent(client: int) -> Weights:
     }
 
 
-def _aggregate(strategy_config: StrategyConfig) -> Weights:
+def _aggregate(strategy_config: Strategy) -> Weights:
     app = ClientApp()
 
     @app.train()
@@ -69,18 +66,18 @@ def _aggregate(strategy_config: StrategyConfig) -> Weights:
 @pytest.mark.parametrize(
     "chosen",
     [
-        FedAvgStrategy(),
-        FedAvgMStrategy(),
-        FedAdagradStrategy(),
-        FedAdamStrategy(),
-        FedYogiStrategy(),
-        QFedAvgStrategy(q=1.0),
-        ScaffoldStrategy(server_learning_rate=0.5),
-        FedNovaStrategy(),
+        FedAvg(),
+        FedAvgM(),
+        FedAdagrad(),
+        FedAdam(),
+        FedYogi(),
+        QFedAvg(q=1.0),
+        Scaffold(server_learning_rate=0.5),
+        FedNova(),
     ],
     ids=lambda chosen: chosen.name,
 )
-def test_buffers_are_the_mean_weighted_by_examples(chosen: StrategyConfig) -> None:
+def test_buffers_are_the_mean_weighted_by_examples(chosen: Strategy) -> None:
     found = _aggregate(chosen)
     assert list(found) == list(START)
     assert {name: array.dtype for name, array in found.items()} == {

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from fedexp.models.networks import initial_weights
 from flwr.app import ConfigRecord, Message
 from support.helpers import arrays, config, same_weights, scripted_app, tiny_data, trained, values
 
-from fedexp.backends.grid import InlineGrid
+from fedexp.backends.inline import InlineGrid
+from fedexp.core.weights import Weights
 from fedexp.federation.client import build_client_app
-from fedexp.flower.arrays import to_record, to_weights
+from fedexp.flower.messages import to_record, to_weights
 from fedexp.flower.strategies import build_strategy
-from fedexp.models.networks import Weights, initial_weights
+from fedexp.strategies import Strategy
+from fedexp.strategies.fedavg import FedAvg
 from fedexp.strategies.local_only import LocalOnly
-from fedexp.strategies.options import FedAvgStrategy, LocalOnlyStrategy, StrategyConfig
 
 
 def _round(strategy: LocalOnly, grid: InlineGrid, server_round: int) -> list[Message]:
@@ -58,7 +60,7 @@ def test_train_loss_is_weighted_by_examples() -> None:
     assert dict(metrics) == {"train_loss": 3.0}  # (1*0 + 3*4) / 4
 
 
-def _first_round(strategy_config: StrategyConfig) -> dict[int, Weights]:
+def _first_round(strategy_config: Strategy) -> dict[int, Weights]:
     experiment, data = config(strategy=strategy_config), tiny_data()
     grid = InlineGrid(build_client_app(experiment, lambda: data), 3)
     grid.cohort = [0, 1, 2]
@@ -75,7 +77,7 @@ def _first_round(strategy_config: StrategyConfig) -> dict[int, Weights]:
 
 
 def test_first_round_is_the_first_round_of_fedavg() -> None:
-    alone, federated = _first_round(LocalOnlyStrategy()), _first_round(FedAvgStrategy())
+    alone, federated = _first_round(LocalOnly()), _first_round(FedAvg())
     assert list(alone) == list(federated) == [0, 1, 2]
     assert all(same_weights(alone[client], federated[client]) for client in alone)
     assert not same_weights(alone[0], alone[1])

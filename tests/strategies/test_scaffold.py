@@ -6,19 +6,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from fedexp.models.networks import initial_weights
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from support.helpers import arrays, config, tiny_data, values
 from torch import nn
 
-from fedexp.backends.grid import InlineGrid
-from fedexp.config.clients import TrainingConfig
+from fedexp.backends.inline import InlineGrid
+from fedexp.config.training import TrainingConfig
 from fedexp.data.federated import FederatedData
-from fedexp.datasets.options import LogisticModel
 from fedexp.federation.client import build_client_app
-from fedexp.flower.arrays import to_record, to_weights, weights_in
-from fedexp.models.networks import initial_weights
-from fedexp.strategies.options import ScaffoldStrategy
+from fedexp.flower.messages import to_record, to_weights, weights_in
+from fedexp.models.logistic import Logistic
 from fedexp.strategies.scaffold import ClientControl, Scaffold
 
 Floats = npt.NDArray[np.float64]
@@ -93,7 +92,7 @@ def _algorithm_1(data: FederatedData, weights: Floats) -> tuple[Floats, Floats]:
         moved = np.zeros_like(weights)
         fresh = own.copy()
         for client in cohort:
-            examples = data.train_images([client])
+            examples = data.train_examples([client])
             pixels = examples.images.reshape(len(examples.labels), -1) / 255
             inputs = np.hstack([(pixels - 0.5) / 0.5, np.ones((len(pixels), 1))])
             y = weights.copy()
@@ -112,7 +111,7 @@ def test_rounds_of_some_clients_are_the_papers_algorithm() -> None:
         tiny_data(),
         TrainingConfig(STEPS, None, "full", learning_rate=RATE, momentum=0),
     )
-    experiment = config(model=LogisticModel(), training=training, strategy=ScaffoldStrategy())
+    experiment = config(model=Logistic(), training=training, strategy=Scaffold())
     record = to_record(initial_weights(experiment.model, data.spec, 0))
     grid = InlineGrid(build_client_app(experiment, lambda: data), 3)
     strategy = Scaffold(3, 1.0, min_train_nodes=1, min_available_nodes=1)

@@ -5,11 +5,11 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg
 from support.helpers import arrays, evaluated, scripted_app, trained, values
 
-from fedexp.backends.grid import InlineGrid
+from fedexp.backends.inline import InlineGrid
 from fedexp.config.schema import Config
 from fedexp.flower.strategies import build_strategy
+from fedexp.strategies.fedavg import FedAvg
 from fedexp.strategies.local_only import LocalOnly
-from fedexp.strategies.options import FedAvgStrategy, LocalOnlyStrategy
 
 REPLIES = [
     trained(1.0, -2.0, num_examples=10, loss=2.0),
@@ -43,7 +43,7 @@ def _replies(strategy: FedAvg, grid: InlineGrid) -> list[Message]:
 def test_fedavg_is_the_mean_weighted_by_examples(
     num_clients: int, expected: list[float], loss: float
 ) -> None:
-    strategy = build_strategy(Config(strategy=FedAvgStrategy()))
+    strategy = build_strategy(Config(strategy=FedAvg()))
     assert isinstance(strategy, FedAvg)
     record, metrics = strategy.aggregate_train(1, _replies(strategy, _grid(num_clients)))
     assert record is not None
@@ -57,16 +57,16 @@ def test_fedavg_weighs_evaluations_by_examples() -> None:
     app = scripted_app(lambda client, _: REPLIES[client], lambda client, _: answers[client])
     grid = InlineGrid(app, 2)
     grid.cohort = [0, 1]
-    strategy = build_strategy(Config(strategy=FedAvgStrategy()))
+    strategy = build_strategy(Config(strategy=FedAvg()))
     messages = strategy.configure_evaluate(1, arrays(0.0), ConfigRecord(), grid)
     mean = strategy.aggregate_evaluate(1, grid.send_and_receive(messages))
     assert mean is not None
     assert dict(mean) == {"loss": 2.5, "accuracy": 0.625}  # (4 + 3*2) / 4, (1 + 3*0.5) / 4
 
 
-@pytest.mark.parametrize("kind", [FedAvgStrategy, LocalOnlyStrategy])
+@pytest.mark.parametrize("kind", [FedAvg, LocalOnly])
 def test_one_client_alone_is_not_kept_waiting(
-    kind: type[FedAvgStrategy], monkeypatch: pytest.MonkeyPatch
+    kind: type[FedAvg], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wait(_: float) -> None:
         raise AssertionError("Flower waits for a second client that does not exist")
@@ -79,7 +79,7 @@ def test_one_client_alone_is_not_kept_waiting(
 
 
 def test_strategies_send_to_the_whole_cohort_and_name_the_round() -> None:
-    for kind in (FedAvgStrategy(), LocalOnlyStrategy()):
+    for kind in (FedAvg(), LocalOnly()):
         grid, strategy = _grid(3), build_strategy(Config(strategy=kind))
         grid.cohort = [0, 2]
         messages = list(strategy.configure_train(5, arrays(1.0), ConfigRecord(), grid))
@@ -90,5 +90,5 @@ def test_strategies_send_to_the_whole_cohort_and_name_the_round() -> None:
 
 
 def test_strategies_by_name() -> None:
-    assert type(build_strategy(Config(strategy=FedAvgStrategy()))) is FedAvg
-    assert type(build_strategy(Config(strategy=LocalOnlyStrategy()))) is LocalOnly
+    assert type(build_strategy(Config(strategy=FedAvg()))) is FedAvg
+    assert type(build_strategy(Config(strategy=LocalOnly()))) is LocalOnly

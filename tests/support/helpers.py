@@ -17,14 +17,26 @@ import ray
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedexp.config.clients import ClientsConfig, TrainingConfig
-from fedexp.config.schema import Config, InlineBackend, RayBackend
-from fedexp.data.federated import FederatedData, ImageSet
-from fedexp.data.partition import Partition
-from fedexp.datasets.options import MlpModel
+from fedexp.config.backend import InlineBackend, RayBackend
+from fedexp.config.clients import ClientsConfig
+from fedexp.config.schema import Config
+from fedexp.config.training import TrainingConfig
+from fedexp.core.weights import Weights
+from fedexp.data.assignment import Assignment
+from fedexp.data.examples import Examples
+from fedexp.data.federated import FederatedData
+from fedexp.experiment import run_experiment
 from fedexp.federation.evaluation import Scores, ServerEvaluation
-from fedexp.models.networks import Weights
-from fedexp.partitions.options import IidPartition
+from fedexp.federation.events import (
+    Ending,
+    Failure,
+    Listener,
+    Measurement,
+    RoundReport,
+    RunInfo,
+)
+from fedexp.models.mlp import Mlp
+from fedexp.partitions.iid import Iid
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,8 +44,8 @@ Floats = npt.NDArray[np.float32]
 def config(**changes: Any) -> Config:
     """Return an experiment of three clients and a linear model, in this process unless changed."""
     defaults: dict[str, Any] = {
-        "partition": IidPartition(),
-        "model": MlpModel(hidden=[]),
+        "partition": Iid(),
+        "model": Mlp(hidden=[]),
         "clients": ClientsConfig(num=3),
         "training": TrainingConfig(local_epochs=1, batch_size=4),
         "backend": InlineBackend(),
@@ -49,20 +61,20 @@ def tiny_data(sizes: tuple[int, ...] = (4, 8, 6), test_sizes: tuple[int, ...] = 
     """Return random images; client k holds sizes[k] to train on and test_sizes[k] to test on."""
     rng = np.random.default_rng(7)
 
-    def images(count: int) -> ImageSet:
+    def images(count: int) -> Examples:
         pixels = rng.integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
-        return ImageSet(pixels, rng.integers(0, 10, count))
+        return Examples(pixels, rng.integers(0, 10, count))
 
-    def split(counts: tuple[int, ...]) -> Partition:
-        return Partition.of(np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]))
+    def split(counts: tuple[int, ...]) -> Assignment:
+        return Assignment.of(np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]))
 
     train, test = images(sum(sizes)), images(max(10, sum(test_sizes)))
     return FederatedData(config().dataset.spec, train, test, split(sizes), split(test_sizes))
 
 
 @dataclass(frozen=True)
-class FaultyPartition(Partition):
-    """A partition at which one client fails: it raises, or kills its process the first time."""
+class FaultyPartition(Assignment):
+    """An assignment at which one client fails: it raises, or kills its process the first time."""
 
     bad_client: int = -1
     marker: str = ""
@@ -187,13 +199,46 @@ def values(record: Any) -> list[float]:
 class FirstWeight(ServerEvaluation):
     """An evaluation without images: accuracy is the first weight, loss is 10 less it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *initial: float) -> None:
+        self.initial = {"w": np.array(initial, dtype=np.float32)}
+        self.parameters, self.buffers, self.frozen = ("w",), frozenset(), frozenset()
         self.seen: list[list[float]] = []
 
     def scores(self, weights: Weights) -> Scores:
         self.seen.append(values(weights))
         first = float(weights["w"][0])
         return {"all": {"accuracy": first, "loss": 10 - first}}
+
+
+class Recorder(Listener):
+    """A listener that keeps all that it is told."""
+
+    def __init__(self) -> None:
+        self.reports: list[RoundReport] = []
+        self.replies: list[tuple[int, str, int, int]] = []
+        self.endings: list[Ending] = []
+
+    def progress(self, server_round: int, phase: str, done: int, total: int) -> None:
+        self.replies.append((server_round, phase, done, total))
+
+    def round(self, report: RoundReport) -> None:
+        self.reports.append(report)
+
+    def end(self, ending: Ending) -> None:
+        self.endings.append(ending)
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        return [row for report in self.reports for row in report.measurements]
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [row for report in self.reports for row in report.failures]
+
+
+def run(experiment: Config, folder: Path, *overrides: str, sweep: str | None = None) -> Any:
+    """Run an experiment as the program does, and return summary.json."""
+    return run_experiment(RunInfo(experiment, folder, overrides, sweep))
 
 
 def summary(folder: Path) -> dict[str, Any]:

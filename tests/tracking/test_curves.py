@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedexp.tracking.run_folder import Metric, RoundReport
+from fedexp.federation.events import RoundReport
+from fedexp.tracking.run_folder import Metric
 from fedexp.tracking.scalars import Curves
 
 

@@ -12,9 +12,10 @@ import yaml
 from safetensors.numpy import load_file
 from support.helpers import config
 
-from fedexp.models.networks import Weights
+from fedexp.core.files import HIDDEN, without_secrets
+from fedexp.core.weights import Weights
 from fedexp.tracking import run_folder as records
-from fedexp.tracking.run_folder import HIDDEN, Metric, RunFolder, without_secrets
+from fedexp.tracking.run_folder import Metric, RunFolder
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -15,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fedexp.config.tracking import TrackingConfig
 from fedexp.core.options import FedexpError
+from fedexp.federation.events import Ending, RoundReport
 from fedexp.tracking import trackers as tracking
-from fedexp.tracking.run_folder import Metric, RoundReport
-from fedexp.tracking.trackers import Ending, Trackers, client_rows
+from fedexp.tracking.run_folder import Metric
+from fedexp.tracking.trackers import Trackers, client_rows
 
 TENSORBOARD = ("tracking=tensorboard", "backend=inline", "clients.fraction_evaluate=1")
 

@@ -164,7 +164,7 @@ def test_pictures_tables_and_the_model_are_there(tracked: Path) -> None:
 
 
 def test_a_repeated_run_has_the_same_id(tracked: Path, tmp_path: Path) -> None:
-    from fedexp.tracking.trackers import RunInfo
+    from fedexp.federation.events import RunInfo
     from fedexp.tracking.wandb import run_id
 
     overrides = ["seed=1", "tracking.tags=[mine]", "tracking.log_model=true"]

@@ -7,56 +7,41 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedexp.datasets.options import DATASET_SPECS, Augmentation
+from fedexp.models.networks import build_model, initial_weights
 from torch import nn
 
-from fedexp.config.clients import TrainingConfig
-from fedexp.config.schema import BackendConfig, RayBackend
-from fedexp.data.federated import ImageSet, load_dataset
-from fedexp.datasets.options import (
-    DATASET_SPECS,
-    Augmentation,
-    DatasetConfig,
-    DatasetSpec,
-    MlpModel,
-)
-from fedexp.models.networks import (
-    build_model,
-    get_weights,
-    hash_weights,
-    initial_weights,
-    set_weights,
-)
-from fedexp.training.loop import (
-    Evaluator,
-    TrainResult,
-    Work,
-    gradient_mass,
-    limited_threads,
-    normaliser,
-    num_steps,
-    pick_device,
-    train,
-    union_steps,
-)
+from fedexp.config.backend import BackendConfig, RayBackend
+from fedexp.config.training import TrainingConfig
+from fedexp.core.weights import hash_weights
+from fedexp.data.examples import Examples, Spec
+from fedexp.data.loading import load_dataset
+from fedexp.datasets import Dataset
+from fedexp.models.mlp import Mlp
+from fedexp.strategies.base import gradient_mass
+from fedexp.training.device import limited_threads, pick_device
+from fedexp.training.evaluator import Evaluator
+from fedexp.training.loop import TrainResult, Work, normaliser, num_steps, train, union_steps
+from fedexp.training.network import get_weights, set_weights
 from fedexp.training.optimizers import gradient_function
 
 SPEC = DATASET_SPECS["mnist5k"]
 CPU = torch.device("cpu")
 # One pixel, two classes, no normalisation but the division by 255.
-PIXEL = DatasetSpec((1, 1, 1), ("dark", "bright"), 2, 2, (0.0,), (1.0,))
+PIXEL = Spec((1, 1, 1), ("dark", "bright"), 2, 2, (0.0,), (1.0,))
 
 
-def _pixels(values: list[int], labels: list[int]) -> ImageSet:
+def _pixels(values: list[int], labels: list[int]) -> Examples:
     images = np.array(values, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    return ImageSet(images, np.array(labels))
+    return Examples(images, np.array(labels))
 
 
 def _train(
     model: nn.Module,
-    examples: ImageSet,
+    examples: Examples,
     config: TrainingConfig,
     seed: int = 0,
-    spec: DatasetSpec = PIXEL,
+    spec: Spec = PIXEL,
 ) -> TrainResult:
     steps = num_steps(config, len(examples.labels))
     work = Work(steps, config.learning_rate)
@@ -111,9 +96,9 @@ def test_normalisation_is_the_lessons() -> None:
 
 
 def _trained(seed: int) -> str:
-    examples = load_dataset(DatasetConfig())[1].subset(np.arange(100))
-    model = build_model(MlpModel(), SPEC)
-    set_weights(model.state_dict(), initial_weights(MlpModel(), SPEC, 0))
+    examples = load_dataset(Dataset())[1].subset(np.arange(100))
+    model = build_model(Mlp(), SPEC)
+    set_weights(model.state_dict(), initial_weights(Mlp(), SPEC, 0))
     with limited_threads(1):
         _train(model, examples, TrainingConfig(local_epochs=2), seed, SPEC)
     return hash_weights(get_weights(model.state_dict()))
@@ -128,7 +113,7 @@ def test_the_seed_decides_every_bit_and_no_global_state_is_touched() -> None:
 
 
 def test_augmentation_comes_before_normalisation_and_from_the_seed() -> None:
-    spec = DatasetSpec((1, 2, 2), ("dark", "bright"), 1, 1, (0.5,), (0.5,))
+    spec = Spec((1, 2, 2), ("dark", "bright"), 1, 1, (0.5,), (0.5,))
     seen: list[torch.Tensor] = []
 
     class Watcher(nn.Linear):
@@ -136,7 +121,7 @@ def test_augmentation_comes_before_normalisation_and_from_the_seed() -> None:
             seen.append(images.clone())
             return super().forward(images.flatten(1))
 
-    examples = ImageSet(np.full((200, 1, 2, 2), 255, np.uint8), np.zeros(200, np.int64))
+    examples = Examples(np.full((200, 1, 2, 2), 255, np.uint8), np.zeros(200, np.int64))
     config = TrainingConfig(local_epochs=1, batch_size=100)
     for seed in (1, 1, 2):
         work = Work(2, config.learning_rate)
@@ -180,9 +165,9 @@ def test_a_model_is_trained_in_its_training_mode_and_judged_out_of_it() -> None:
 
 @pytest.mark.parametrize("parallel", [2, 4])
 def test_evaluation_does_not_depend_on_how_many_batches_run_at_once(parallel: int) -> None:
-    examples = load_dataset(DatasetConfig())[0]
-    model = build_model(MlpModel(), SPEC)
-    set_weights(model.state_dict(), initial_weights(MlpModel(), SPEC, 0))
+    examples = load_dataset(Dataset())[0]
+    model = build_model(Mlp(), SPEC)
+    set_weights(model.state_dict(), initial_weights(Mlp(), SPEC, 0))
     with limited_threads(1):
         alone, together = (
             Evaluator(examples, SPEC, CPU, parallel=count).predict(model) for count in (1, parallel)
@@ -201,7 +186,7 @@ def test_a_ray_worker_takes_no_gpu_that_is_not_reserved(monkeypatch: pytest.Monk
 
 
 def test_mnist_pixels_reach_the_model_as_they_are(mnist_root: Path) -> None:
-    train_set, test_set = load_dataset(DatasetConfig("mnist", str(mnist_root)))
+    train_set, test_set = load_dataset(Dataset("mnist", str(mnist_root)))
     assert (train_set.images.shape, test_set.images.shape) == (
         (60_000, 1, 28, 28),
         (10_000, 1, 28, 28),
