@@ -16,7 +16,8 @@ from fedexp.federation.conclusion import conclude, head
 from fedexp.federation.dealing import client_rows, describe_partition, federate
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import FAILED, INTERRUPTED, Ending, Listener, Listeners, RunInfo
-from fedexp.federation.rounds import Outcome, RoundLoop, build_server
+from fedexp.federation.outcome import Outcome
+from fedexp.federation.rounds import RoundLoop, build_server
 from fedexp.flower.grid import CohortGrid
 from fedexp.tracking.run_folder import RunFolder
 from fedexp.tracking.terminal import Terminal
@@ -37,7 +38,7 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
     Raises:
         FedexpError: If the run cannot go on. The folder then says ``failed`` and why.
     """
-    _quieten_flower(verbose)
+    quieten_flower(verbose)
     terminal = Terminal()
     listeners = Listeners(RunFolder(), terminal, Trackers(terminal.say))
     attempt = Attempt(run.config, listeners, verbose)
@@ -107,7 +108,8 @@ class Attempt:
         return server
 
 
-def _quieten_flower(verbose: bool) -> None:
+def quieten_flower(verbose: bool = False) -> None:
+    """Keep Flower's own lines off the terminal, unless asked not to."""
     flower = logging.getLogger("flwr")
     flower.setLevel(logging.INFO if verbose else logging.ERROR)
     if not verbose:  # what it says still reaches run.log, through the root logger

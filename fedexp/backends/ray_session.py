@@ -106,4 +106,5 @@ def _check_capacity(backend: RayBackend) -> None:
 
 
 def _import_client() -> None:
-    import fedexp.backends.ray  # noqa: F401
+    import fedexp.federation.client
+    import fedexp.flower.app  # noqa: F401

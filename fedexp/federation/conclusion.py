@@ -19,7 +19,7 @@ from fedexp.federation.dealing import client_rows
 from fedexp.federation.evaluation import ClientScores, ServerEvaluation
 from fedexp.federation.events import COMPLETED, Ending, Measurement
 from fedexp.federation.faults import byzantine_clients
-from fedexp.federation.rounds import Outcome
+from fedexp.federation.outcome import Outcome
 
 
 def head(config: Config, status: str) -> dict[str, Any]:

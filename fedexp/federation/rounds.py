@@ -10,19 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 from flwr.app import Message, MessageType, RecordDict
 
-from fedexp.config.schema import Config, StopConfig
+from fedexp.config.schema import Config
 from fedexp.core import signals
 from fedexp.core.buffers import BuffersApart
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Order, Server, Setup, Update, Updates, weighted_mean
-from fedexp.core.seeding import Purpose, derive_rng
-from fedexp.core.weights import Weights, restore_dtypes
+from fedexp.core.weights import restore_dtypes
+from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.evaluation import Scores, ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
 from fedexp.federation.faults import byzantine_clients, collude
@@ -32,6 +30,7 @@ from fedexp.federation.guards import (
     training_problem,
     weights_problem,
 )
+from fedexp.federation.outcome import Outcome, Patience
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.messages import (
     NUM_EXAMPLES,
@@ -40,49 +39,6 @@ from fedexp.flower.messages import (
     pack_order,
     unpack_update,
 )
-from fedexp.metrics import get as get_metric
-
-
-@dataclass
-class Outcome:
-    """How far the loop came.
-
-    Attributes:
-        weights: The global model's; the initial one's where no client is federated.
-        rounds: Rounds completed.
-        stopped_early: Whether the stop criterion ended it.
-        models: The models that are tested: None -> the global one, or partition id -> a client's own.
-        scores: Last scores of every model.
-        own: Partition id -> metric -> the client's last number on its own test examples, of those that
-            were asked.
-        reported: Clients that evaluated in the last round.
-        best_round: Round of the highest headline accuracy.
-        best_accuracy: That accuracy.
-    """
-
-    weights: Weights
-    rounds: int = 0
-    stopped_early: bool = False
-    models: dict[int | None, Weights] = field(default_factory=dict)
-    scores: dict[int | None, Scores] = field(default_factory=dict)
-    own: dict[int, dict[str, float]] = field(default_factory=dict)
-    reported: set[int] = field(default_factory=set)
-    best_round: int = 0
-    best_accuracy: float = 0.0
-
-    def headline(self, metric: str) -> float:
-        """Return a metric on the whole test set: the global model's, or the local models' mean."""
-        return float(np.mean([scores["all"][metric] for scores in self.scores.values()]))
-
-
-def draw_cohort(config: Config, purpose: Purpose, fraction: float, server_round: int) -> list[int]:
-    """Draw the clients of a round, without replacement; at least one, in order of partition.
-
-    Depends on the seed and the round only, so that a round can be repeated on its own.
-    """
-    size = config.clients.cohort_size(fraction)
-    rng = derive_rng(config.seed, purpose, server_round)
-    return sorted(rng.choice(config.clients.num, size, replace=False).tolist())
 
 
 def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
@@ -329,26 +285,6 @@ class RoundLoop:
         start = time.perf_counter()
         yield
         self._report.seconds[phase] = time.perf_counter() - start
-
-
-class Patience:
-    """Count rounds in a row that do not improve a metric by ``min_delta``."""
-
-    def __init__(self, config: StopConfig, initial: float) -> None:
-        self._config = config
-        self._sign = 1 if get_metric(config.metric).higher_is_better else -1
-        self._best = self._sign * initial
-        self._idle = 0
-
-    def exhausted(self, value: float) -> bool:
-        """Take in a round's value; return True when patience is at an end."""
-        if self._config.patience is None:
-            return False
-        if self._sign * value >= self._best + self._config.min_delta:
-            self._best, self._idle = self._sign * value, 0
-        else:
-            self._idle += 1
-        return self._idle >= self._config.patience
 
 
 def _count(reply: Message) -> int:

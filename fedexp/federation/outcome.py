@@ -1,0 +1,64 @@
+"""How far a run came, and when it has come far enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedexp.config.schema import StopConfig
+from fedexp.core.weights import Weights
+from fedexp.federation.evaluation import Scores
+from fedexp.metrics import get as get_metric
+
+
+@dataclass
+class Outcome:
+    """How far the loop came.
+
+    Attributes:
+        weights: The global model's; the initial one's where no client is federated.
+        rounds: Rounds completed.
+        stopped_early: Whether the stop criterion ended it.
+        models: The models that are tested: None -> the global one, or partition id -> a client's own.
+        scores: Last scores of every model.
+        own: Partition id -> metric -> the client's last number on its own test examples, of those that
+            were asked.
+        reported: Clients that evaluated in the last round.
+        best_round: Round of the highest headline accuracy.
+        best_accuracy: That accuracy.
+    """
+
+    weights: Weights
+    rounds: int = 0
+    stopped_early: bool = False
+    models: dict[int | None, Weights] = field(default_factory=dict)
+    scores: dict[int | None, Scores] = field(default_factory=dict)
+    own: dict[int, dict[str, float]] = field(default_factory=dict)
+    reported: set[int] = field(default_factory=set)
+    best_round: int = 0
+    best_accuracy: float = 0.0
+
+    def headline(self, metric: str) -> float:
+        """Return a metric on the whole test set: the global model's, or the local models' mean."""
+        return float(np.mean([scores["all"][metric] for scores in self.scores.values()]))
+
+
+class Patience:
+    """Count rounds in a row that do not improve a metric by ``min_delta``."""
+
+    def __init__(self, config: StopConfig, initial: float) -> None:
+        self._config = config
+        self._sign = 1 if get_metric(config.metric).higher_is_better else -1
+        self._best = self._sign * initial
+        self._idle = 0
+
+    def exhausted(self, value: float) -> bool:
+        """Take in a round's value; return True when patience is at an end."""
+        if self._config.patience is None:
+            return False
+        if self._sign * value >= self._best + self._config.min_delta:
+            self._best, self._idle = self._sign * value, 0
+        else:
+            self._idle += 1
+        return self._idle >= self._config.patience

@@ -1,0 +1,98 @@
+"""The contract of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedexp.config.backend import InlineBackend
+from fedexp.config.schema import Config
+from fedexp.config.training import TrainingConfig
+from fedexp.core.roles import Order
+from fedexp.core.weights import hash_weights
+from fedexp.data.loading import load
+from fedexp.datasets import Dataset
+from fedexp.models import Model
+from fedexp.testing.runs import TinyImages, require, same_everywhere, small
+
+
+def model_conforms(model: Model, backends: Sequence[str]) -> None:
+    """What :func:`check_model` says, and the same bits everywhere."""
+    check_model(model, TinyImages(), small())
+    same_everywhere(small(model=model), backends)
+
+
+def check_model(model: Model, dataset: Dataset, config: Config) -> None:
+    """The contract of a model: built alike, filled, predicting and training as it must."""
+    import torch
+
+    from fedexp.federation.client import ClientNode
+    from fedexp.training.network import build_network
+
+    cpu, spec = torch.device("cpu"), dataset.spec
+    networks = [build_network(model, spec, 0, cpu, dataset.prepare) for _ in range(2)]
+    network, (initial, again) = networks[0], [n.weights() for n in networks]
+    require(
+        hash_weights(initial) == hash_weights(again),
+        "build() gives other weights for the same seed: draw them from torch's generator alone",
+    )
+    require(
+        bool(network.parameters),
+        "no parameter requires gradients, so that there is nothing to train",
+    )
+    for name, array in initial.items():
+        finite = not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all()
+        require(bool(finite), f"the initial {name} holds NaN or infinity")
+    moved = {
+        n: (a * 2).astype(a.dtype) if np.issubdtype(a.dtype, np.floating) else a
+        for n, a in initial.items()
+    }
+    network.load(moved)
+    require(
+        hash_weights(network.weights()) == hash_weights(moved),
+        "the state dict is not the module's own memory: what is written to it gets lost",
+    )
+    network.load(initial)
+    examples = load(dataset)[0].subset(np.arange(2))
+    network.module.eval()
+    with torch.no_grad():
+        logits = network.module(dataset.prepare(torch.from_numpy(examples.inputs)))
+    require(
+        tuple(logits.shape) == (2, spec.num_classes),
+        f"logits must have shape (2, {spec.num_classes}) for two inputs, got {tuple(logits.shape)}",
+    )
+    require(bool(torch.isfinite(logits).all()), "logits of the initial model are not finite")
+    training = TrainingConfig(local_steps=3, batch_size=1, learning_rate=1e-3)
+    node = ClientNode(
+        replace(config, model=model, dataset=dataset, training=training, backend=InlineBackend()),
+        lambda: _no_data(),
+    )
+    _check_training(node, initial, examples)
+
+
+def _no_data() -> Any:
+    raise RuntimeError("a model is tried without clients")
+
+
+def _check_training(node: Any, initial: Any, examples: Any) -> None:
+    """Three steps of one example each, twice, with another client's work in between."""
+    from fedexp.federation.client import ClientJob
+    from fedexp.training.network import keyed_chance
+
+    def trained(client: int) -> Any:
+        job = ClientJob(node, client, 1, Order(initial), {}, examples, 3)
+        with keyed_chance(0, 1, client, node.device):
+            return job.train()
+
+    first, _, again = trained(0), trained(1), trained(0)
+    require(
+        hash_weights(first) == hash_weights(again),
+        "a client's training depends on which clients trained before in the same process",
+    )
+    require(
+        any(not np.array_equal(first[name], initial[name]) for name in node.network.parameters),
+        "three steps of SGD change no parameter",
+    )

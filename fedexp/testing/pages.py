@@ -1,0 +1,157 @@
+"""The contracts of all pages but models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fedexp import attacks
+from fedexp.attacks import Attack
+from fedexp.config.clients import ByzantineConfig, ClientsConfig
+from fedexp.config.schema import Config
+from fedexp.core.roles import Client, Server, Setup
+from fedexp.data.loading import check, load
+from fedexp.datasets import Dataset
+from fedexp.metrics import Metric, Predictions
+from fedexp.models.mobilenet_v3_small import MobilenetV3Small
+from fedexp.partitions import Partition
+from fedexp.partitions.base import make_partition
+from fedexp.partitions.iid import Iid
+from fedexp.strategies import Strategy
+from fedexp.testing.runs import TinyImages, require, run, same_everywhere, small
+
+
+def strategy_conforms(strategy: Strategy, backends: Sequence[str]) -> None:
+    """Same bits, dtypes kept, BatchNorm survived, failing clients survived."""
+    clients = max(3, strategy.min_clients)
+    config = small(strategy=strategy, clients=ClientsConfig(clients, fraction_evaluate=1.0))
+    check_sides(strategy, config)
+    same_everywhere(config, backends)
+    more = ClientsConfig(2 * clients + 2, fraction_train=1.0, dropout=0.2)
+    ending = same_everywhere(replace(config, clients=more, rounds=3), backends[:2])
+    require(ending.summary["rounds"] == 3, "a run in which clients drop out does not complete")
+    if not strategy.measures_distances:
+        _check_batchnorm(replace(config, model=MobilenetV3Small(), rounds=1))
+
+
+def _check_batchnorm(config: Config) -> None:
+    ending, _ = run(config)
+    assert ending.weights is not None
+    counters = [name for name in ending.weights if name.endswith("num_batches_tracked")]
+    kept = all(ending.weights[name].dtype == np.int64 for name in counters)
+    require(bool(counters) and kept, "BatchNorm's counters do not stay integers")
+    variances = (a for name, a in ending.weights.items() if name.endswith("running_var"))
+    require(
+        all((array >= 0).all() for array in variances),
+        "BatchNorm's running variances become negative: set averages_buffers = True",
+    )
+
+
+def check_sides(strategy: Strategy, config: Config) -> None:
+    """Require that both sides can be made, and are what they must be."""
+    setup = Setup(config.clients.num, ("w",), frozenset(), config.training.rate)
+    server, client = strategy.server(setup), strategy.client()
+    require(isinstance(server, Server), f"server() must return a Server, got {server!r}")
+    require(isinstance(client, Client), f"client() must return a Client, got {client!r}")
+
+
+def dataset_conforms(dataset: Dataset, backends: Sequence[str]) -> None:
+    """What :func:`check_dataset` says, and a run."""
+    check_dataset(dataset)
+    same_everywhere(small(dataset=dataset, partition=Iid()), backends[:1])
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """The same examples twice, of the shape that the page says, prepared to finite float32."""
+    import torch
+
+    dataset.ensure()
+    (train, test), (again, _) = dataset.load(), dataset.load()
+    check(f"dataset={dataset.name}", train, test)
+    same = np.array_equal(train.inputs, again.inputs) and np.array_equal(
+        train.targets, again.targets
+    )
+    require(same, "load() returns other examples the second time")
+    spec = dataset.spec
+    for what, part, number in (("training", train, spec.num_train), ("test", test, spec.num_test)):
+        found = (len(part), part.inputs.shape[1:], int(part.targets.max()) < spec.num_classes)
+        require(
+            found == (number, spec.shape, True),
+            f"the {what} examples are {len(part)} of shape {part.inputs.shape[1:]} with labels up to "
+            f"{part.targets.max()}; facts says {number} of {spec.shape} with {spec.num_classes} classes",
+        )
+    batch = torch.from_numpy(train.inputs[:2].copy())
+    before = batch.clone()
+    varied = dataset.vary(batch, torch.Generator().manual_seed(0))
+    prepared = dataset.prepare(varied)
+    require(torch.equal(batch, before), "prepare() or vary() writes to the batch it is given")
+    require(varied.shape == batch.shape, f"vary() must keep the shape {tuple(batch.shape)}")
+    require(
+        prepared.dtype == torch.float32 and bool(torch.isfinite(prepared).all()),
+        f"prepare() must return finite float32, got {prepared.dtype}",
+    )
+
+
+def partition_conforms(partition: Partition, backends: Sequence[str]) -> None:
+    """Sound for several numbers of clients and seeds, and a run."""
+    for num_clients in (1, 2, 5):
+        config = small(partition=partition, clients=ClientsConfig(num_clients))
+        if list(partition.errors(config)):
+            continue
+        for seed in (0, 1):
+            check_partition(partition, num_clients, seed, TinyImages())
+
+
+def check_partition(partition: Partition, num_clients: int, seed: int, dataset: Dataset) -> None:
+    """Equal seeds give equal assignments; every other rule is :func:`make_partition`'s."""
+    labels = load(dataset)[0].targets
+    before = labels.copy()
+    first = make_partition(partition, labels, num_clients, seed)
+    again = make_partition(partition, labels, num_clients, seed)
+    require(first.sha256 == again.sha256, "deal() gives another assignment for the same seed")
+    require(np.array_equal(labels, before), "deal() writes to the labels it is given")
+
+
+def metric_conforms(metric: Metric, backends: Sequence[str]) -> None:
+    """What :func:`check_metric` says."""
+    check_metric(metric)
+
+
+def check_metric(metric: Metric) -> None:
+    """A finite number for any predictions, whatever their order."""
+    rng = np.random.default_rng(0)
+    odds = rng.dirichlet(np.ones(7), 50)
+    targets = rng.integers(0, 7, 50)
+    losses = -np.log(odds[np.arange(50), targets])
+    found = Predictions(targets, odds.argmax(1), losses, odds)
+    if not metric.needs_probabilities:
+        found = Predictions(found.targets, found.labels, found.losses)
+    order = rng.permutation(50)
+    for what, some in (
+        ("50 examples", found),
+        ("one example", found.select(np.array([0]))),
+        ("examples of one label", found.select(targets == targets[0])),
+    ):
+        value = metric.of(some)
+        require(
+            isinstance(value, float) and bool(np.isfinite(value)),
+            f"of() must return a finite float for {what}, got {value!r}",
+        )
+    close = np.isclose(metric.of(found), metric.of(found.select(order)))
+    require(bool(close), "of() depends on the order of the examples")
+
+
+def attack_conforms(attack: Attack, backends: Sequence[str]) -> None:
+    """The same bits everywhere; what it sends is either taken in or refused, and the run goes on."""
+    known = attack.name in attacks.choices()
+    if not known:
+        attacks.register(type(attack))
+    try:
+        faulty = ByzantineConfig(fraction=0.4, kind=attack.name, scale=attack.scale)
+        clients = ClientsConfig(num=5, byzantine=faulty)
+        same_everywhere(small(clients=clients), backends)
+    finally:
+        if not known:
+            attacks.REGISTRY.forget(attack.name)

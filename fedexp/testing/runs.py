@@ -1,0 +1,111 @@
+"""Small runs that leave no folder, and what must hold of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedexp.config.backend import FlowerBackend, InlineBackend, RayBackend
+from fedexp.config.clients import ClientsConfig
+from fedexp.config.schema import Config
+from fedexp.config.training import TrainingConfig
+from fedexp.core.registry import PluginError
+from fedexp.data.examples import Examples, Spec
+from fedexp.datasets import ImageDataset
+from fedexp.federation.events import Ending, Listener, Measurement, RoundReport
+from fedexp.models.mlp import Mlp
+from fedexp.partitions.iid import Iid
+
+
+@dataclass(frozen=True)
+class TinyImages(ImageDataset):
+    """A few images of noise, each label's around a mean of its own; not registered."""
+
+    facts = Spec((1, 28, 28), tuple("0123456789"), 400, 40)
+
+    name: str = "tiny_images"
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Draw the images."""
+        rng = np.random.default_rng(0)
+        means = rng.integers(60, 180, (10, 1, 28, 28))
+
+        def draw(count: int) -> Examples:
+            labels = np.arange(count) % 10
+            noise = rng.integers(-60, 60, (count, 1, 28, 28))
+            return Examples((means[labels] + noise).astype(np.uint8), labels)
+
+        return draw(400), draw(40)
+
+
+BACKENDS: dict[str, Any] = {
+    "inline": InlineBackend(),
+    "ray": RayBackend(workers=2),
+    "flower": FlowerBackend(workers=2),
+}
+
+
+class DoesNotConform(PluginError):
+    """A page that breaks its contract; the message says which part of it."""
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raise :class:`DoesNotConform` with a line unless something holds."""
+    if not holds:
+        raise DoesNotConform(otherwise)
+
+
+class _Recorder(Listener):
+    """Keeps all that a run measured."""
+
+    def __init__(self) -> None:
+        self.measurements: list[Measurement] = []
+        self.failures = 0
+
+    def round(self, report: RoundReport) -> None:
+        self.measurements += report.measurements
+        self.failures += report.num_failures
+
+
+def run(config: Config) -> tuple[Ending, _Recorder]:
+    """Run an experiment that leaves no folder."""
+    from fedexp.experiment import Attempt, quieten_flower
+
+    quieten_flower()
+    recorder = _Recorder()
+    return Attempt(config, recorder, verbose=False).complete(), recorder
+
+
+def small(**changes: Any) -> Config:
+    """Return an experiment of few examples and steps, in this process."""
+    experiment = Config(
+        rounds=2,
+        dataset=TinyImages(),
+        partition=Iid(samples_per_client=20),
+        model=Mlp(hidden=[8]),
+        clients=ClientsConfig(num=3, fraction_evaluate=1.0),
+        training=TrainingConfig(local_steps=3, batch_size=8),
+        backend=InlineBackend(),
+    )
+    return replace(experiment, **changes)
+
+
+def same_everywhere(config: Config, backends: Sequence[str]) -> Ending:
+    """Run on every backend, and twice on the first; all must give the same bits."""
+    first, told = run(replace(config, backend=BACKENDS[backends[0]]))
+    for name in backends:
+        ending, again = run(replace(config, backend=BACKENDS[name]))
+        same = ending.summary["model_sha256"] == first.summary["model_sha256"]
+        require(same, f"backend={name} gives another model than backend={backends[0]}")
+        require(
+            _rows(again) == _rows(told),
+            f"backend={name} gives other numbers than backend={backends[0]}",
+        )
+    return first
+
+
+def _rows(told: _Recorder) -> list[str]:
+    return [repr(row) for row in told.measurements]
