@@ -39,8 +39,8 @@ from fedexp.config.composition import plan
 from fedexp.config.schema import Config
 from fedexp.core.weights import Weights
 from fedexp.data.assignment import Assignment
+from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.dealing import federate
-from fedexp.federation.rounds import draw_cohort
 from fedexp.training.network import Network, build_network
 
 DEVICES = [

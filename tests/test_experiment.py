@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gc
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
-from support.helpers import config, metrics, tiny_data, with_fault
+from support.helpers import config, metrics, run, tiny_data, with_fault
 
 from fedexp import experiment
 from fedexp.config.clients import ClientsConfig
@@ -20,10 +21,11 @@ from fedexp.config.schema import StopConfig
 from fedexp.core import signals
 from fedexp.core.options import FedexpError
 from fedexp.core.weights import hash_weights
-from fedexp.experiment import run_experiment
+from fedexp.experiment import Attempt
 from fedexp.federation.conclusion import objective
+from fedexp.federation.events import Listener
 from fedexp.strategies.local_only import LocalOnly
-from fedexp.tracking.terminal import Display
+from fedexp.tracking.terminal import Terminal
 
 RunOf = Callable[..., Path]
 SUBSETS = ["all", "1-3-7", "2-5-8", "4-6-9"]
@@ -56,8 +58,8 @@ def test_a_run_leaves_these_files_and_no_others(lesson: Path, isolated: Path) ->
 
 def test_the_summary_says_what_came_out(lesson: Path) -> None:
     summary = _summary(lesson)
-    keys = ["status", "strategy", "seed", "seconds", "rounds", "stopped_early", "final", "best"]
-    more = ["fairness", "clients", "byzantine", "model_sha256", "partition_sha256"]
+    keys = ["status", "strategy", "kind", "seed", "seconds", "rounds", "stopped_early", "final"]
+    more = ["best", "fairness", "clients", "byzantine", "model_sha256", "partition_sha256"]
     assert list(summary) == keys + more
     assert (summary["status"], summary["strategy"], summary["seed"]) == ("completed", "fedavg", 0)
     assert (summary["rounds"], summary["stopped_early"]) == (2, False)
@@ -212,7 +214,7 @@ def test_a_run_can_be_repeated_bit_for_bit(lesson: Path, tmp_path: Path) -> None
     saved = yaml.safe_load((lesson / "config.yaml").read_text())
     assert saved["rounds"] == 2
     overrides = ["backend=inline", "training.local_epochs=1", "rounds=2"]
-    again = run_experiment(compose_config(overrides), tmp_path)
+    again = run(compose_config(overrides), tmp_path)
     for name in ("metrics.csv", "model.safetensors", "confusion.csv", "config.yaml"):
         assert (tmp_path / name).read_bytes() == (lesson / name).read_bytes()
     assert again["model_sha256"] == _summary(lesson)["model_sha256"]
@@ -229,7 +231,8 @@ def _tiny_run(
 ) -> dict[str, Any]:
     data = tiny_data() if bad_client is None else with_fault(tiny_data(), bad_client)
     monkeypatch.setattr(experiment, "federate", lambda _: data)
-    return run_experiment(config(**changes), path)
+    found: dict[str, Any] = run(config(**changes), path)
+    return found
 
 
 def test_a_client_that_raises_is_left_out_of_every_round(
@@ -273,14 +276,43 @@ def test_what_is_garbage_later_can_be_collected(lesson: Path) -> None:
     assert gc.get_freeze_count() == 0  # a run freezes what there is while its rounds pass
 
 
+def test_a_run_that_breaks_off_before_it_deals_says_what_it_was() -> None:
+    ending = Attempt(config(seed=3), Listener(), verbose=False).broken_off("failed", "why")
+    summary = dict(ending.summary)
+    keys = ["status", "strategy", "kind", "seed", "seconds", "rounds", "error"]
+    assert list(summary) == keys
+    assert 0 <= summary.pop("seconds") < 60
+    assert summary == {
+        **{"status": "failed", "strategy": "fedavg", "kind": "federated", "seed": 3},
+        **{"rounds": 0, "error": "why"},
+    }
+    assert (ending.clients, ending.weights, ending.confusion) == ([], None, None)
+
+
 def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedexp.backends.backend.run_server", interrupt)
+    monkeypatch.setattr("fedexp.backends.inline.run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         _tiny_run(tmp_path, monkeypatch)
     assert _summary(tmp_path)["status"] == "interrupted"
+    assert "error" not in _summary(tmp_path)
+
+
+def test_a_run_that_is_cut_off_says_how_far_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Terminal, server_round: int, *__: Any) -> None:
+        if server_round == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Terminal, "progress", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _tiny_run(tmp_path, monkeypatch, rounds=9)
+    assert _summary(tmp_path)["status"] == "interrupted"
+    assert _summary(tmp_path)["rounds"] == 2
+    assert sorted(set(metrics(tmp_path)["round"])) == [0, 1, 2]
 
 
 def test_a_signal_that_was_swallowed_ends_the_run(
@@ -291,7 +323,7 @@ def test_a_signal_that_was_swallowed_ends_the_run(
     def start(*_: Any, **__: Any) -> None:
         signals._received.append(15)
 
-    monkeypatch.setattr(Display, "say", start)
+    monkeypatch.setattr(Terminal, "say", start)
     with pytest.raises(KeyboardInterrupt):
         _tiny_run(tmp_path, monkeypatch)
     assert _summary(tmp_path)["status"] == "interrupted"
@@ -299,15 +331,23 @@ def test_a_signal_that_was_swallowed_ends_the_run(
 
 
 @pytest.mark.parametrize(
-    ("method", "status"), [("__enter__", "interrupted"), ("conclude", "completed")]
+    ("last_read", "status"),
+    [
+        ("fedexp: strategy=fedavg", "interrupted"),
+        ("  round 1/", "interrupted"),
+        ("  {folder}", "completed"),
+    ],
 )
 def test_a_reader_that_is_gone_takes_nothing_from_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, status: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_read: str, status: str
 ) -> None:
-    def gone(*_: Any) -> None:
-        raise SystemExit(1)  # as rich does at the first line, or at the last
+    beginning = last_read.format(folder=os.path.relpath(tmp_path))
 
-    monkeypatch.setattr(f"fedexp.tracking.terminal.Display.{method}", gone)
+    def gone(_: Terminal, *lines: str) -> None:
+        if any(line.startswith(beginning) for line in lines):
+            raise SystemExit(1)  # as rich does, once
+
+    monkeypatch.setattr(Terminal, "say", gone)
     with pytest.raises(SystemExit):
         _tiny_run(tmp_path, monkeypatch)
     assert _summary(tmp_path)["status"] == status
@@ -330,8 +370,8 @@ def test_one_client_alone_completes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     data = tiny_data(sizes=(6,), test_sizes=(4,))
     monkeypatch.setattr(experiment, "federate", lambda _: data)
     clients = ClientsConfig(num=1, fraction_evaluate=1.0)
-    federated = run_experiment(config(rounds=2, clients=clients), tmp_path / "a")
-    alone = run_experiment(config(rounds=2, clients=clients, strategy=LocalOnly()), tmp_path / "b")
+    federated = run(config(rounds=2, clients=clients), tmp_path / "a")
+    alone = run(config(rounds=2, clients=clients, strategy=LocalOnly()), tmp_path / "b")
     # Averaging one client changes nothing, so both strategies end with the same model.
     assert federated["final"] == alone["final"]
     left, right = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))

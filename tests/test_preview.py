@@ -16,8 +16,8 @@ from support.helpers import config, tiny_data
 from fedexp.analysis.results import load
 from fedexp.analysis.tables import closing_table
 from fedexp.config.composition import compose_config
+from fedexp.data.assignment import Assignment
 from fedexp.federation.dealing import describe_partition, federate
-from fedexp.partitions import Partition
 from fedexp.partitions.feature_noise import FeatureNoise
 from fedexp.preview import partition_table
 
@@ -90,13 +90,16 @@ def test_what_cannot_be_dealt_ends_with_exit_code_1(tmp_path: Path) -> None:
     found = _run(tmp_path, *words, "clients.num=10", "hydra.run.dir=out")
     assert found.returncode == 1
     (line,) = found.stderr.splitlines()
-    assert line.startswith("fedexp: run failed: partition=quantity: none of 1,000 draws gave every")
+    assert line.startswith(
+        "fedexp: run failed: partition=quantity at partition.alpha=0.01 and clients.num=10: "
+        "none of 1,000 draws gave every"
+    )
     assert not (tmp_path / "out" / "partition.json").exists()
 
 
 def test_what_no_client_holds_is_counted() -> None:
     data = tiny_data((4, 8, 6))
-    part = Partition.of([data.partition.client(k) for k in (0, 2)])
+    part = Assignment.of([data.partition.client(k) for k in (0, 2)])
     some = dataclasses.replace(data, partition=part, client_test=part)
     assert describe_partition(config(), some)["num_unassigned"] == 8
     assert "8 of 18 training images belong to no client" in partition_table(config(), some)

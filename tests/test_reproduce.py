@@ -45,7 +45,7 @@ def test_runs_that_are_too_many_are_named(tmp_path: Path) -> None:
     process = _start(tmp_path, "lesson", *SHORT, "rounds=1", "seed=0,1")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert re.fullmatch(r"reproduce\.py: lesson is 2 run\(s\), .* made 4 of it: .*\n", errors)
+    assert re.fullmatch(r"fedexp reproduce: lesson is 2 run\(s\), .* made 4 of it: .*\n", errors)
 
 
 @pytest.mark.slow  # whole commands: 10 s each

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedexp.flower.grid import RUN_ID, CohortGrid
 from fedexp.flower.internals import CLIENT_RAISED
-from fedexp.flower.messages import NUM_PARTITIONS, PARTITION_ID
+from fedexp.flower.messages import NUM_PARTITIONS, PARTITION_ID, own
 
 Body = Callable[[CohortGrid], None]
 """The body of the ServerApp; it must take clients only from the grid's ``cohort``."""
@@ -55,6 +55,14 @@ def call_client(
         return app(message, context), context.state
     except Exception as error:
         return error_reply(message, error), state
+
+
+def kept(state: RecordDict) -> RecordDict:
+    """Copy the arrays that a client keeps: they may be the server's, or lie in Ray's object store."""
+    for name, record in list(state.items()):
+        if isinstance(record, ArrayRecord):
+            state[name] = own(record)
+    return state
 
 
 def error_reply(message: Message, error: BaseException) -> Message:

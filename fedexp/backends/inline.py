@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedexp.backends.base import Body, call_client, run_server
+from fedexp.backends.base import Body, call_client, kept, run_server
 from fedexp.config.schema import Config
 from fedexp.data.federated import FederatedData
 from fedexp.federation.client import ClientNode
@@ -27,9 +27,8 @@ class InlineGrid(CohortGrid):
         for message in messages:
             client = message.metadata.dst_node_id
             state = self._states.get(client, RecordDict())
-            reply, self._states[client] = call_client(
-                self._app, message, self._num_partitions, state
-            )
+            reply, state = call_client(self._app, message, self._num_partitions, state)
+            self._states[client] = kept(state)
             replies.append(reply)
             self.on_reply(len(replies))
         return replies

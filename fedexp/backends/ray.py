@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from flwr.app import ArrayRecord, Message, Metadata, RecordDict
+from flwr.app import Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedexp.backends.base import Body, call_client, error_reply, run_server
+from fedexp.backends.base import Body, call_client, error_reply, kept, run_server
 from fedexp.backends.ray_session import start_ray
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
@@ -20,7 +20,6 @@ from fedexp.federation.client import ClientNode
 from fedexp.flower.app import client_app
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.internals import message_from
-from fedexp.flower.messages import own
 
 LONG_ROUND = 0.5
 """Seconds from which on a worker gets two tasks a round. Clients are dealt by size, and the second task
@@ -110,10 +109,7 @@ class RayGrid(CohortGrid):
         except ray.exceptions.RayError as error:
             return [error_reply(message, error) for message in chunk]
         for reply, state in results:
-            for name, record in list(state.items()):
-                if isinstance(record, ArrayRecord):
-                    state[name] = own(record)
-            self._states[reply.metadata.src_node_id] = state
+            self._states[reply.metadata.src_node_id] = kept(state)
         return [reply for reply, _ in results]
 
 

@@ -8,7 +8,8 @@ FedAvg does (Reddi et al., arXiv 2003.00295, have none).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from fedexp.core.roles import Order, Server, Updates
 from fedexp.core.weights import Weights
@@ -54,6 +55,14 @@ class BuffersApart(Server):
     def loss(self, updates: Updates) -> float | None:
         """Ask the inner strategy."""
         return self.inner.loss(updates)
+
+    def state(self) -> dict[str, Any]:
+        """Return the inner strategy's."""
+        return self.inner.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give the inner strategy its state back."""
+        self.inner.restore(state)
 
     @staticmethod
     def _whole(model: Weights, parameters: Weights, own: Weights) -> Weights:

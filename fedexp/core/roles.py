@@ -105,7 +105,9 @@ class Updates(Sequence[Update]):
             array's own precision.
         """
         mean: dict[str, Any] = {}
-        for share, update in zip(shares or self.shares, self._updates, strict=True):
+        # A factor of NumPy's would make float64 of float32.
+        factors = self.shares if shares is None else [float(share) for share in shares]
+        for share, update in zip(factors, self._updates, strict=True):
             for name, array in (update.weights if of is None else update.arrays[of]).items():
                 if name in mean:
                     mean[name] += array * share
@@ -185,13 +187,24 @@ class Server:
     def models(self, model: Weights) -> dict[int | None, Weights]:
         """Return the models that are tested: None -> the global one, or partition id -> a client's own.
 
-        A model that is the same object as in the round before is not tested again.
+        A client's model that is the same object as in the round before is not tested again.
         """
         return {None: model}
 
     def loss(self, updates: Updates) -> float | None:
         """Return the training loss that the round reports; None if there is none."""
         return updates.mean_loss()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the server: its attributes, functions left out.
+
+        Arrays, numbers, words, and dictionaries, lists, tuples and sets of them can be kept.
+        """
+        return {name: value for name, value in vars(self).items() if not callable(value)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` returned, in a server that was made from the same options."""
+        vars(self).update(state)
 
 
 class Job(Protocol):
@@ -202,7 +215,8 @@ class Job(Protocol):
         round: The round, from 1.
         order: What the server sent.
         model: The weights in it.
-        state: What the client keeps from call to call; a client that fails keeps what it had.
+        state: What the client keeps from call to call; a client that fails keeps what it had. Its arrays
+            are read-only: replace them.
         num_examples: Examples it trains on.
         steps: SGD steps that it is to take; fewer where it is a straggler.
         learning_rate: Of this round's steps.

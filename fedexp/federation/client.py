@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedexp.config.schema import Config
@@ -26,7 +27,7 @@ from fedexp.federation.measuring import Measures, measure, measures, needs_proba
 from fedexp.flower.messages import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS, Reply
 from fedexp.training.device import limited_threads, pick_device
 from fedexp.training.evaluator import Evaluator
-from fedexp.training.loop import Work, train, union_steps
+from fedexp.training.loop import Work, num_steps, train, union_steps
 from fedexp.training.network import Network, build_network, keyed_chance
 
 
@@ -83,8 +84,13 @@ class ClientNode:
         examples = self.data.client_test_examples(client)
         if not len(examples):  # a reply of no examples has no weight
             return Reply(0, numbers=dict.fromkeys(self._measures, 0.0))
-        job = ClientJob(self, client, server_round, order, state, examples, 1)
-        with limited_threads(self.config.backend.threads):
+        own = self.data.train_examples([client])  # what it trains on, should it do so once more
+        steps = num_steps(self.config.training, len(own))
+        job = ClientJob(self, client, server_round, order, state, own, steps)
+        with (
+            limited_threads(self.config.backend.threads),
+            keyed_chance(self.config.seed, server_round, client, self.device),
+        ):
             weights = self._side.weights_to_test(job)
             return Reply(len(examples), numbers=self.measure(weights, examples, self._measures))
 
@@ -150,11 +156,21 @@ class ClientJob:
         toward: Weights | None = None,
         correction: Weights | None = None,
     ) -> Weights:
-        """Take SGD steps on the client's examples; see :class:`fedexp.core.roles.Job`."""
+        """Take SGD steps on the client's examples; see :class:`fedexp.core.roles.Job`.
+
+        Raises:
+            ValueError: If there are no steps to take, or nothing by that name to move.
+        """
         node, network = self._node, self._node.network
+        if steps is not None and steps < 1:
+            raise ValueError(f"job.train: steps must be >= 1, got {steps}")
         network.load(self.model if start is None else start)
         moving = network.parameters
         if only is not None:
+            if not only or not set(only) <= set(moving):
+                raise ValueError(
+                    f"job.train: only must hold some of {list(moving)}, got {list(only)}"
+                )
             moving = {name: moving[name] for name in moving if name in set(only)}
         if pull and toward is None and start is not None:
             toward = self.model
@@ -191,7 +207,10 @@ class ClientJob:
             raise ValueError("job.send answers once a round; this is the second time")
         for name in {*(arrays or {}), *(numbers or {})} & _TAKEN:
             raise ValueError(f"job.send: the name {name!r} is fedexp's own; choose another")
-        self._reply = Reply(self.num_examples, weights, self._loss, arrays or {}, numbers or {})
+        plain = {
+            k: v.item() if isinstance(v, np.generic) else v for k, v in (numbers or {}).items()
+        }
+        self._reply = Reply(self.num_examples, weights, self._loss, arrays or {}, plain)
 
     def reply(self) -> Reply:
         """Return the answer.

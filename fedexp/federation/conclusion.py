@@ -122,7 +122,7 @@ def _final_weights(outcome: Outcome, initial: Weights) -> Weights:
 
 def _final(outcome: Outcome) -> dict[str, dict[str, float]]:
     """Return subset -> metric -> value of the global model, or the mean over local models."""
-    models = list(outcome.scores.values())
+    models = outcome.headlined
     return {
         subset: {
             metric: sum(scores[subset][metric] for scores in models) / len(models)

@@ -41,7 +41,12 @@ class Outcome:
 
     def headline(self, metric: str) -> float:
         """Return a metric on the whole test set: the global model's, or the local models' mean."""
-        return float(np.mean([scores["all"][metric] for scores in self.scores.values()]))
+        return float(np.mean([scores["all"][metric] for scores in self.headlined]))
+
+    @property
+    def headlined(self) -> list[Scores]:
+        """The global model's scores, or those of all local models where there is none."""
+        return [self.scores[None]] if None in self.scores else list(self.scores.values())
 
 
 class Patience:

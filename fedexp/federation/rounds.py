@@ -19,7 +19,7 @@ from fedexp.core import signals
 from fedexp.core.buffers import BuffersApart
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Order, Server, Setup, Update, Updates, weighted_mean
-from fedexp.core.weights import restore_dtypes
+from fedexp.core.weights import Weights, restore_dtypes
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.evaluation import Scores, ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
@@ -140,13 +140,22 @@ class RoundLoop:
             )
             self._require(server_round, len(usable))
             updates = [unpack_update(reply, server_round) for reply in usable]
-            self._combine(server_round, Updates(self._colluded(server_round, updates)))
+            self._combine(server_round, Updates(self._colluded(server_round, updates, orders)))
 
-    def _colluded(self, server_round: int, updates: list[Update]) -> list[Update]:
+    def _colluded(
+        self, server_round: int, updates: list[Update], orders: Mapping[int, Order]
+    ) -> list[Update]:
         """Let faulty clients agree on what they send, and guard that as any reply."""
         model, kept = self.outcome.weights, []
-        for update in collude(self._config, self._attack, server_round, model, updates):
-            problem = weights_problem(update.weights, model)
+        # Nothing goes wrong with who stands in for everybody.
+        own = [update for update in updates if not orders[update.client].examples_of]
+        agreed = collude(self._config, self._attack, server_round, model, own)
+        changed = {
+            after.client: after for after, u in zip(agreed, own, strict=True) if after is not u
+        }
+        for before in updates:
+            update = changed.get(before.client, before)
+            problem = None if update is before else weights_problem(update.weights, model)
             if problem:
                 self._report.failures.append(Failure(server_round, "train", update.client, problem))
             else:
@@ -176,15 +185,17 @@ class RoundLoop:
         with self._timed("client_evaluate"):
             models = self._server.models(outcome.weights)
             shared = Order(models[None]) if None in models else None
-            orders = {k: shared or Order(models[k]) for k in cohort}
+            orders = {k: Order(models[k]) if k in models or not shared else shared for k in cohort}
             replies = self._exchange(server_round, MessageType.EVALUATE, orders, grid, cohort)
         usable = self._guard(server_round, "client_evaluate", replies, evaluation_problem)
         weighty = [reply for reply in usable if metrics_of(reply)[NUM_EXAMPLES]]
         outcome.reported = {reply.metadata.src_node_id for reply in weighty}
         if weighty:  # else no client of the cohort holds a test example
-            self._report_clients(server_round, "global" if shared else "local", weighty)
+            self._report_clients(server_round, models, weighty)
 
-    def _report_clients(self, server_round: int, model: str, replies: list[Message]) -> None:
+    def _report_clients(
+        self, server_round: int, models: Mapping[int | None, Weights], replies: list[Message]
+    ) -> None:
         """Report what each client measured on its own share of the test examples, and the mean."""
         found: dict[str, list[float]] = {}
         for reply in replies:
@@ -193,11 +204,13 @@ class RoundLoop:
             self.outcome.own[client] = numbers
             for name, value in numbers.items():
                 found.setdefault(name, []).append(value)
+                model = "local" if client in models else "global"
                 self._measured(server_round, model, "client_test", client, name, value)
         counts = [_count(reply) for reply in replies]
         for name, values in found.items():
             if len(values) == len(replies):
                 mean = weighted_mean(values, counts)
+                model = "global" if None in models else "local"
                 self._measured(server_round, model, "client_test", None, name, mean)
 
     def _exchange(

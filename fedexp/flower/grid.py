@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedexp.flower.internals import empty_run, identify
+from fedexp.flower.internals import current_run, empty_run, identify
 
 RUN_ID = 1
 
@@ -85,7 +85,10 @@ class CohortView(CohortGrid):
     """A grid for looking at only: strategies ask it which nodes there are."""
 
     def __init__(self, cohort: Iterable[int]) -> None:
+        run_id = current_run()
         super().__init__()
+        if run_id is not None:
+            identify(run_id)  # the grid that messages go through said which run they belong to
         self.cohort = list(cohort)
 
     def exchange(self, messages: list[Message]) -> list[Message]:

@@ -25,8 +25,11 @@ def identify(run_id: int) -> None:
 
 
 def current_run() -> Any:
-    """Return the run that Flower's runtime has given this process."""
-    return TaskIdentity.run_id
+    """Return the run that this process works for, or None if nobody has said."""
+    try:
+        return TaskIdentity.run_id
+    except RuntimeError:
+        return None
 
 
 def empty_run(run_id: int) -> Run:

@@ -119,7 +119,14 @@ def own(record: ArrayRecord) -> ArrayRecord:
 
 
 def pack_order(order: Order, server_round: int) -> RecordDict:
-    """Return the content of the server's message to a client."""
+    """Return the content of the server's message to a client.
+
+    Raises:
+        ValueError: If a name in the order is fedexp's own.
+    """
+    taken = {*order.arrays} & {*_OWN} | {*order.numbers} & {SERVER_ROUND, EXAMPLES_OF}
+    for name in taken:
+        raise ValueError(f"Order: the name {name!r} is fedexp's own; choose another")
     told = ConfigRecord({SERVER_ROUND: server_round, **order.numbers})
     if order.examples_of:
         told[EXAMPLES_OF] = list(order.examples_of)

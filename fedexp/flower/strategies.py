@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -88,6 +88,41 @@ class FlowerServer(Server):
     def loss(self, updates: Updates) -> float | None:
         """Return the training loss as the strategy averages it."""
         return self._loss
+
+    def state(self) -> dict[str, Any]:
+        """Return what the strategy has in its attributes."""
+        return {"loss": self._loss, "strategy": _state(self.strategy)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give the strategy its attributes back."""
+        self._loss = state["loss"]
+        _restore(self.strategy, state["strategy"])
+
+
+def _state(strategy: Strategy) -> dict[str, Any]:
+    """Return a Flower strategy's attributes: records as arrays, a strategy in it as its attributes."""
+    kept: dict[str, Any] = {}
+    for name, value in vars(strategy).items():
+        if isinstance(value, ArrayRecord):
+            kept[name] = {_RECORD: {key: array.numpy() for key, array in value.items()}}
+        elif isinstance(value, Strategy):
+            kept[name] = {_INNER: _state(value)}
+        elif not callable(value):
+            kept[name] = value
+    return kept
+
+
+def _restore(strategy: Strategy, kept: Mapping[str, Any]) -> None:
+    for name, value in kept.items():
+        if isinstance(value, dict) and list(value) == [_RECORD]:
+            vars(strategy)[name] = to_record(value[_RECORD])
+        elif isinstance(value, dict) and list(value) == [_INNER]:
+            _restore(vars(strategy)[name], value[_INNER])
+        else:
+            vars(strategy)[name] = value
+
+
+_RECORD, _INNER = "fedexp: an ArrayRecord", "fedexp: a Strategy"
 
 
 def _order(content: RecordDict, sent: ArrayRecord, model: Weights) -> Order:

@@ -109,7 +109,7 @@ def test_runs_are_paired_by_seed_partition_and_settings(tmp_path: Path) -> None:
     assert _row(found, "fedavg training.learning_rate=0.1")["runs"] == 2
     assert _row(found, "fedavg training.learning_rate=0.5")["gain"] == 0.5
     assert found.notes == [
-        "no local_only run of the same seed, partition and settings for 1 run (fedavg "
+        "no isolated run of the same seed, partition and settings for 1 run (fedavg "
         "training.learning_rate=0.1), which are not held against one",
         "seed 1: the runs hold 2 different partitions; only runs on the same one are held against "
         "each other",
@@ -217,7 +217,7 @@ def test_isolated_rounds_concern_isolated_clients_alone(tmp_path: Path) -> None:
     assert _row(found, "fedavg")["gain"] == 0.25
     assert found.notes[:2] == [
         "2 runs left out: run again later with the same seed and settings",
-        "several local_only runs of the same seed, partition and settings: the others are held "
+        "several isolated runs of the same seed, partition and settings: the others are held "
         "against local_only isolated_rounds=3",
     ]
 
@@ -236,7 +236,7 @@ def test_where_seeds_deal_anew_a_client_is_no_one_over_seeds(tmp_path: Path) -> 
     assert "best client of each run" in text
     assert "client 0" not in text
     assert "Gain of every client over" not in text
-    assert "The gain of every client: python scripts/compare.py FOLDER --clients" in text
+    assert "The gain of every client: fedexp compare FOLDER --clients" in text
 
 
 @pytest.mark.parametrize(("final", "target"), [(0.0078125, 0.01), (0.5, 0.47)])

@@ -123,6 +123,28 @@ def test_lines_are_means_over_seeds_and_bands_their_intervals(lesson: Path) -> N
     assert names == ["local_only", "fedavg", "qfedavg"]
 
 
+def test_other_metrics_have_panels(tmp_path: Path) -> None:
+    for seed, final in enumerate((0.25, 0.75)):
+        more = [f"{k},global,test,all,,macro_f1,{final * k / 2}" for k in (0, 1, 2)]
+        more += [f"{k},global,test,all,,ece,{final * k / 4}" for k in (0, 1, 2)]
+        write_run(tmp_path / f"{seed}", "fedavg", [*federated(0.5), *more], seed=seed)
+    write_run(tmp_path / "2", "fedadam", federated(0.5))  # has neither
+    figure = figures.learning_curves(load(tmp_path))
+    assert [axes.get_ylabel().split()[0] for axes in figure.axes] == [
+        *("accuracy", "loss", "ece", "macro_f1"),
+    ]
+    *_, ece, macro_f1 = figure.axes
+    assert _lines(macro_f1) == {"fedavg": ([0, 1, 2], [0.0, 0.25, 0.5])}
+    assert _lines(ece) == {"fedavg": ([0, 1, 2], [0.0, 0.125, 0.25])}
+
+
+def test_metrics_of_runs_that_are_not_compared_have_none(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.5))
+    more = ["0,global,test,all,,macro_f1,0.5"]
+    write_run(tmp_path / "1", "fedadam", more, status="failed", error="why")
+    assert len(figures.learning_curves(load(tmp_path)).axes) == 2
+
+
 def test_one_run_has_no_band(tmp_path: Path) -> None:
     write_run(tmp_path / "0", "fedavg", federated(0.75))
     figure = figures.learning_curves(load(tmp_path))

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -22,7 +22,7 @@ from fedexp.analysis.provenance import command, differences, shown
 from fedexp.analysis.results import load
 from fedexp.analysis.rows import NO_BREAK, Rows, brief
 from fedexp.analysis.tables import tables
-from fedexp.config.composition import check_command, compose_config
+from fedexp.config.composition import compose_config, plan
 
 MUS = (1, 2, 3, 4, 9, 10)
 COUNTS = [[0, 5], [5, 0]]
@@ -405,7 +405,7 @@ def test_what_is_left_out_is_told(sweep: Path, monkeypatch: pytest.MonkeyPatch) 
     page, _ = _page(sweep)
     assert "And 13 more runs; each folder&#39;s config.yaml holds its options." in page
     assert "And 13 more runs; each folder&#39;s environment.json holds its overrides." in page
-    assert "And 1 more runs that did not complete" in page
+    assert "And 1 more runs that did not complete; fedexp compare names them all" in page
 
 
 def test_only_options_that_differ_are_shown(tmp_path: Path) -> None:
@@ -464,8 +464,25 @@ def test_the_command_of_one_run_of_an_experiment_makes_one_run(tmp_path: Path) -
     (folder / "environment.json").write_text(json.dumps(told))
     line = command(load(tmp_path), 0).line
     assert line == "fedexp strategy=local_only +experiment=lesson hydra.mode=RUN"
-    (config,) = check_command(shlex.split(line)[1:], multirun=False)
-    assert (config.strategy.name, config.isolated_rounds) == ("local_only", 1)
+    (job,) = plan(shlex.split(line)[1:], multirun=False)
+    assert (job.config.strategy.name, job.config.isolated_rounds) == ("local_only", 1)
+
+
+def test_a_run_of_a_script_is_made_again_by_the_script(tmp_path: Path) -> None:
+    overrides = ["strategy=mine", "seed=1"]
+    told = {
+        "command": ["mine.py", "-m", "strategy=mine,fedavg", "seed=1"],
+        "overrides": overrides,
+        "plugins": [{"file": "/home/me/mine.py", "sha256": "0", "provides": ["strategy=mine"]}],
+    }
+    package = {"file": "/lib/theirs.py", "package": "theirs", "version": "1.0"}
+    others = {**told, "command": ["fedexp"], "plugins": [package]}
+    for number, content in enumerate((told, others)):
+        _federated(tmp_path / f"{number}", 0.5, number, "mine")
+        (tmp_path / f"{number}" / "environment.json").write_text(json.dumps(content))
+    found = load(tmp_path)
+    assert command(found, 0).line == "python mine.py strategy=mine seed=1"
+    assert command(found, 1).line == "fedexp strategy=mine seed=1"
 
 
 @pytest.fixture
@@ -474,16 +491,11 @@ def program(
 ) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs scripts/report.py: exit code, standard output and error."""
     file = Path(__file__).parents[2] / "scripts" / "report.py"
-    spec = importlib.util.spec_from_file_location("report_program", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["report.py", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            module.main()
+            runpy.run_path(str(file), run_name="__main__")
         told = capsys.readouterr()
         assert isinstance(ended.value.code, int)
         return ended.value.code, told.out, told.err
@@ -508,18 +520,18 @@ def test_the_program_writes_where_it_is_told(sweep: Path, program: Any, tmp_path
 def test_mistakes_are_one_line_and_exit_code_2(sweep: Path, program: Any, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    no_run = f"report: {empty}: no run here (a run's folder holds summary.json)\n"
+    no_run = f"fedexp report: {empty}: no run here (a run's folder holds summary.json)\n"
     assert program(empty) == (2, "", no_run)
     gone = tmp_path / "gone" / "report.html"
     assert program(sweep, "--output", gone) == (
         2,
         "",
-        f"report: {gone}: No such file or directory\n",
+        f"fedexp report: {gone}: No such file or directory\n",
     )
-    assert program(sweep, "--output", empty) == (2, "", f"report: {empty}: Is a directory\n")
+    assert program(sweep, "--output", empty) == (2, "", f"fedexp report: {empty}: Is a directory\n")
     code, _, told = program(sweep, "--by", "nonsense")
     assert (code, told.count("\n")) == (2, 1)
-    assert told.startswith("report: --by nonsense: no run has this option")
+    assert told.startswith("fedexp report: --by nonsense: no run has this option")
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -28,7 +28,7 @@ def test_a_run_is_a_row(tmp_path: Path) -> None:
     row = found.runs.loc[0]
     expected = {
         **{"path": str(tmp_path / "0-a"), "name": "0-a", "status": "completed", "error": None},
-        **{"strategy": "fedavg", "seed": 3, "rounds": 2, "seconds": 1.5},
+        **{"strategy": "fedavg", "kind": "federated", "seed": 3, "rounds": 2, "seconds": 1.5},
         **{"model_sha256": "0-a", "partition_sha256": "p"},
     }
     assert row.to_dict() == expected

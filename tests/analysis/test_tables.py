@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support.folders import alone, federated, write_run
 
 from fedexp.analysis.comparison import compare
 from fedexp.analysis.results import load
-from fedexp.analysis.tables import closing_table, render
+from fedexp.analysis.tables import closing_table, render, tables
 
 COMPARE = Path(__file__).parents[2] / "scripts" / "compare.py"
 
@@ -106,7 +107,7 @@ def test_many_clients_are_not_listed_one_by_one(tmp_path: Path) -> None:
     text = render(compare(load(tmp_path)))  # 44 rows of gains
     assert "client 1 " not in text
     assert "Gain of every client" not in text
-    assert "The gain of every client: python scripts/compare.py FOLDER --clients" in text
+    assert "The gain of every client: fedexp compare FOLDER --clients" in text
 
 
 def test_markdown_and_latex_hold_the_same_cells(sweep: Path) -> None:
@@ -186,13 +187,16 @@ def test_a_file_is_no_folder_for_figures(sweep: Path) -> None:
     file = sweep / "0" / "metrics.csv"
     found = _compare(str(sweep), "--figures", str(file))
     assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr == f"compare: --figures {file}: File exists; it must be a folder\n"
+    assert found.stderr == f"fedexp compare: --figures {file}: File exists; it must be a folder\n"
 
 
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--by", "nonsense"], "compare: --by nonsense: no run has this option; it must be one of"),
+        (
+            ["--by", "nonsense"],
+            "fedexp compare: --by nonsense: no run has this option; it must be",
+        ),
         (["--target", "2"], "argument --target: must be > 0 and <= 1, got 2"),
     ],
 )
@@ -214,7 +218,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback(sweep: Path) -> None:
 def test_nothing_to_compare_is_exit_code_2(tmp_path: Path) -> None:
     found = _compare(str(tmp_path))
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-    assert found.stderr.startswith(f"compare: {tmp_path}: no run here")
+    assert found.stderr.startswith(f"fedexp compare: {tmp_path}: no run here")
 
 
 def test_an_incomplete_run_is_exit_code_1(sweep: Path) -> None:
@@ -222,3 +226,64 @@ def test_an_incomplete_run_is_exit_code_1(sweep: Path) -> None:
     found = _compare(str(sweep))
     assert (found.returncode, found.stderr) == (1, "")
     assert f"interrupted: {sweep / '9'}" in " ".join(found.stdout.split())
+
+
+def _measured(name: str, final: float, own: tuple[float, float]) -> list[str]:
+    """Return rows of one more metric."""
+    return [
+        f"2,global,test,all,,{name},{final}",
+        f"2,global,test,1-3-7,,{name},0.0625",
+        f"2,global,client_test,all,,{name},0.03125",  # weighted by examples
+        *(f"2,global,client_test,all,{k},{name},{value}" for k, value in enumerate(own)),
+    ]
+
+
+def test_other_metrics_have_columns(tmp_path: Path) -> None:
+    for seed, final in enumerate((0.25, 0.75)):
+        rows = [*federated(0.5), *_measured("macro_f1", final, (0.125, 0.375))]
+        write_run(tmp_path / f"{seed}", "fedavg", rows, seed=seed)
+    write_run(tmp_path / "2", "fedadam", federated(0.5))  # measures accuracy and loss alone
+    found = compare(load(tmp_path))
+    assert found.metrics == ["macro_f1"]
+    row = found.table.set_index("row").loc["fedavg"]
+    assert (row["macro_f1"], row["macro_f1/1-3-7"], row["client_mean/macro_f1"]) == (
+        *(0.5, 0.0625),
+        0.25,
+    )
+    accuracy, clients, *_ = tables(found)
+    assert list(accuracy.rows[0])[:5] == ["", "runs", "accuracy", "loss", "macro_f1"]
+    cells = {cells[""]: cells["macro_f1"] for cells in accuracy.rows}
+    # Student's t with one degree of freedom; the other row measures accuracy and loss alone.
+    assert cells == {"fedavg": "0.500 ± 3.177", "fedadam": ""}
+    own = {cells[""]: cells["own macro_f1"] for cells in clients.rows}
+    assert own == {"fedavg": "0.250", "fedadam": ""}
+
+
+def test_isolated_clients_have_other_metrics_as_a_mean(tmp_path: Path) -> None:
+    rows = [f"2,local,test,all,{k},macro_f1,{value}" for k, value in enumerate((0.25, 0.75))]
+    write_run(tmp_path / "0", "local_only", [*alone(0.25, 0.5), *rows])
+    found = compare(load(tmp_path))
+    assert found.table["macro_f1"].tolist() == [0.5]
+    assert _cells(render(found), "local_only")[0][:5] == [
+        *("local_only", "1", "0.375", "0.500"),
+        "0.188",
+    ]
+
+
+def test_a_metric_may_be_called_as_columns_begin(tmp_path: Path) -> None:
+    rows = [*federated(0.5), *_measured("client_gap", 0.875, (0.125, 0.375))]
+    write_run(tmp_path / "0", "fedavg", rows)
+    accuracy, *_ = tables(compare(load(tmp_path)))
+    assert accuracy.rows[0]["client_gap"] == "0.875"
+
+
+@pytest.mark.parametrize("name", ["runs", "seconds", "gain", "to_target", "clients", "p_value"])
+def test_a_metric_that_is_called_as_a_column_takes_nothing_from_it(
+    tmp_path: Path, name: str
+) -> None:
+    rows = [*federated(0.5), *_measured(name, 0.875, (0.125, 0.375))]
+    write_run(tmp_path / "measured" / "0", "fedavg", rows)
+    write_run(tmp_path / "plain" / "0", "fedavg", federated(0.5))
+    found, plain = (compare(load(tmp_path / folder)) for folder in ("measured", "plain"))
+    pd.testing.assert_frame_equal(found.table[list(plain.table)], plain.table)
+    assert render(found)

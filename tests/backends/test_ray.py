@@ -1,101 +1,53 @@
+"""Clients on Ray tasks."""
+
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
-from fedexp.backends.grid import LONG_ROUND
-from fedexp.models.networks import initial_weights
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.helpers import (
     TWO_WORKERS,
+    Clients,
     arrays,
     config,
+    initial_weights,
     instruction,
     same_weights,
-    scripted_app,
     tiny_data,
-    trained,
     with_fault,
 )
 
-from fedexp.backends import grid as grid_module
-from fedexp.backends.inline import InlineGrid
-from fedexp.backends.ray import RayGrid
+from fedexp.backends import ray as backend
+from fedexp.backends.ray import LONG_ROUND, RayGrid
+from fedexp.core.roles import Order
 from fedexp.core.weights import Weights
-from fedexp.federation.client import build_client_app
 from fedexp.flower.grid import CohortGrid
-from fedexp.flower.messages import to_record, to_weights
+from fedexp.flower.messages import pack_order, weights_in
 
 
-def _echo() -> InlineGrid:
-    """Return three clients that send back what they get, with their own number as the loss."""
-    return InlineGrid(scripted_app(lambda k, w: trained(*w, num_examples=1, loss=float(k))), 3)
-
-
-def _losses(replies: Any) -> list[tuple[int, float]]:
-    return [(r.metadata.src_node_id, r.content["metrics"]["train_loss"]) for r in replies]
-
-
-def test_replies_come_in_the_order_of_partitions() -> None:
-    grid = _echo()
-    messages = [instruction(client, 1, arrays(1.0)) for client in (2, 0, 1)]
-    assert _losses(grid.send_and_receive(messages)) == [(0, 0.0), (1, 1.0), (2, 2.0)]
-
-
-def test_a_grid_shows_the_cohort_only() -> None:
-    grid = _echo()
-    assert list(grid.get_node_ids()) == []
-    grid.cohort = [0, 2]
-    assert list(grid.get_node_ids()) == [0, 2]
-
-
-def test_pushed_messages_are_pulled_once() -> None:
-    grid = _echo()
-    ids = list(grid.push_messages([instruction(k, 1, arrays(1.0)) for k in (1, 0)]))
-    assert len(set(ids)) == 2
-    assert _losses(grid.pull_messages(ids[:1])) == [(0, 0.0)]
-    assert _losses(grid.pull_messages(ids)) == [(1, 1.0)]
-    assert list(grid.pull_messages(ids)) == []
-
-
-def test_a_client_that_raises_is_answered_for() -> None:
-    data = with_fault(tiny_data(), bad_client=1)
-    grid = InlineGrid(build_client_app(config(), lambda: data), 3)
-    record = to_record(_initial())
-    replies = list(grid.send_and_receive([instruction(k, 1, record) for k in range(3)]))
-    assert [reply.has_error() for reply in replies] == [False, True, False]
-    assert replies[1].error.reason == "ValueError: disk of client 1 is gone"
-    assert replies[1].metadata.src_node_id == 1
-
-
-def test_progress_is_told_after_every_inline_client() -> None:
-    grid, told = _echo(), list[int]()
-    grid.on_reply = told.append
-    list(grid.send_and_receive([instruction(k, 1, arrays(1.0)) for k in range(3)]))
-    assert told == [1, 2, 3]
-
-
-def _initial() -> Weights:
-    return initial_weights(config().model, config().dataset.spec, 0)
+def _content() -> RecordDict:
+    return pack_order(Order(initial_weights(config())), 1)
 
 
 def _train_all(grid: CohortGrid) -> list[Message]:
-    record = to_record(_initial())
-    return list(grid.send_and_receive([instruction(k, 1, record) for k in (2, 1, 0)]))
+    content = _content()
+    messages = [Message(content, dst_node_id=k, message_type="train") for k in (2, 1, 0)]
+    return list(grid.send_and_receive(messages))
 
 
 def _weights(replies: list[Message]) -> list[Weights]:
     assert not any(reply.has_error() for reply in replies), [r.error for r in replies]
-    return [to_weights(reply.content.array_records["arrays"]) for reply in replies]
+    return [weights_in(reply.content, "arrays") for reply in replies]
 
 
 def _inline_weights() -> list[Weights]:
-    data = tiny_data()
-    return _weights(_train_all(InlineGrid(build_client_app(config(), lambda: data), 3)))
+    return _weights(_train_all(Clients(config(), tiny_data()).grid))
 
 
 @pytest.mark.usefixtures("two_workers")
@@ -133,7 +85,7 @@ def test_a_task_that_fails_outside_its_clients_answers_for_each_of_them(
     def broken(*_: Any) -> None:
         raise MemoryError("no room for the data")
 
-    monkeypatch.setattr(grid_module, "_run_clients", broken)
+    monkeypatch.setattr(backend, "_run_clients", broken)
     replies = _train_all(RayGrid(TWO_WORKERS, tiny_data()))
     assert [reply.metadata.src_node_id for reply in replies] == [0, 1, 2]
     assert all("MemoryError: no room for the data" in str(reply.error.reason) for reply in replies)
@@ -150,12 +102,19 @@ def test_every_content_is_stored_once_a_round(monkeypatch: pytest.MonkeyPatch) -
 
     grid = RayGrid(TWO_WORKERS, tiny_data())
     monkeypatch.setattr(ray, "put", counting_put)
-    shared, other = (instruction(0, 1, to_record(_initial())).content for _ in range(2))
+    shared, other = _content(), _content()
     for contents in ([shared, shared, shared], [shared, other, shared]):
         stored.clear()
         messages = [Message(c, dst_node_id=k, message_type="train") for k, c in enumerate(contents)]
         _weights(list(grid.send_and_receive(messages)))
         assert len(stored) == len({id(content) for content in contents})
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_what_clients_send_can_be_used_without_being_copied() -> None:
+    for weights in _weights(_train_all(RayGrid(TWO_WORKERS, tiny_data()))):
+        assert all(isinstance(array, np.ndarray) for array in weights.values())
+        assert not any(array.flags.writeable for array in weights.values())
 
 
 @pytest.fixture

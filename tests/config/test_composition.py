@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from fedexp.config.backend import FlowerBackend
-from fedexp.config.composition import check_command, compose_config
+from fedexp.config.backend import FlowerBackend, InlineBackend
+from fedexp.config.composition import compose_config, plan
 from fedexp.core.options import ConfigError
 from fedexp.partitions.iid import Iid
+from fedexp.strategies.fedprox import FedProx
 from fedexp.strategies.local_only import LocalOnly
 
 
 def _errors(*overrides: str, multirun: bool = False) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        check_command(overrides, multirun=multirun)
+        plan(overrides, multirun=multirun)
     return caught.value.errors
 
 
@@ -106,8 +109,8 @@ def test_every_job_of_a_multirun_is_checked_before_the_first_runs() -> None:
 
 
 def test_jobs_come_in_hydras_order() -> None:
-    jobs = check_command(["strategy=fedavg,local_only", "seed=0,1"], multirun=True)
-    assert [(job.strategy.name, job.seed) for job in jobs] == [
+    jobs = plan(["strategy=fedavg,local_only", "seed=0,1"], multirun=True)
+    assert [(job.config.strategy.name, job.config.seed) for job in jobs] == [
         ("fedavg", 0),
         ("fedavg", 1),
         ("local_only", 0),
@@ -115,12 +118,121 @@ def test_jobs_come_in_hydras_order() -> None:
     ]
 
 
-def test_the_lesson_is_two_runs_by_itself() -> None:
-    federated, isolated = check_command(["+experiment=lesson"], multirun=False)
-    assert (federated.strategy.name, federated.num_rounds) == ("fedavg", 3)
-    assert (isolated.strategy, isolated.num_rounds) == (LocalOnly(), 1)
-    assert federated.dataset.name == "mnist"
-    assert federated.training.local_epochs == 10
+def test_a_job_knows_the_overrides_that_make_it() -> None:
+    jobs = plan(["strategy=fedavg,local_only", "rounds=2"], multirun=True)
+    assert [job.overrides for job in jobs] == [
+        ["strategy=fedavg", "rounds=2"],
+        ["strategy=local_only", "rounds=2"],
+    ]
+    assert [job.chosen_later for job in jobs] == [False, False]
+    for job in jobs:
+        assert compose_config(job.overrides) == job.config
+
+
+def test_a_sweeper_that_learns_is_one_job_that_is_chosen_later() -> None:
+    (job,) = plan(["experiment=tune"], multirun=False)
+    assert job.chosen_later
+    assert (job.config.name, job.config.strategy.name) == ("tune", "fedadam")
+
+
+@pytest.mark.parametrize("slot", ["experiment", "+experiment"])
+def test_the_lesson_is_two_runs_by_itself(slot: str) -> None:
+    federated, isolated = plan([f"{slot}=lesson"], multirun=False)
+    assert (federated.config.strategy.name, federated.config.num_rounds) == ("fedavg", 3)
+    assert (isolated.config.strategy, isolated.config.num_rounds) == (LocalOnly(), 1)
+    assert federated.config.dataset.name == "mnist"
+    assert federated.config.training.local_epochs == 10
     for name in ("fedavg", "local_only"):
-        (only,) = check_command(["+experiment=lesson", f"strategy={name}"], multirun=False)
-        assert (only.strategy.name, only.dataset.name) == (name, "mnist")
+        (only,) = plan([f"{slot}=lesson", f"strategy={name}"], multirun=False)
+        assert (only.config.strategy.name, only.config.dataset.name) == (name, "mnist")
+
+
+@pytest.mark.parametrize(
+    ("now", "before"),
+    [
+        (["experiment=lesson"], ["+experiment=lesson"]),
+        (["debug=smoke"], ["+debug=smoke"]),
+        (["experiment=lesson", "debug=smoke"], ["+experiment=lesson", "+debug=smoke"]),
+        (["debug=smoke", "experiment=lesson"], ["experiment=lesson", "+debug=smoke"]),
+        (["experiment=mcmahan_2nn", "seed=1"], ["+experiment=mcmahan_2nn", "seed=1"]),
+        (["experiment=lesson", "rounds=7"], ["rounds=7", "+experiment=lesson"]),
+    ],
+)
+def test_a_slot_may_be_filled_as_a_key_once_was_added(now: list[str], before: list[str]) -> None:
+    new, old = (plan(words, multirun=False) for words in (now, before))
+    assert [job.config for job in new] == [job.config for job in old]
+
+
+def test_debug_wins_over_an_experiment_and_the_command_over_both() -> None:
+    jobs = plan(["experiment=lesson", "debug=smoke"], multirun=False)
+    assert [(j.config.strategy.name, j.config.dataset.name) for j in jobs] == [
+        ("fedavg", "mnist"),
+        ("local_only", "mnist"),
+    ]
+    for job in jobs:
+        config = job.config
+        assert (config.name, config.rounds, config.training.local_epochs) == ("smoke", 1, 1)
+        assert config.backend == InlineBackend()
+        assert config.isolated_rounds == 1  # the experiment's
+    (job, _) = plan(["rounds=5", "experiment=lesson", "debug=smoke"], multirun=False)
+    assert job.config.rounds == 5
+
+
+def test_several_experiments_may_be_swept() -> None:
+    jobs = plan(["experiment=mcmahan_2nn,niid_fmnist"], multirun=True)
+    assert [job.config.name for job in jobs] == ["mcmahan_2nn", "niid_fmnist"]
+
+
+def _preset(folder: Path, file: str, *lines: str) -> str:
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def test_a_folder_of_ones_own_has_further_choices(tmp_path: Path) -> None:
+    folder = _preset(tmp_path, "strategy/gentle.yaml", "defaults: [fedprox]", "proximal_mu: 0.01")
+    (job,) = plan(["strategy=gentle"], multirun=False, config_dir=folder)
+    assert job.config.strategy == FedProx(proximal_mu=0.01)
+    jobs = plan(["strategy=gentle,fedavg"], multirun=True, config_dir=folder)
+    assert [job.config.strategy.name for job in jobs] == ["fedprox", "fedavg"]
+    (line,) = _errors("strategy=gentle")  # which is there only where it is searched
+    assert line.startswith("strategy=gentle: strategy must be one of bulyan, ")
+
+
+def test_a_mistake_beside_a_choice_of_ones_own_is_the_only_line(tmp_path: Path) -> None:
+    folder = _preset(tmp_path, "strategy/gentle.yaml", "defaults: [fedprox]", "proximal_mu: 0.01")
+    with pytest.raises(ConfigError) as caught:
+        plan(["strategy=gentle", "training.batchsize=32"], multirun=False, config_dir=folder)
+    assert caught.value.errors == [
+        "training.batchsize: no such option; did you mean batch_size?",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        plan(["strategy=gentel"], multirun=False, config_dir=folder)
+    (line,) = caught.value.errors
+    assert "gentle," in line.split()
+
+
+def test_a_folder_of_ones_own_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan([], multirun=False, config_dir="absent")
+    assert caught.value.errors == ["--config-dir absent: no such folder"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["proximal_my: 0.01"], "proximal_my"),
+        (["proximal_mu: much"], "proximal_mu"),
+        (["proximal_mu: [1"], "bad.yaml"),
+    ],
+)
+def test_a_mistake_in_a_file_of_ones_own_is_one_line(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
+    folder = _preset(tmp_path, "strategy/bad.yaml", "defaults: [fedprox]", *lines)
+    with pytest.raises(ConfigError) as caught:
+        plan(["strategy=bad"], multirun=False, config_dir=folder)
+    (line,) = caught.value.errors
+    assert message in line
+    assert "\n" not in line

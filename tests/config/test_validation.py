@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.helpers import config
 
+from fedexp import attacks
+from fedexp.attacks import Attack
 from fedexp.config.backend import FlowerBackend, InlineBackend, RayBackend
-from fedexp.config.clients import ClientsConfig
+from fedexp.config.clients import ByzantineConfig, ClientsConfig
+from fedexp.config.composition import compose_config
+from fedexp.config.schema import GROUPS, StopConfig
 from fedexp.config.training import TrainingConfig
 from fedexp.config.validation import validate
+from fedexp.core.options import ConfigError, one_of, ranged
+from fedexp.datasets.mnist5k import Mnist5k
 from fedexp.models.mobilenet_v3_small import MobilenetV3Small
 from fedexp.strategies import Strategy
 from fedexp.strategies.bulyan import Bulyan
@@ -104,3 +115,199 @@ def test_mixed_precision_needs_a_gpu() -> None:
         assert line.endswith("backend.num_gpus_per_worker must be > 0, got 0.0")
     assert validate(config(training=mixed, backend=RayBackend(num_gpus_per_worker=0.5))) == []
     assert validate(config(training=mixed, backend=InlineBackend())) == []
+
+
+@dataclass(frozen=True)
+class Pushy(Attack):
+    """An attack with options of its own."""
+
+    name: str = "pushy"
+    strength: float = ranged(1.0, gt=0)
+    times: int = ranged(1, ge=1)
+    way: str = one_of("up", "up", "down")
+    most: float | None = ranged(None, gt=0)
+
+
+@pytest.fixture
+def pushy() -> Iterator[None]:
+    attacks.register(Pushy)
+    yield
+    attacks.REGISTRY.forget("pushy")
+
+
+def _attacked(options: dict[str, Any], kind: str = "pushy", scale: float = 1.0) -> list[str]:
+    byzantine = ByzantineConfig(fraction=0.3, kind=kind, scale=scale, options=options)
+    return validate(config(clients=ClientsConfig(num=3, byzantine=byzantine)))
+
+
+@pytest.mark.usefixtures("pushy")
+def test_an_attack_takes_its_own_options() -> None:
+    options = {"strength": 2, "times": 3, "way": "down", "most": None}
+    assert _attacked(options) == []
+    byzantine = ByzantineConfig(kind="pushy", scale=4.0, options=options)
+    assert byzantine.attack() == Pushy(scale=4.0, strength=2, times=3, way="down")
+
+
+@pytest.mark.usefixtures("pushy")
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            {"strenght": 2},
+            "clients.byzantine.options.strenght: pushy has no such option; it has strength, times, "
+            "way, most",
+        ),
+        (
+            {"scale": 2},
+            "clients.byzantine.options.scale: pushy has no such option; it has strength, ",
+        ),
+        (
+            {"name": "x"},
+            "clients.byzantine.options.name: pushy has no such option; it has strength, ",
+        ),
+        ({"strength": 0}, "clients.byzantine.options.strength must be > 0, got 0"),
+        ({"times": -1}, "clients.byzantine.options.times must be >= 1, got -1"),
+        ({"most": 0.0}, "clients.byzantine.options.most must be > 0, got 0.0"),
+        ({"way": "on"}, "clients.byzantine.options.way must be one of up, down, got 'on'"),
+        ({"strength": float("nan")}, "clients.byzantine.options.strength must be a finite number"),
+        # What a dataclass of the schema would refuse: values of another type.
+        ({"strength": "much"}, "clients.byzantine.options.strength"),
+        ({"strength": [1.0, 2.0]}, "clients.byzantine.options.strength"),
+        ({"strength": None}, "clients.byzantine.options.strength"),
+        ({"times": 1.5}, "clients.byzantine.options.times"),
+    ],
+)
+def test_options_that_an_attack_has_not_are_a_mistake(options: dict[str, Any], line: str) -> None:
+    (found,) = _attacked(options)
+    assert found.startswith(line)
+
+
+@pytest.mark.usefixtures("pushy")
+def test_every_mistake_in_an_attacks_options_is_named() -> None:
+    assert len(_attacked({"strenght": 1, "tmies": 2})) == 2
+    assert len(_attacked({"strength": 0, "times": 0})) == 2
+
+
+def test_a_built_in_attack_has_its_scale_alone() -> None:
+    assert _attacked({"strength": 1}, "label_flip") == [
+        "clients.byzantine.options.strength: label_flip has no such option; it has none beside "
+        "clients.byzantine.scale"
+    ]
+    assert _attacked({}, "sign_flip", scale=0.0) == ["clients.byzantine.scale must be > 0, got 0.0"]
+    (line,) = _attacked({}, "flip")
+    assert line == (
+        "clients.byzantine.kind must be one of gaussian, label_flip, little_is_enough, sign_flip, "
+        "got 'flip'"
+    )
+
+
+@pytest.mark.usefixtures("pushy")
+def test_an_attacks_options_are_set_on_the_command_line() -> None:
+    word = "clients.byzantine.options"
+    for words in (
+        [f"{word}.strength=0.5"],
+        [f"+{word}.strength=0.5"],
+        [f"{word}={{strength:0.5}}"],
+    ):
+        byzantine = compose_config(["clients.byzantine.kind=pushy", *words]).clients.byzantine
+        assert byzantine.attack() == Pushy(strength=0.5)
+    with pytest.raises(ConfigError) as caught:
+        compose_config(["clients.byzantine.kind=pushy", f"{word}.strenght=0.5", "rounds=0"])
+    assert [line.split()[0] for line in caught.value.errors] == ["rounds", f"{word}.strenght:"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"metrics": ["acuracy"]},
+            "metrics must be of accuracy, balanced_accuracy, brier, ece, loss, macro_f1, top5, got "
+            "'acuracy'",
+        ),
+        (
+            {"stop": StopConfig(metric="macro_f1")},
+            "stop.metric must be one of accuracy, loss, got 'macro_f1'; metrics=[macro_f1] adds it",
+        ),
+        (
+            {"metrics": ["top5"], "stop": StopConfig(metric="macro_f1")},
+            "stop.metric must be one of accuracy, loss, top5, got 'macro_f1'; metrics=[macro_f1] "
+            "adds it",
+        ),
+        (
+            {"stop": StopConfig(metric="worst10")},
+            "stop.metric must be one of accuracy, loss, got 'worst10'",
+        ),
+        (
+            {"objective": "ece"},
+            "objective must be one of accuracy, loss, best_accuracy, worst10, got 'ece'; "
+            "metrics=[ece] adds it",
+        ),
+        (
+            {"objective": "speed"},
+            "objective must be one of accuracy, loss, best_accuracy, worst10, got 'speed'",
+        ),
+    ],
+)
+def test_words_of_metrics_that_are_not_measured_are_refused(
+    changes: dict[str, Any], line: str
+) -> None:
+    assert validate(config(**changes)) == [line]
+
+
+@pytest.mark.parametrize("option", ["stop.metric", "objective"])
+def test_the_remedy_for_a_metric_that_is_not_measured_works(option: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_config([f"{option}=macro_f1"])
+    remedy = caught.value.errors[0].rpartition("; ")[2].removesuffix(" adds it")
+    found = compose_config([f"{option}=macro_f1", remedy])
+    assert found.measured == ["accuracy", "loss", "macro_f1"]
+
+
+def test_accuracy_and_loss_are_measured_whatever_is_asked_for() -> None:
+    assert config(metrics=[]).measured == ["accuracy", "loss"]
+    assert config(metrics=["top5", "loss", "top5"]).measured == ["accuracy", "loss", "top5"]
+    for objective in ("best_accuracy", "worst10", "loss"):
+        assert validate(config(metrics=["top5"], objective=objective)) == []
+
+
+RAISES = """
+from dataclasses import dataclass
+from fedexp import {base}
+
+@dataclass(frozen=True)
+class Rough({base}):
+    name: str = "rough"
+
+    def errors(self, plan):
+        {body}
+"""
+
+
+@pytest.mark.parametrize("group", ["strategy", "dataset", "partition", "model"])
+@pytest.mark.parametrize(
+    "body", ["return [plan.no_such_thing]", "yield 1 / 0", "raise KeyError"], ids=str.split
+)
+def test_a_page_whose_rules_raise_is_a_line_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, body: str
+) -> None:
+    file, base = tmp_path / "rough.py", group.capitalize()
+    file.write_text(RAISES.format(base=base, body=body))
+    spec = importlib.util.spec_from_file_location("rough", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "rough", module)
+    spec.loader.exec_module(module)
+    registry = GROUPS[group]
+    registry.register(module.Rough)
+    try:
+        if group == "dataset":
+            monkeypatch.setattr(module.Rough, "facts", Mnist5k.facts)
+        lines = validate(config(**{group: module.Rough()}))
+    finally:
+        registry.forget("rough")
+    mine = [line for line in lines if "errors() raised" in line]
+    assert len(mine) == 1
+    assert mine[0].startswith(f"{group}=rough: errors() raised ")
+    assert mine[0].endswith(f"({file}:10)")
+    assert "\n" not in mine[0]

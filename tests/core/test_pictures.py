@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedexp.datasets.options import DATASET_SPECS, EMNIST_SPECS
 from matplotlib.image import imread
 
 from fedexp.core.pictures import confusion_png, partition_png
+from fedexp.datasets.cifar100 import Cifar100
+from fedexp.datasets.emnist import Emnist
+from fedexp.datasets.fashion_mnist import FashionMnist
 
 
 def _pixels(png: bytes) -> np.ndarray:
@@ -75,9 +77,9 @@ def test_names_stand_in_the_figures() -> None:
 @pytest.mark.parametrize(
     "classes",
     [
-        DATASET_SPECS["fashion_mnist"].classes,
-        EMNIST_SPECS["byclass"].classes,
-        DATASET_SPECS["cifar100"].classes,
+        FashionMnist().spec.classes,
+        Emnist(split="byclass").spec.classes,
+        Cifar100().spec.classes,
     ],
     ids=len,
 )

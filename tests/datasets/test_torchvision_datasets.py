@@ -6,22 +6,29 @@ import dataclasses
 import gzip
 import hashlib
 import pickle
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.io
-from fedexp.datasets.options import DATASET_SPECS, EMNIST_SPECS, CifarDataset
+import torch
 from torchvision import datasets as torchvision_datasets
 
+from fedexp import datasets
 from fedexp.core.options import FedexpError
-from fedexp.data import federated as data
-from fedexp.data.examples import Spec
-from fedexp.data.federated import ensure
-from fedexp.data.loading import load_dataset
-from fedexp.datasets import Dataset
-from fedexp.datasets.emnist import Emnist
+from fedexp.data import loading
+from fedexp.data.augment import augment
+from fedexp.data.loading import load
+from fedexp.datasets.base import TorchvisionDataset
+from fedexp.datasets.cifar10 import Cifar10
+from fedexp.datasets.cifar100 import Cifar100
+from fedexp.datasets.emnist import SPLITS, Emnist
+from fedexp.datasets.fashion_mnist import FashionMnist
+from fedexp.datasets.kmnist import Kmnist
+from fedexp.datasets.mnist import Mnist
+from fedexp.datasets.svhn import Svhn
 
 TRAIN, TEST = 20, 10
 RNG = np.random.default_rng(0)
@@ -32,15 +39,13 @@ LABELS = np.arange(TRAIN + TEST) % 10
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    data._load.cache_clear()
-
-    def shrink(specs: dict[str, Spec]) -> None:
-        for name, spec in specs.items():
-            small = dataclasses.replace(spec, num_train=TRAIN, num_test=TEST)
-            monkeypatch.setitem(specs, name, small)
-
-    shrink(DATASET_SPECS)
-    shrink(EMNIST_SPECS)
+    loading._loaded.clear()
+    fewer = {"num_train": TRAIN, "num_test": TEST}
+    for page in datasets.REGISTRY.pages().values():
+        if issubclass(page, TorchvisionDataset) and page.facts is not None:
+            monkeypatch.setattr(page, "facts", dataclasses.replace(page.facts, **fewer))
+    for split, spec in SPLITS.items():
+        monkeypatch.setitem(SPLITS, split, dataclasses.replace(spec, **fewer))
 
     def no_network(*_: object, **__: object) -> None:
         raise OSError("no network")
@@ -67,25 +72,26 @@ def _write_idx(folder: Path, names: tuple[str, ...], parts: list[np.ndarray]) ->
 IDX = tuple(f"{p}-{k}-ubyte" for p in ("train", "t10k") for k in ("images-idx3", "labels-idx1"))
 
 
-def _assert_read(config: Dataset, images: np.ndarray, labels: np.ndarray = LABELS) -> None:
-    ensure(config)
-    train, test = load_dataset(config)
+def _assert_read(
+    dataset: TorchvisionDataset, images: np.ndarray, labels: np.ndarray = LABELS
+) -> None:
+    dataset.ensure()
+    train, test = load(dataset)
     for found, cut in ((train, slice(TRAIN)), (test, slice(TRAIN, None))):
-        assert found.images.dtype == np.uint8
-        assert found.labels.dtype == np.int64
-        assert found.images.flags.c_contiguous
-        assert found.images.shape[1:] == config.spec.shape
-        assert (found.images == images[cut]).all()
-        assert found.labels.tolist() == labels[cut].tolist()
+        assert found.inputs.dtype == np.uint8
+        assert found.targets.dtype == np.int64
+        assert found.inputs.flags.c_contiguous
+        assert found.inputs.shape[1:] == dataset.spec.shape
+        assert (found.inputs == images[cut]).all()
+        assert found.targets.tolist() == labels[cut].tolist()
 
 
 @pytest.mark.parametrize(
-    ("name", "reader"),
-    [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")],
+    ("page", "reader"), [(Mnist, "MNIST"), (FashionMnist, "FashionMNIST"), (Kmnist, "KMNIST")]
 )
-def test_idx_files(tmp_path: Path, name: str, reader: str) -> None:
+def test_idx_files(tmp_path: Path, page: type[TorchvisionDataset], reader: str) -> None:
     _write_idx(tmp_path / reader / "raw", IDX, _parts(GREY, LABELS))
-    _assert_read(Dataset(name, str(tmp_path)), GREY[:, None])
+    _assert_read(page(root=str(tmp_path)), GREY[:, None])
 
 
 def test_packed_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +103,7 @@ def test_packed_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (folder / f"{name}.gz").write_bytes(packed)
         sums.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
     monkeypatch.setattr(torchvision_datasets.KMNIST, "resources", sums)
-    _assert_read(Dataset("kmnist", str(tmp_path)), GREY[:, None])
+    _assert_read(Kmnist(root=str(tmp_path)), GREY[:, None])
 
 
 @pytest.mark.parametrize("split", ["balanced", "byclass", "bymerge", "digits", "letters", "mnist"])
@@ -120,7 +126,7 @@ def _pickled(folder: Path, name: str, content: dict[str, Any]) -> list[str]:
     return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
 
 
-def _write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _write_cifar(root: Path, dataset: TorchvisionDataset, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the images as rows of 3,072 bytes, red before green before blue, and patch checksums."""
     key, names_key, folder, meta, reader, train, test = {
         "cifar10": (
@@ -141,7 +147,7 @@ def _write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path
             ["train"],
             "test",
         ),
-    }[name]
+    }[dataset.name]
     rows = COLOUR.reshape(len(COLOUR), -1)
     pieces = np.split(np.arange(TRAIN), len(train))
     lists = [
@@ -151,15 +157,17 @@ def _write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setattr(reader, "train_list", lists)
     last = _pickled(folder, test, {"data": rows[TRAIN:], key: LABELS[TRAIN:].tolist()})
     monkeypatch.setattr(reader, "test_list", [last])
-    _, checksum = _pickled(folder, meta, {names_key: list(DATASET_SPECS[name].classes)})
+    _, checksum = _pickled(folder, meta, {names_key: list(dataset.spec.classes)})
     monkeypatch.setattr(reader, "meta", {"filename": meta, "key": names_key, "md5": checksum})
     return folder
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    _write_cifar(tmp_path, name, monkeypatch)
-    _assert_read(CifarDataset(name, str(tmp_path)), COLOUR)
+@pytest.mark.parametrize("page", [Cifar10, Cifar100])
+def test_cifar_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: type[TorchvisionDataset]
+) -> None:
+    _write_cifar(tmp_path, page(), monkeypatch)
+    _assert_read(page(root=str(tmp_path)), COLOUR)
 
 
 def _write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,25 +186,27 @@ def test_svhn_calls_the_digit_0_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write_svhn(tmp_path, monkeypatch)
-    _assert_read(Dataset("svhn", str(tmp_path)), COLOUR)
+    _assert_read(Svhn(root=str(tmp_path)), COLOUR)
 
 
 ALL = [
-    Dataset("mnist"),
-    Dataset("fashion_mnist"),
-    Dataset("kmnist"),
+    Mnist(),
+    FashionMnist(),
+    Kmnist(),
     Emnist(split="letters"),
-    CifarDataset("cifar10"),
-    CifarDataset("cifar100"),
-    Dataset("svhn"),
+    Cifar10(),
+    Cifar100(),
+    Svhn(),
 ]
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
-def test_what_is_absent_and_cannot_be_downloaded(tmp_path: Path, config: Dataset) -> None:
+def test_what_is_absent_and_cannot_be_downloaded(
+    tmp_path: Path, config: TorchvisionDataset
+) -> None:
     root = tmp_path / "new" / "data"
     with pytest.raises(FedexpError) as caught:
-        ensure(dataclasses.replace(config, root=str(root)))
+        dataclasses.replace(config, root=str(root)).ensure()
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert f"dataset={config.name} is not in dataset.root={root} and could not be" in lines[0]
@@ -213,9 +223,9 @@ def test_what_is_absent_and_cannot_be_downloaded(tmp_path: Path, config: Dataset
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
 
 
-def _one_line(config: Dataset) -> str:
+def _one_line(dataset: TorchvisionDataset) -> str:
     with pytest.raises(FedexpError) as caught:
-        load_dataset(config)
+        load(dataset)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -226,7 +236,7 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: bytes | None) -> No
     _write_idx(folder, IDX, _parts(GREY, LABELS))
     path = folder / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
-    assert _one_line(Dataset("fashion_mnist", str(tmp_path))) == (
+    assert _one_line(FashionMnist(root=str(tmp_path))) == (
         f"dataset=fashion_mnist: {path} is damaged or cut short. Delete what is damaged to download "
         "it again."
     )
@@ -236,20 +246,20 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: bytes | None) -> No
 def test_a_damaged_batch_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    path = _write_cifar(tmp_path, "cifar10", monkeypatch) / name
+    path = _write_cifar(tmp_path, Cifar10(), monkeypatch) / name
     path.write_bytes(path.read_bytes()[:-1])
-    assert f"{path} is damaged" in _one_line(CifarDataset("cifar10", str(tmp_path)))
+    assert f"{path} is damaged" in _one_line(Cifar10(root=str(tmp_path)))
 
 
 def test_a_damaged_mat_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_svhn(tmp_path, monkeypatch)
     path = tmp_path / "test_32x32.mat"
     path.write_bytes(path.read_bytes()[:100])
-    assert f"{path} is damaged" in _one_line(Dataset("svhn", str(tmp_path)))
+    assert f"{path} is damaged" in _one_line(Svhn(root=str(tmp_path)))
 
 
 def test_files_that_are_mixed_up_are_no_traceback(tmp_path: Path) -> None:
-    config = Dataset("mnist", str(tmp_path))
+    config = Mnist(root=str(tmp_path))
     # Sound in form, but labels where images should be: no checksum tells.
     parts = _parts(GREY, LABELS)
     parts[0] = parts[1]
@@ -258,7 +268,7 @@ def test_files_that_are_mixed_up_are_no_traceback(tmp_path: Path) -> None:
 
 
 def test_what_is_read_is_held_against_the_spec(tmp_path: Path) -> None:
-    config = Dataset("mnist", str(tmp_path))
+    config = Mnist(root=str(tmp_path))
     folder = tmp_path / "MNIST" / "raw"
     few: list[np.ndarray] = [GREY[: TRAIN - 1], LABELS[: TRAIN - 1], GREY[TRAIN:], LABELS[TRAIN:]]
     _write_idx(folder, IDX, few)
@@ -278,10 +288,64 @@ def test_what_is_read_is_held_against_the_spec(tmp_path: Path) -> None:
 def test_fashion_mnist_and_its_normalisation(
     fashion_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = dataclasses.replace(DATASET_SPECS["fashion_mnist"], num_train=60_000, num_test=10_000)
-    monkeypatch.setitem(DATASET_SPECS, "fashion_mnist", spec)
-    train, test = load_dataset(Dataset("fashion_mnist", str(fashion_root)))
-    assert np.bincount(train.labels).tolist() == [6_000] * 10
-    assert np.bincount(test.labels).tolist() == [1_000] * 10
-    assert train.images.mean() / 255 == pytest.approx(spec.mean[0], abs=5e-5)
-    assert train.images.std() / 255 == pytest.approx(spec.std[0], abs=5e-5)
+    assert FashionMnist.facts is not None
+    whole = dataclasses.replace(FashionMnist.facts, num_train=60_000, num_test=10_000)
+    monkeypatch.setattr(FashionMnist, "facts", whole)
+    train, test = load(FashionMnist(root=str(fashion_root)))
+    assert np.bincount(train.targets).tolist() == [6_000] * 10
+    assert np.bincount(test.targets).tolist() == [1_000] * 10
+    assert train.inputs.mean() / 255 == pytest.approx(FashionMnist.mean[0], abs=5e-5)
+    assert train.inputs.std() / 255 == pytest.approx(FashionMnist.std[0], abs=5e-5)
+
+
+LONG = "Error downloading:\nlong story"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(LONG), RuntimeError(LONG), OSError(), IncompleteRead(b"", 9)], ids=repr
+)
+def test_mnist_without_a_network_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def download(root: str, **_: object) -> None:
+        (Path(root) / "MNIST" / "raw").mkdir(parents=True)  # as torchvision does
+        raise error
+
+    monkeypatch.setattr(torchvision_datasets, "MNIST", download)
+    root = tmp_path / "new" / "data"
+    with pytest.raises(FedexpError) as caught:
+        Mnist(root=str(root)).ensure()
+    message = str(caught.value)
+    for part in (str(root / "MNIST" / "raw"), "dataset.root=FOLDER", "dataset=mnist5k"):
+        assert part in message
+    assert "long story" not in message
+    assert not root.exists(), "a refused command leaves nothing behind"
+
+
+def test_nothing_is_downloaded_that_is_there(
+    mnist_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("asked for a download")
+
+    monkeypatch.setattr(torchvision_datasets, "MNIST", fail)
+    Mnist(root=str(mnist_root)).ensure()
+
+
+@pytest.mark.parametrize("page", [Cifar10, Cifar100])
+def test_only_cifars_training_images_are_varied_and_only_if_asked(page: type[Cifar10]) -> None:
+    batch = torch.from_numpy(COLOUR.copy())
+
+    def varied(dataset: Cifar10) -> torch.Tensor:
+        return dataset.vary(batch, torch.Generator().manual_seed(1))
+
+    expected = augment(batch, torch.Generator().manual_seed(1), padding=4, flip=True)
+    assert torch.equal(varied(page()), expected)
+    assert not torch.equal(expected, batch)
+    assert varied(page(augment=False)) is batch
+    # The test images, and the constants by hand: (1 - mean) / std for white.
+    white = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    prepared = page().prepare(white)[0, :, 0, 0].tolist()
+    expected_white = [(1 - m) / d for m, d in zip(page.mean, page.std, strict=True)]
+    assert prepared == pytest.approx(expected_white)
+    assert (white == 255).all()

@@ -1,99 +1,64 @@
+"""The round loop, on clients of one weight; what it makes of them is told to a listener."""
+
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from fedexp.federation.behaviour import byzantine_clients
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.helpers import (
     Answer,
     FirstWeight,
     Floats,
+    Recorder,
+    arrays,
     config,
     evaluated,
-    metrics,
+    same_weights,
     scripted_app,
     trained,
     values,
+    weights_of,
 )
 
+from fedexp import attacks
+from fedexp.attacks import Attack
 from fedexp.backends.inline import InlineGrid
 from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.config.schema import Config, StopConfig
-from fedexp.config.training import TrainingConfig
 from fedexp.core.options import FedexpError
-from fedexp.federation.rounds import Outcome, Patience, Progress, RoundLoop, draw_cohort
-from fedexp.flower.strategies import build_strategy
+from fedexp.core.roles import Order, Server, Updates
+from fedexp.core.weights import Weights
+from fedexp.federation.cohort import draw_cohort
+from fedexp.federation.events import Failure, Listener, RoundReport
+from fedexp.federation.faults import byzantine_clients
+from fedexp.federation.outcome import Outcome
+from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.strategies.centralized import Centralized
 from fedexp.strategies.fedmedian import FedMedian
+from fedexp.strategies.krum import Krum
 from fedexp.strategies.local_only import LocalOnly
-from fedexp.tracking.run_folder import RunFolder
-
-# --- cohorts --------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(
-    num=st.integers(1, 300),
-    fraction=st.floats(0.001, 1),
-    seed=st.integers(0, 2**32),
-    server_round=st.integers(1, 1000),
-)
-def test_a_cohort_is_sorted_distinct_and_of_the_right_size(
-    num: int, fraction: float, seed: int, server_round: int
-) -> None:
-    experiment = config(seed=seed, clients=ClientsConfig(num=num))
-    cohort = draw_cohort(experiment, "cohort", fraction, server_round)
-    assert cohort == sorted(set(cohort))
-    assert set(cohort) <= set(range(num))
-    assert len(cohort) == max(1, round(fraction * num))
-    other = config(seed=seed, clients=ClientsConfig(num=num), strategy=LocalOnly())
-    assert draw_cohort(other, "cohort", fraction, server_round) == cohort
-
-
-def test_a_cohort_is_the_draw_of_seed_purpose_and_round() -> None:
-    experiment = config(seed=5, clients=ClientsConfig(num=100))
-    for purpose, number in (("cohort", 2), ("evaluate_cohort", 3)):
-        state = np.random.SeedSequence((5, number, 7, 0)).generate_state(1, np.uint64)[0]
-        rng = np.random.Generator(np.random.PCG64(int(state >> np.uint64(1))))
-        expected = sorted(rng.choice(100, 10, replace=False).tolist())
-        assert draw_cohort(experiment, purpose, 0.1, 7) == expected  # type: ignore[arg-type]
-
-
-def test_cohorts_differ_between_rounds_seeds_and_purposes() -> None:
-    one, two = (config(seed=seed, clients=ClientsConfig(num=100)) for seed in (1, 2))
-    draws = [
-        draw_cohort(one, "cohort", 0.1, 1),
-        draw_cohort(one, "cohort", 0.1, 2),
-        draw_cohort(two, "cohort", 0.1, 1),
-        draw_cohort(one, "evaluate_cohort", 0.1, 1),
-    ]
-    assert len({tuple(draw) for draw in draws}) == 4
-
-
-def test_everyone_takes_part_at_fraction_1_and_someone_at_any() -> None:
-    experiment = config(clients=ClientsConfig(num=7))
-    assert draw_cohort(experiment, "cohort", 1.0, 1) == [0, 1, 2, 3, 4, 5, 6]
-    assert len(draw_cohort(experiment, "cohort", 0.001, 1)) == 1
-
+from fedexp.strategies.scaffold import Scaffold
 
 # --- the loop on clients of one weight ------------------------------------------------------------
 
 
 class Watched(InlineGrid):
-    """Notes which clients were called, in which order."""
+    """Notes which clients were called, in which order, and how many contents they were sent."""
 
     def __init__(self, train: Answer, evaluate: Answer | None, num: int) -> None:
         super().__init__(scripted_app(train, evaluate), num)
         self.calls: list[tuple[str, list[int]]] = []
+        self.contents: list[int] = []
 
     def exchange(self, messages: list[Message]) -> list[Message]:
         clients = [message.metadata.dst_node_id for message in messages]
         self.calls.append((messages[0].metadata.message_type, clients))
+        self.contents.append(len({id(message.content) for message in messages}))
         return super().exchange(messages)
 
 
@@ -102,31 +67,34 @@ class Loop:
 
     def __init__(
         self,
-        path: Path,
         experiment: Config,
         train: Answer,
         evaluate: Answer | None = None,
-        progress: Progress | None = None,
+        *,
+        server: Server | None = None,
+        evaluation: FirstWeight | None = None,
+        listener: Listener | None = None,
     ) -> None:
-        self.path = path
+        self.told = Recorder()
         self.grid = Watched(train, evaluate, experiment.clients.num)
-        self.evaluation = FirstWeight()
-        self._loop = RoundLoop(
-            experiment,
-            build_strategy(experiment),
-            self.evaluation,
-            RunFolder(path, experiment),
-            {"w": np.zeros(1, dtype=np.float32)},
-            progress or Progress(),
-        )
+        self.evaluation = evaluation or FirstWeight(0.0)
+        server = server or build_server(experiment, self.evaluation)
+        self._loop = RoundLoop(experiment, server, self.evaluation, listener or self.told)
 
-    def run(self) -> Outcome:
-        self._loop.run(self.grid)
+    def run(self, startup: float = 0.0) -> Outcome:
+        self._loop.run(self.grid, startup)
+        return self.outcome
+
+    @property
+    def outcome(self) -> Outcome:
         return self._loop.outcome
 
-    def failures(self) -> list[list[str]]:
-        with (self.path / "failures.csv").open(newline="") as file:
-            return list(csv.reader(file))[1:]
+    def values(self, **wanted: Any) -> list[float]:
+        return [row.value for row in self.told.rows(**wanted)]
+
+    @property
+    def last_round_measured(self) -> int:
+        return max(row.round for row in self.told.measurements)
 
 
 def _add(client: int, weight: Floats) -> RecordDict:
@@ -135,10 +103,11 @@ def _add(client: int, weight: Floats) -> RecordDict:
 
 
 MEAN = 14 / 6
+TRAFFIC = ("bytes_down", "bytes_up")
 
 
-def test_rounds_follow_the_weighted_mean(tmp_path: Path) -> None:
-    loop = Loop(tmp_path, config(rounds=2), _add)
+def test_rounds_follow_the_weighted_mean() -> None:
+    loop = Loop(config(rounds=2), _add)
     outcome = loop.run()
     assert [seen[0] for seen in loop.evaluation.seen] == pytest.approx([0, MEAN, 2 * MEAN])
     assert values(outcome.weights) == pytest.approx([2 * MEAN])
@@ -146,46 +115,64 @@ def test_rounds_follow_the_weighted_mean(tmp_path: Path) -> None:
     assert outcome.best_round == 2
     assert outcome.best_accuracy == pytest.approx(2 * MEAN)
     assert loop.grid.calls == [("train", [0, 1, 2])] * 2
-    assert loop.failures() == []
-    table = metrics(tmp_path)
-    headline = table.query("model == 'global' and split == 'test' and subset == 'all'")
-    assert headline.query("metric == 'accuracy'")["round"].tolist() == [0, 1, 2]
-    found = headline.query("metric == 'loss'")["value"].tolist()
+    assert loop.grid.contents == [1, 1]  # one copy of the model on its way to everybody
+    assert loop.told.failures == []
+    headline = {"model": "global", "split": "test", "subset": "all", "client": None}
+    accuracy = loop.told.rows(**headline, metric="accuracy")
+    assert [row.round for row in accuracy] == [0, 1, 2]
+    assert [row.value for row in accuracy] == pytest.approx([0, MEAN, 2 * MEAN])
+    found = loop.values(**headline, metric="loss")
     assert found == pytest.approx([10, 10 - MEAN, 10 - 2 * MEAN])
     # Training loss: (1*0 + 2*0.5 + 3*1) / 6.
-    losses = table.query("split == 'train' and metric == 'loss'")
-    assert losses["value"].tolist() == pytest.approx([4 / 6, 4 / 6])
-    assert losses["client"].isna().all()
+    losses = loop.told.rows(split="train", metric="loss")
+    assert [(row.round, row.model, row.client) for row in losses] == [
+        (1, "local", None),
+        (2, "local", None),
+    ]
+    assert [row.value for row in losses] == pytest.approx([4 / 6, 4 / 6])
     # One float32 to each of three clients and back.
-    traffic = table.query("metric == 'bytes_down' or metric == 'bytes_up'")
-    assert traffic["value"].tolist() == [12, 12] * 2
+    traffic = [row for row in loop.told.measurements if row.metric in TRAFFIC]
+    assert [(row.round, row.model, row.split, row.metric, row.value) for row in traffic] == [
+        (server_round, "global", "train", name, 12) for server_round in (1, 2) for name in TRAFFIC
+    ]
 
 
-def test_clients_that_fail_send_nothing_and_evaluation_counts(tmp_path: Path) -> None:
+def test_clients_that_fail_send_nothing_and_evaluation_counts() -> None:
     def answer(client: int, weight: Floats) -> RecordDict:
         if client == 1:
             raise ValueError("no")
         return _add(client, weight)
 
     clients = ClientsConfig(num=3, fraction_evaluate=1.0)
-    loop = Loop(
-        tmp_path, config(rounds=1, clients=clients), answer, lambda _, w: evaluated(1, 0.5, 0.5)
-    )
+    loop = Loop(config(rounds=1, clients=clients), answer, lambda _, w: evaluated(1, 0.5, 0.5))
     loop.run()
-    traffic = metrics(tmp_path).query("split == 'train' and metric != 'loss'")
     # Down: three to train, three to evaluate; up: two trained models.
-    assert traffic["value"].tolist() == [24, 8]
+    assert [loop.values(metric=name) for name in TRAFFIC] == [[24], [8]]
 
 
-def test_isolated_clients_send_nothing(tmp_path: Path) -> None:
-    Loop(tmp_path, config(rounds=1, strategy=LocalOnly()), _add).run()
-    assert metrics(tmp_path).query("metric == 'bytes_down' or metric == 'bytes_up'").empty
+def test_further_arrays_count_as_traffic() -> None:
+    def answer(client: int, weight: Floats) -> RecordDict:
+        reply = _add(client, weight)
+        reply["control"] = arrays(1.0)
+        return reply
+
+    loop = Loop(config(rounds=1, strategy=Scaffold()), answer)
+    loop.run()
+    # A weight and its control variate to each of three clients and back.
+    assert [loop.values(metric=name) for name in TRAFFIC] == [[24], [24]]
 
 
-def test_only_the_cohort_is_called(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", [LocalOnly(), Centralized()], ids=lambda s: s.name)
+def test_isolated_clients_send_nothing_nor_does_the_union(strategy: Any) -> None:
+    loop = Loop(config(rounds=1, strategy=strategy), _add)
+    loop.run()
+    assert [loop.values(metric=name) for name in TRAFFIC] == [[], []]
+
+
+def test_only_the_cohort_is_called() -> None:
     clients = ClientsConfig(num=20, fraction_train=0.2, fraction_evaluate=0.1)
     experiment = config(rounds=3, clients=clients)
-    loop = Loop(tmp_path, experiment, _add, lambda _, w: evaluated(1, 0.5, 0.5))
+    loop = Loop(experiment, _add, lambda _, w: evaluated(1, 0.5, 0.5))
     loop.run()
     expected = []
     for server_round in (1, 2, 3):
@@ -194,11 +181,12 @@ def test_only_the_cohort_is_called(tmp_path: Path) -> None:
         expected.append(("evaluate", evaluators))
     assert loop.grid.calls == expected
     assert [len(clients) for _, clients in expected] == [4, 2] * 3
+    assert loop.outcome.reported == set(expected[-1][1])
 
 
-def test_one_client_is_its_own_average(tmp_path: Path) -> None:
+def test_one_client_is_its_own_average() -> None:
     experiment = config(rounds=2, clients=ClientsConfig(num=1))
-    assert values(Loop(tmp_path, experiment, _add).run().weights) == [2.0]
+    assert values(Loop(experiment, _add).run().weights) == [2.0]
 
 
 def _raise(client: int, weight: Floats) -> RecordDict:
@@ -259,67 +247,76 @@ def _other_shape(client: int, weight: Floats) -> RecordDict:
         (_no_metrics, "metrics"),
     ],
 )
-def test_a_bad_reply_is_recorded_and_left_out(tmp_path: Path, train: Answer, reason: str) -> None:
-    loop = Loop(tmp_path, config(rounds=1), train)
+def test_a_bad_reply_is_recorded_and_left_out(train: Answer, reason: str) -> None:
+    loop = Loop(config(rounds=1), train)
     # Clients 0 and 2 are left: (1*1 + 3*3) / 4.
     assert values(loop.run().weights) == [2.5]
-    ((server_round, phase, client, found),) = loop.failures()
-    assert (server_round, phase, client) == ("1", "train", "1")
-    assert reason in found
+    (failure,) = loop.told.failures
+    assert failure[:3] == (1, "train", 1)
+    assert reason in failure.reason
+    assert [report.num_failures for report in loop.told.reports] == [0, 1]
 
 
-def test_a_round_in_which_every_client_fails_ends_the_run(tmp_path: Path) -> None:
+def test_a_round_in_which_every_client_fails_ends_the_run() -> None:
     def fail_later(client: int, weight: Floats) -> RecordDict:
         if weight[0] > 0:
             raise OSError(f"disk of client {client} is full")
         return _add(client, weight)
 
-    loop = Loop(tmp_path, config(rounds=5), fail_later)
+    loop = Loop(config(rounds=5), fail_later)
     pattern = (
         r"^round 2: all 3 clients failed to train; client 0: OSError: disk of client 0 is full$"
     )
     with pytest.raises(FedexpError, match=pattern):
         loop.run()
-    assert [row[:3] for row in loop.failures()] == [["2", "train", str(k)] for k in range(3)]
-    assert metrics(tmp_path)["round"].max() == 1
+    assert [row[:3] for row in loop.told.failures] == [(2, "train", k) for k in range(3)]
+    assert loop.last_round_measured == 1
+    assert loop.outcome.rounds == 1
+    # The round that broke off was told as far as it went.
+    assert [report.round for report in loop.told.reports] == [0, 1, 2]
+    broken = loop.told.reports[2]
+    assert (broken.num_failures, broken.measurements, broken.headline) == (3, [], {})
+    assert list(broken.seconds) == ["train"]
 
 
-def test_a_round_with_too_few_replies_for_the_strategy_ends_the_run(tmp_path: Path) -> None:
+def test_a_round_with_too_few_replies_for_the_strategy_ends_the_run() -> None:
     def fail(client: int, weight: Floats) -> RecordDict:
         if client == 1:
             raise OSError("disk is full")
         return _add(client, weight)
 
-    loop = Loop(tmp_path, config(strategy=FedMedian()), fail)
+    loop = Loop(config(strategy=FedMedian()), fail)
     pattern = (
         r"^round 1: strategy=fedmedian needs 3 replies \(3 \(the median.*, got 2: a larger clien"
     )
     with pytest.raises(FedexpError, match=pattern):
         loop.run()
-    assert [row[:3] for row in loop.failures()] == [["1", "train", "1"]]
+    assert [row[:3] for row in loop.told.failures] == [(1, "train", 1)]
 
 
-def test_faulty_clients_are_recorded_before_the_first_round(tmp_path: Path) -> None:
+def test_faulty_clients_are_recorded_before_the_first_round() -> None:
     faults = ByzantineConfig(fraction=0.67, kind="gaussian")
     experiment = config(rounds=1, clients=ClientsConfig(num=3, byzantine=faults))
-    loop = Loop(tmp_path, experiment, _add)
+    loop = Loop(experiment, _add)
     loop.run()
-    wanted = [["0", "byzantine", str(k), "gaussian"] for k in byzantine_clients(experiment)]
-    assert loop.failures() == wanted
+    wanted = [Failure(0, "byzantine", k, "gaussian") for k in byzantine_clients(experiment)]
+    assert loop.told.failures == loop.told.reports[0].failures == wanted
     assert len(wanted) == 2
+    assert loop.told.reports[0].num_failures == 0  # they are faulty, they did not fail
 
 
-def test_an_aggregate_that_overflows_ends_the_run(tmp_path: Path) -> None:
+# --- servers of one's own -------------------------------------------------------------------------
+
+
+def test_an_aggregate_that_overflows_ends_the_run() -> None:
     def grow(client: int, weight: Floats) -> RecordDict:
         return trained(3.4e38, num_examples=1)
 
-    class Sum(type(build_strategy(config()))):  # type: ignore[misc]
-        def aggregate_train(self, server_round: int, replies: Any) -> Any:
-            total = sum(reply.content["arrays"]["w"].numpy() for reply in replies)
-            return trained(*total, num_examples=1)["arrays"], None
+    class Sum(Server):
+        def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+            return updates.mean([1.0] * len(updates))
 
-    loop = Loop(tmp_path, config(rounds=1), grow)
-    loop._loop._strategy = Sum()
+    loop = Loop(config(rounds=1), grow, server=Sum())
     with (
         np.errstate(over="ignore"),
         pytest.raises(
@@ -327,150 +324,459 @@ def test_an_aggregate_that_overflows_ends_the_run(tmp_path: Path) -> None:
         ),
     ):
         loop.run()
+    assert values(loop.outcome.weights) == [0.0]  # the model of the round before
+
+
+@pytest.mark.parametrize(
+    ("combined", "reason"),
+    [
+        ({}, r"missing \['w'\]"),
+        ({"w": np.zeros(1, np.float32), "v": np.zeros(1, np.float32)}, r"unexpected \['v'\]"),
+        ({"w": np.zeros(2, np.float32)}, r"parameter w is float32\(2,\)"),
+    ],
+)
+def test_an_aggregate_of_another_form_ends_the_run(combined: Weights, reason: str) -> None:
+    class Other(Server):
+        def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+            return combined
+
+    with pytest.raises(FedexpError, match=f"round 1: the aggregate is unusable: .*{reason}"):
+        Loop(config(rounds=1), _add, server=Other()).run()
+
+
+def test_an_aggregate_gets_the_models_dtypes_again() -> None:
+    class Double(Server):
+        def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+            return {"w": np.array([1 / 3]), "n": np.array(17.5)}
+
+    evaluation = FirstWeight(0.0)
+    evaluation.initial = {**evaluation.initial, "n": np.array(3)}
+
+    def answer(client: int, weight: Floats) -> RecordDict:
+        reply = _add(client, weight)
+        record = reply.array_records["arrays"]
+        record["n"] = ArrayRecord([np.array(4)])["0"]
+        return reply
+
+    outcome = Loop(config(rounds=1), answer, server=Double(), evaluation=evaluation).run()
+    assert same_weights(outcome.weights, {"w": np.array([1 / 3], np.float32), "n": np.array(18)})
+
+
+def test_frozen_parameters_keep_every_bit() -> None:
+    frozen = np.array([0.1, 1 / 3, 1e-20, 3.3e38], np.float32)
+
+    def answer(client: int, weight: Floats) -> RecordDict:
+        reply = _add(client, weight)
+        reply.array_records["arrays"]["embedding"] = ArrayRecord([frozen])["0"]
+        return reply
+
+    evaluation = FirstWeight(0.0)
+    evaluation.initial = {**evaluation.initial, "embedding": frozen}
+
+    def after_three_rounds() -> bytes:
+        outcome = Loop(config(rounds=3), answer, evaluation=evaluation).run()
+        assert values({"w": outcome.weights["w"]}) == pytest.approx([3 * MEAN])
+        return outcome.weights["embedding"].tobytes()
+
+    assert after_three_rounds() != frozen.tobytes()  # a mean of equal numbers is not that number
+    evaluation.frozen = frozenset({"embedding"})
+    assert after_three_rounds() == frozen.tobytes()
+
+
+def test_clients_that_a_server_leaves_out_are_not_asked() -> None:
+    class First(Server):
+        def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
+            return super().instruct(t, model, cohort[:1])
+
+    loop = Loop(config(rounds=2), _add, server=First())
+    assert values(loop.run().weights) == [2.0]
+    assert loop.grid.calls == [("train", [0])] * 2
+    assert loop.told.replies == [(1, "train", 1, 1), (2, "train", 1, 1)]
+
+
+def test_a_server_that_asks_nobody_ends_the_run() -> None:
+    class Nobody(Server):
+        def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
+            return {}
+
+    class Quiet(InlineGrid):
+        def exchange(self, messages: list[Message]) -> list[Message]:
+            return []
+
+    experiment, evaluation = config(rounds=1), FirstWeight(0.0)
+    loop = RoundLoop(experiment, Nobody(), evaluation, Listener())
+    with pytest.raises(FedexpError, match=r"^round 1: .*no client replied"):
+        loop.run(Quiet(scripted_app(_add), 3))
+
+
+def test_every_kind_of_order_is_packed_once() -> None:
+    class Two(Server):
+        def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
+            plain, other = Order(model), Order({"w": model["w"] + 10})
+            return {client: other if client == 1 else plain for client in cohort}
+
+    loop = Loop(config(rounds=1), _add, server=Two())
+    # Clients start from 0, 10 and 0: (1*1 + 2*12 + 3*3) / 6.
+    assert values(loop.run().weights) == pytest.approx([34 / 6])
+    assert loop.grid.contents == [2]
+
+
+def test_a_server_without_a_new_model_keeps_the_one_it_had() -> None:
+    class Waits(Server):
+        def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+            return model
+
+    loop = Loop(config(rounds=2), _add, server=Waits())
+    assert loop.run().weights is loop.evaluation.initial
+    # The headline is there in every round all the same.
+    assert loop.values(split="test", metric="accuracy") == [0.0, 0.0, 0.0]
+
+
+def test_a_server_says_which_loss_the_round_had() -> None:
+    class Own(Server):
+        def loss(self, updates: Updates) -> float | None:
+            return 7.0 if len(updates) == 3 else None
+
+    loop = Loop(config(rounds=1), _add, server=Own())
+    loop.run()
+    assert loop.values(split="train", metric="loss") == [7.0]
+
+
+def test_the_loss_of_krum_is_that_of_those_it_selects() -> None:
+    # 1, 2, 3, 4 and 5: squared distances to the two nearest are 5, 2, 2, 2 and 5; the first 2 wins.
+    loop = Loop(config(rounds=1, clients=ClientsConfig(num=5), strategy=Krum()), _add)
+    assert values(loop.run().weights) == [2.0]
+    assert loop.values(split="train", metric="loss") == [0.5]  # client 1's
+
+
+def test_a_server_may_have_a_model_per_client_beside_the_global_one() -> None:
+    class Beside(Server):
+        def __init__(self) -> None:
+            self.own = weights_of(40.0)
+
+        def models(self, model: Weights) -> dict[int | None, Weights]:
+            return {None: model, 1: self.own}
+
+    loop = Loop(config(rounds=1), _add, server=Beside())
+    outcome = loop.run()
+    assert [(row.round, row.model, row.client, row.value) for row in _accuracies(loop)] == [
+        (0, "global", None, 0.0),
+        (0, "local", 1, 40.0),
+        (1, "global", None, pytest.approx(MEAN)),  # client 1's is the same and not tested again
+    ]
+    assert list(outcome.models) == [None, 1]
+    assert not any(report.local for report in loop.told.reports)
+
+
+def test_a_client_with_a_model_of_its_own_evaluates_that() -> None:
+    class Beside(Server):
+        def models(self, model: Weights) -> dict[int | None, Weights]:
+            return {None: model, 1: weights_of(40.0)}
+
+    experiment = config(rounds=1, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
+    loop = Loop(experiment, _add, lambda _, w: evaluated(1, float(w[0]), 0.5), server=Beside())
+    loop.run()
+    rows = loop.told.rows(split="client_test", metric="loss")
+    found = {row.client: (row.model, row.value) for row in rows if row.client is not None}
+    everybodys = ("global", pytest.approx(MEAN))
+    assert found == {0: everybodys, 1: ("local", 40.0), 2: everybodys}
+
+
+def _accuracies(loop: Loop) -> list[Any]:
+    return loop.told.rows(split="test", metric="accuracy")
+
+
+# --- faulty clients that collude ------------------------------------------------------------------
+
+
+def _colluding(kind: str = "little_is_enough", **changes: Any) -> Config:
+    """Return an experiment of five clients of which two are faulty."""
+    faults = ByzantineConfig(fraction=0.4, kind=kind, scale=2.0)
+    return config(rounds=1, clients=ClientsConfig(num=5, byzantine=faults), **changes)
+
+
+class Keeps(Server):
+    """Keeps what clients sent."""
+
+    def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+        self.seen = updates
+        return super().combine(t, model, updates)
+
+
+def test_faulty_clients_agree_on_what_they_send_and_no_other_does() -> None:
+    experiment, server = _colluding(), Keeps()
+    faulty = byzantine_clients(experiment)
+    Loop(experiment, _add, server=server).run()
+    # All five would send 1, 2, 3, 4 and 5: mean 3, standard deviation sqrt(2), 3 - 2 sqrt(2).
+    agreed = np.float32(3 - 2 * np.sqrt(2))
+    sent = {update.client: values(update.weights)[0] for update in server.seen}
+    assert sent == {k: agreed if k in faulty else k + 1 for k in range(5)}
+    assert len(faulty) == 2
+    # Examples and losses stay theirs.
+    assert [(u.num_examples, u.loss) for u in server.seen] == [(k + 1, k / 2) for k in range(5)]
+
+
+@contextmanager
+def _registered(page: type[Attack]) -> Iterator[None]:
+    attacks.register(page)
+    try:
+        yield
+    finally:
+        attacks.REGISTRY.forget(page().name)
+
+
+@dataclass(frozen=True)
+class Overreaching(Attack):
+    """Changes what everybody sends, faulty or not; NaN if it is strong."""
+
+    name: str = "overreaching"
+
+    def collude(
+        self, model: Weights, updates: Updates, faulty: Collection[int], rng: np.random.Generator
+    ) -> dict[int, Weights]:
+        value = float("nan") if self.scale > 2 else 50.0
+        return {update.client: weights_of(value) for update in updates}
+
+
+def test_an_attack_cannot_speak_for_honest_clients() -> None:
+    with _registered(Overreaching):
+        experiment, server = _colluding("overreaching"), Keeps()
+        Loop(experiment, _add, server=server).run()
+    faulty = byzantine_clients(experiment)
+    sent = {update.client: values(update.weights)[0] for update in server.seen}
+    assert sent == {k: 50.0 if k in faulty else k + 1 for k in range(5)}
+
+
+def test_what_colluders_agree_on_is_guarded_as_any_reply() -> None:
+    strong = ByzantineConfig(fraction=0.4, kind="overreaching", scale=3.0)
+    experiment = config(rounds=1, clients=ClientsConfig(num=5, byzantine=strong))
+    with _registered(Overreaching):
+        server = Keeps()
+        loop = Loop(experiment, _add, server=server)
+        loop.run()
+    faulty = byzantine_clients(experiment)
+    assert [update.client for update in server.seen] == [k for k in range(5) if k not in faulty]
+    assert loop.told.reports[1].failures == [
+        Failure(1, "train", k, "parameter w holds NaN or infinity") for k in faulty
+    ]
+
+
+def test_too_few_may_be_left_of_colluders() -> None:
+    strong = ByzantineConfig(fraction=0.67, kind="overreaching", scale=3.0)
+    clients = ClientsConfig(num=3, byzantine=strong)
+    with (
+        _registered(Overreaching),
+        pytest.raises(FedexpError, match=r"^round 1: .* needs 3 replies .* got 1"),
+    ):
+        Loop(config(rounds=1, clients=clients, strategy=FedMedian()), _add).run()
+
+
+def test_nobody_colludes_against_the_upper_reference() -> None:
+    with _registered(Overreaching):
+        experiments = [
+            _colluding("overreaching", strategy=Centralized(), seed=seed) for seed in range(8)
+        ]
+        # Client 0 stands in for everybody; with some seeds it is a faulty one.
+        assert {0 in byzantine_clients(experiment) for experiment in experiments} == {True, False}
+        found = [values(Loop(experiment, _add).run().weights) for experiment in experiments]
+    assert found == [[1.0]] * 8
 
 
 # --- evaluation on clients ------------------------------------------------------------------------
 
 
-def test_client_evaluations_are_recorded_and_averaged_by_examples(tmp_path: Path) -> None:
+def test_client_evaluations_are_recorded_and_averaged_by_examples() -> None:
     answers = [evaluated(1, 4.0, 1.0), evaluated(0, 99.0, 0.0), evaluated(3, 2.0, 0.5)]
     experiment = config(rounds=1, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
-    Loop(tmp_path, experiment, _add, lambda client, _: answers[client]).run()
-    rows = metrics(tmp_path).query("split == 'client_test'").fillna({"client": -1})
-    assert (rows["model"] == "global").all()
-    found = {(client, name): value for client, name, value in rows.to_numpy()[:, 4:].tolist()}
-    assert found == {
-        (0, "loss"): 4.0,
-        (0, "accuracy"): 1.0,
-        (2, "loss"): 2.0,
-        (2, "accuracy"): 0.5,
-        (-1, "loss"): 2.5,  # (1*4 + 3*2) / 4; client 1 holds no image and has no say
-        (-1, "accuracy"): 0.625,
+    loop = Loop(experiment, _add, lambda client, _: answers[client])
+    outcome = loop.run()
+    rows = loop.told.rows(split="client_test")
+    assert {(row.round, row.model, row.subset) for row in rows} == {(1, "global", "all")}
+    assert [(row.client, row.metric, row.value) for row in rows] == [
+        (0, "loss", 4.0),
+        (0, "accuracy", 1.0),
+        (2, "loss", 2.0),
+        (2, "accuracy", 0.5),
+        (None, "loss", 2.5),  # (1*4 + 3*2) / 4; client 1 holds no image and has no say
+        (None, "accuracy", 0.625),
+    ]
+    assert outcome.reported == {0, 2}
+    assert outcome.own == {
+        0: {"loss": 4.0, "accuracy": 1.0},
+        2: {"loss": 2.0, "accuracy": 0.5},
     }
 
 
-def test_no_client_with_a_test_image_means_no_rows(tmp_path: Path) -> None:
+def test_a_metric_that_not_all_clients_report_has_no_mean() -> None:
+    def answer(client: int, _: Floats) -> RecordDict:
+        reply = evaluated(1, float(client), 0.5)
+        if client == 1:
+            reply.metric_records["metrics"]["extra"] = 3.0
+        return reply
+
     experiment = config(rounds=1, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
-    loop = Loop(tmp_path, experiment, _add, lambda *_: evaluated(0, 0.0, 0.0))
-    assert loop.run().rounds == 1
-    assert metrics(tmp_path).query("split == 'client_test'").empty
-    assert loop.failures() == []
+    loop = Loop(experiment, _add, answer)
+    loop.run()
+    rows = loop.told.rows(split="client_test", metric="extra")
+    assert [(row.client, row.value) for row in rows] == [(1, 3.0)]
+    assert loop.values(split="client_test", metric="loss", client=None) == [1.0]
 
 
-def test_an_evaluation_that_is_nan_is_recorded_and_left_out(tmp_path: Path) -> None:
+def test_clients_evaluate_the_model_of_the_round() -> None:
+    experiment = config(rounds=2, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
+    loop = Loop(experiment, _add, lambda _, w: evaluated(1, float(w[0]), 0.5))
+    loop.run()
+    means = loop.values(split="client_test", metric="loss", client=None)
+    assert means == pytest.approx([MEAN, 2 * MEAN])
+    assert loop.grid.contents == [1] * 4
+
+
+def test_no_client_with_a_test_image_means_no_rows() -> None:
+    experiment = config(rounds=1, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
+    loop = Loop(experiment, _add, lambda *_: evaluated(0, 0.0, 0.0))
+    outcome = loop.run()
+    assert outcome.rounds == 1
+    assert outcome.reported == set()
+    assert loop.told.rows(split="client_test") == []
+    assert loop.told.failures == []
+
+
+def test_an_evaluation_that_is_nan_is_recorded_and_left_out() -> None:
     answers = [evaluated(1, 4.0, 1.0), evaluated(9, float("nan"), 0.5), evaluated(1, 2.0, 0.5)]
     experiment = config(rounds=1, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
-    loop = Loop(tmp_path, experiment, _add, lambda client, _: answers[client])
+    loop = Loop(experiment, _add, lambda client, _: answers[client])
     loop.run()
-    assert loop.failures() == [["1", "client_evaluate", "1", "metric loss is nan"]]
-    rows = metrics(tmp_path).query("split == 'client_test' and client.isna() and metric == 'loss'")
-    assert rows["value"].tolist() == [3.0]  # (4 + 2) / 2
+    assert loop.told.failures == [(1, "client_evaluate", 1, "metric loss is nan")]
+    # (4 + 2) / 2
+    assert loop.values(split="client_test", client=None, metric="loss") == [3.0]
 
 
 # --- local models ---------------------------------------------------------------------------------
 
 
-def test_local_models_are_evaluated_one_by_one(tmp_path: Path) -> None:
-    loop = Loop(tmp_path, config(rounds=2, strategy=LocalOnly()), _add)
+def test_local_models_are_evaluated_one_by_one() -> None:
+    loop = Loop(config(rounds=2, strategy=LocalOnly()), _add)
     outcome = loop.run()
     # After two rounds client k has added k + 1 twice.
-    assert {k: values(w) for k, w in outcome.local_weights.items()} == {
-        0: [2.0],
-        1: [4.0],
-        2: [6.0],
-    }
+    assert {k: values(w) for k, w in outcome.models.items()} == {0: [2.0], 1: [4.0], 2: [6.0]}
+    assert outcome.weights is loop.evaluation.initial
     assert outcome.headline("accuracy") == 4.0
     assert outcome.headline("loss") == 6.0
-    rows = metrics(tmp_path).query("split == 'test' and metric == 'accuracy'")
-    assert (rows["model"] == "local").all()
-    assert rows[["round", "client", "value"]].to_numpy().tolist() == [
-        [server_round, k, server_round * (k + 1)] for server_round in (0, 1, 2) for k in range(3)
+    rows = _accuracies(loop)
+    assert {row.model for row in rows} == {"local"}
+    assert [(row.round, row.client, row.value) for row in rows] == [
+        (server_round, k, server_round * (k + 1)) for server_round in (0, 1, 2) for k in range(3)
     ]
+    assert [report.headline for report in loop.told.reports] == [
+        {"accuracy": accuracy, "loss": 10 - accuracy} for accuracy in (0.0, 2.0, 4.0)
+    ]
+    assert all(report.local for report in loop.told.reports)
+    # They are the same at first, and tested as one.
+    assert loop.evaluation.seen == [[0.0], [1.0], [2.0], [3.0], [2.0], [4.0], [6.0]]
 
 
-def test_local_models_evaluate_on_their_own_clients(tmp_path: Path) -> None:
+def test_a_client_that_sits_out_is_not_tested_again() -> None:
+    experiment = config(
+        rounds=3, strategy=LocalOnly(), clients=ClientsConfig(num=4, fraction_train=0.5)
+    )
+    loop = Loop(experiment, _add)
+    outcome = loop.run()
+    cohorts = [draw_cohort(experiment, "cohort", 0.5, t) for t in (1, 2, 3)]
+    found = [
+        [row.client for row in report.measurements if row[1:4] == ("local", "test", "all")][::2]
+        for report in loop.told.reports
+    ]
+    assert found == [[0, 1, 2, 3], *cohorts]
+    assert len(loop.evaluation.seen) == 1 + 3 * 2
+    # All four count in the headline.
+    times = [sum(k in cohort for cohort in cohorts) for k in range(4)]
+    assert outcome.headline("accuracy") == sum(n * (k + 1) for k, n in enumerate(times)) / 4
+
+
+def test_local_models_evaluate_on_their_own_clients() -> None:
     clients = ClientsConfig(num=3, fraction_evaluate=1.0)
     experiment = config(rounds=1, strategy=LocalOnly(), clients=clients)
-    Loop(tmp_path, experiment, _add, lambda _, w: evaluated(1, float(w[0]), 0.5)).run()
-    rows = metrics(tmp_path).query("split == 'client_test' and metric == 'loss'")
-    assert (rows["model"] == "local").all()
+    loop = Loop(experiment, _add, lambda _, w: evaluated(1, float(w[0]), 0.5))
+    loop.run()
+    rows = loop.told.rows(split="client_test", metric="loss")
+    assert {row.model for row in rows} == {"local"}
     # Each evaluates its own weight 1, 2 or 3; their mean stands last, without a client.
-    assert rows["value"].tolist() == [1.0, 2.0, 3.0, 2.0]
+    assert [(row.client, row.value) for row in rows] == [(0, 1.0), (1, 2.0), (2, 3.0), (None, 2.0)]
 
 
 # --- stopping -------------------------------------------------------------------------------------
 
 
-def _exhausted(stop: StopConfig, values: list[float]) -> list[bool]:
-    patience = Patience(stop, values[0])
-    return [patience.exhausted(value) for value in values[1:]]
-
-
-def test_patience_counts_rounds_in_a_row() -> None:
-    stop = StopConfig(metric="accuracy", min_delta=0.125, patience=2)
-    # 0.5 -> 0.625 improves by just enough; 0.6875 does not, and 0.75 does against 0.625.
-    curve = [0.5, 0.625, 0.6875, 0.75, 0.75, 0.8125]
-    assert _exhausted(stop, curve) == [False, False, False, False, True]
-
-
-def test_slow_progress_adds_up_until_patience_is_out() -> None:
-    stop = StopConfig(metric="accuracy", min_delta=0.25, patience=3)
-    assert _exhausted(stop, [0.0, 0.125, 0.1875, 0.25, 0.375, 0.4375, 0.46875]) == [
-        *[False, False, False],
-        *[False, False, True],
-    ]
-
-
-def test_a_loss_improves_downwards() -> None:
-    stop = StopConfig(metric="loss", min_delta=0.5, patience=1)
-    assert _exhausted(stop, [4.0, 3.5, 3.0, 2.75]) == [False, False, True]
-    assert _exhausted(stop, [4.0, 5.0]) == [True]
-    accuracy = StopConfig(metric="accuracy", min_delta=0.5, patience=1)
-    assert _exhausted(accuracy, [4.0, 5.0, 5.25]) == [False, True]
-
-
-def test_patience_null_never_stops() -> None:
-    assert _exhausted(StopConfig(patience=None), [0.5] * 100) == [False] * 99
-
-
-def test_the_loop_stops_when_nothing_improves(tmp_path: Path) -> None:
+def test_the_loop_stops_when_nothing_improves() -> None:
     # The weight grows by one a round up to 2, so rounds 3 and 4 improve nothing.
     def climb(_: int, weight: Floats) -> RecordDict:
         return trained(min(2.0, weight[0] + 1), num_examples=1)
 
     stop = StopConfig(metric="accuracy", min_delta=0.5, patience=2)
-    outcome = Loop(tmp_path, config(rounds=9, stop=stop), climb).run()
+    loop = Loop(config(rounds=9, stop=stop), climb)
+    outcome = loop.run()
     assert (outcome.rounds, outcome.stopped_early, outcome.best_round) == (4, True, 2)
-    assert metrics(tmp_path)["round"].max() == 4
+    assert loop.last_round_measured == 4
+    assert [report.round for report in loop.told.reports] == [0, 1, 2, 3, 4]
 
 
-def test_running_out_of_patience_in_the_last_round_is_not_early(tmp_path: Path) -> None:
+def test_running_out_of_patience_in_the_last_round_is_not_early() -> None:
     stop = StopConfig(metric="accuracy", min_delta=0.5, patience=2)
-    still = Loop(tmp_path, config(rounds=2, stop=stop), lambda _, w: trained(*w, num_examples=1))
+    still = Loop(config(rounds=2, stop=stop), lambda _, w: trained(*w, num_examples=1))
     outcome = still.run()
     assert (outcome.rounds, outcome.stopped_early) == (2, False)
 
 
-def test_isolated_rounds_replace_rounds(tmp_path: Path) -> None:
+def test_isolated_rounds_replace_rounds() -> None:
     experiment = config(rounds=1, isolated_rounds=3, strategy=LocalOnly())
-    assert Loop(tmp_path, experiment, _add).run().rounds == 3
+    assert Loop(experiment, _add).run().rounds == 3
 
 
-def test_progress_is_told_of_clients_and_rounds(tmp_path: Path) -> None:
-    told: list[tuple[Any, ...]] = []
-    progress = Progress(lambda *args: told.append(args), lambda *args: told.append(args))
-    experiment = config(rounds=1, clients=ClientsConfig(num=2), training=TrainingConfig())
-    Loop(tmp_path, experiment, _add, progress=progress).run()
-    # (1*1 + 2*2) / 3
-    assert [told[0], *told[1:3]] == [(0, 0.0, 10.0), (1, "train", 1, 2), (1, "train", 2, 2)]
-    assert told[3] == (1, pytest.approx(5 / 3), pytest.approx(10 - 5 / 3))
+# --- what a listener is told ----------------------------------------------------------------------
 
 
-def test_clients_that_report_no_loss_leave_no_row(tmp_path: Path) -> None:
+def test_a_listener_is_told_of_clients_and_rounds() -> None:
+    told: list[Any] = []
+
+    class Everything(Listener):
+        def progress(self, server_round: int, phase: str, done: int, total: int) -> None:
+            told.append((server_round, phase, done, total))
+
+        def round(self, report: RoundReport) -> None:
+            told.append((report.round, report.headline, report.local))
+
+    clients = ClientsConfig(num=2, fraction_evaluate=0.5)
+    experiment = config(rounds=1, clients=clients)
+    Loop(experiment, _add, lambda *_: evaluated(1, 0.5, 0.5), listener=Everything()).run()
+    accuracy = pytest.approx(5 / 3)  # (1*1 + 2*2) / 3
+    assert told == [
+        (0, {"accuracy": 0.0, "loss": 10.0}, False),
+        (1, "train", 1, 2),
+        (1, "train", 2, 2),
+        (1, "evaluate", 1, 1),
+        (1, {"accuracy": accuracy, "loss": pytest.approx(10 - 5 / 3)}, False),
+    ]
+
+
+def test_phases_are_timed() -> None:
+    experiment = config(rounds=1, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
+    loop = Loop(experiment, _add, lambda *_: evaluated(1, 0.5, 0.5))
+    loop.run(startup=12.5)
+    seconds = [report.seconds for report in loop.told.reports]
+    assert [list(phases) for phases in seconds] == [
+        ["startup", "evaluate"],
+        ["train", "aggregate", "client_evaluate", "evaluate"],
+    ]
+    assert seconds[0]["startup"] == 12.5
+    assert all(value >= 0 for phases in seconds for value in phases.values())
+
+
+def test_clients_that_report_no_loss_leave_no_row() -> None:
     def without_loss(client: int, weight: Floats) -> RecordDict:
         reply = _add(client, weight)
         reply["metrics"] = MetricRecord({"num-examples": 1})
         return reply
 
-    Loop(tmp_path, config(rounds=1), without_loss).run()
-    assert metrics(tmp_path).query("split == 'train' and metric == 'loss'").empty
+    loop = Loop(config(rounds=1), without_loss)
+    loop.run()
+    assert loop.told.rows(split="train", metric="loss") == []

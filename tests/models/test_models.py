@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from fedexp.datasets.options import DATASET_SPECS
-from fedexp.models.networks import MODELS, build_model, initial_weights
 
-from fedexp.config.schema import SCHEMAS
+from fedexp import models
+from fedexp.config.schema import GROUPS
 from fedexp.config.training import TrainingConfig
-from fedexp.core.weights import hash_weights
+from fedexp.core.weights import Weights, hash_weights
 from fedexp.data.examples import Examples, Spec
+from fedexp.datasets import Dataset, ImageDataset
+from fedexp.datasets.cifar10 import Cifar10
+from fedexp.datasets.cifar100 import Cifar100
+from fedexp.datasets.mnist5k import Mnist5k
 from fedexp.models import Model
 from fedexp.models.cnn import Cnn
 from fedexp.models.lenet5 import Lenet5
@@ -20,15 +26,25 @@ from fedexp.models.resnet18 import Resnet18
 from fedexp.models.two_nn import TwoNn
 from fedexp.training.device import limited_threads
 from fedexp.training.loop import Work, train
-from fedexp.training.network import get_weights, set_weights
+from fedexp.training.network import Network, build_network
 
-SPEC = DATASET_SPECS["mnist5k"]
-CIFAR10, CIFAR100 = DATASET_SPECS["cifar10"], DATASET_SPECS["cifar100"]
-ALL = [model() for model in MODELS]
+CPU = torch.device("cpu")
+DIGITS, CIFAR10, CIFAR100 = Mnist5k(), Cifar10(augment=False), Cifar100(augment=False)
+ALL = [
+    page() for page in models.REGISTRY.pages().values() if models.REGISTRY.is_built_in(page.name)
+]
+
+
+def _network(model: Model, dataset: Dataset = DIGITS, seed: int = 0) -> Network:
+    return build_network(model, dataset.spec, seed, CPU, dataset.prepare)
+
+
+def _initial(model: Model, seed: int = 0) -> Weights:
+    return _network(model, seed=seed).weights()
 
 
 def test_the_mlp_has_the_lessons_layers() -> None:
-    weights = initial_weights(Mlp(), SPEC, seed=0)
+    weights = _initial(Mlp())
     shapes = [array.shape for array in weights.values()]
     assert shapes == [(128, 784), (128,), (10, 128), (10,)]
     assert sum(array.size for array in weights.values()) == 784 * 128 + 128 + 128 * 10 + 10
@@ -36,56 +52,64 @@ def test_the_mlp_has_the_lessons_layers() -> None:
 
 
 def test_resnet18_has_groups_where_torchvision_has_batches() -> None:
-    model = build_model(Resnet18(groups=8), CIFAR10)
+    model = _network(Resnet18(groups=8), CIFAR10).module
     norms = [module for module in model.modules() if isinstance(module, torch.nn.GroupNorm)]
     assert [norm.num_groups for norm in norms] == [8] * 20  # 17 convolutions and 3 shortcuts
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
 
 
 def test_the_mlp_computes_what_it_says() -> None:
-    model = build_model(Mlp(hidden=[3]), SPEC)
-    weights = get_weights(model.state_dict())
+    network = _network(Mlp(hidden=[3]))
+    weights = network.weights()
     first, bias, second, last = weights
     weights[first] = np.zeros((3, 784), dtype=np.float32)
     weights[first][:, 0] = [1, -1, 2]
     weights[bias] = np.array([0, 0, -1], dtype=np.float32)
     weights[second] = np.ones((10, 3), dtype=np.float32)
     weights[last] = np.arange(10, dtype=np.float32)
-    set_weights(model.state_dict(), weights)
+    network.load(weights)
     image = torch.zeros(1, 1, 28, 28)
     image[0, 0, 0, 0] = 2.0
     # Hidden: relu(2), relu(-2), relu(4 - 1); their sum is 5.
-    assert model(image).tolist() == [[5.0 + k for k in range(10)]]
+    assert network.module(image).tolist() == [[5.0 + k for k in range(10)]]
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     before, numpy_before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
-    one, again, other = (hash_weights(initial_weights(Mlp(), SPEC, s)) for s in (0, 0, 1))
+    one, again, other = (hash_weights(_initial(Mlp(), s)) for s in (0, 0, 1))
     assert one == again != other
     assert torch.equal(torch.get_rng_state(), before)
     assert repr(np.random.get_state()) == numpy_before  # noqa: NPY002
 
 
+def test_building_a_network_seeds_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is built within a client's first round, whose own seed a GPU would lose.
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    _network(Mlp())
+    assert seeds == []
+
+
 def test_weights_make_the_round_trip() -> None:
-    weights = initial_weights(Mlp(hidden=[4]), SPEC, seed=3)
+    weights = _initial(Mlp(hidden=[4]), seed=3)
     for array in weights.values():
         array.flags.writeable = False  # as they come out of a message
-    model = build_model(Mlp(hidden=[4]), SPEC)
-    set_weights(model.state_dict(), weights)
-    assert hash_weights(get_weights(model.state_dict())) == hash_weights(weights)
+    network = _network(Mlp(hidden=[4]))
+    network.load(weights)
+    assert hash_weights(network.weights()) == hash_weights(weights)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in network.module.parameters():
             parameter.zero_()
     assert weights["1.weight"].any(), "the model must own a copy"
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
-    model = build_model(Mlp(), SPEC)
-    weights = get_weights(model.state_dict())
+    network = _network(Mlp())
+    weights = network.weights()
     with pytest.raises(ValueError, match="do not fit"):
-        set_weights(model.state_dict(), {"other": weights["1.weight"]})
+        network.load({"other": weights["1.weight"]})
     with pytest.raises(ValueError, match=r"1.weight has shape \(2,\)"):
-        set_weights(model.state_dict(), {**weights, "1.weight": np.zeros(2, dtype=np.float32)})
+        network.load({**weights, "1.weight": np.zeros(2, dtype=np.float32)})
 
 
 def test_the_hash_sees_every_bit_name_and_dtype() -> None:
@@ -103,55 +127,58 @@ def test_the_hash_sees_every_bit_name_and_dtype() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "spec", "count"),
+    ("config", "dataset", "count"),
     [
-        (Mlp(), SPEC, 101_770),
-        (Logistic(), SPEC, 7_850),
+        (Mlp(), DIGITS, 101_770),
+        (Logistic(), DIGITS, 7_850),
         (Logistic(), CIFAR10, 3 * 32 * 32 * 10 + 10),
-        (TwoNn(), SPEC, 199_210),  # McMahan et al., section 3
-        (Cnn(), SPEC, 1_663_370),  # McMahan et al., section 3
-        (Lenet5(), SPEC, 156 + 2_416 + (256 * 120 + 120) + (120 * 84 + 84) + 850),
+        (TwoNn(), DIGITS, 199_210),  # McMahan et al., section 3
+        (Cnn(), DIGITS, 1_663_370),  # McMahan et al., section 3
+        (Lenet5(), DIGITS, 156 + 2_416 + (256 * 120 + 120) + (120 * 84 + 84) + 850),
         (Lenet5(), CIFAR10, 62_006),
         (Lenet5(), CIFAR100, 62_006 + 90 * 85),
         # torchvision's 11,689,512 with 1,000 classes and a 7x7 stem of 9,408 weights.
         (Resnet18(), CIFAR10, 11_689_512 - 990 * 513 - 9_408 + 64 * 3 * 9),
-        (Resnet18(groups=32), SPEC, 11_173_962 - 64 * 2 * 9),
+        (Resnet18(groups=32), DIGITS, 11_173_962 - 64 * 2 * 9),
         (Resnet18(), CIFAR100, 11_173_962 + 90 * 513),
         # torchvision's 2,542,856 with 1,000 classes.
         (MobilenetV3Small(), CIFAR10, 2_542_856 - 990 * 1_025),
-        (MobilenetV3Small(), SPEC, 1_528_106 - 16 * 2 * 9),
+        (MobilenetV3Small(), DIGITS, 1_528_106 - 16 * 2 * 9),
         (MobilenetV3Small(), CIFAR100, 1_528_106 + 90 * 1_025),
     ],
 )
-def test_the_number_of_parameters(config: Model, spec: Spec, count: int) -> None:
-    model = build_model(config, spec)
+def test_the_number_of_parameters(config: Model, dataset: Dataset, count: int) -> None:
+    model = _network(config, dataset).module
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
 def test_every_model_can_be_chosen() -> None:
-    assert set(MODELS) == set(SCHEMAS["model"].values())
+    assert GROUPS["model"] is models.REGISTRY
+    files = {path.stem for path in Path(models.__file__).parent.glob("*.py")}
+    assert {model.name for model in ALL} == files - {"__init__", "base", "layers"}
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
 def test_a_model_says_whether_it_has_buffers(config: Model) -> None:
-    assert config.has_buffers == any(True for _ in build_model(config, SPEC).buffers())
+    assert config.has_buffers == bool(_network(config).buffers)
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
 def test_every_state_makes_the_round_trip(config: Model) -> None:
-    weights = initial_weights(config, SPEC, seed=0)
-    assert hash_weights(weights) == hash_weights(initial_weights(config, SPEC, seed=0))
+    network = _network(config)
+    weights = network.weights()
+    assert hash_weights(weights) == hash_weights(_initial(config))
     for k, array in enumerate(weights.values()):
         if array.dtype == np.int64:
             array[...] = 2**53 + 1 + k  # no float64 holds that
-    model = build_model(config, SPEC)
-    set_weights(model.state_dict(), weights)
-    found = get_weights(model.state_dict())
+    network.load(weights)
+    found = network.weights()
     assert hash_weights(found) == hash_weights(weights)
     assert {name: a.dtype for name, a in found.items()} == {n: a.dtype for n, a in weights.items()}
     counters = {name for name, array in found.items() if array.dtype != np.float32}
     assert all(found[name].shape == () and found[name].dtype == np.int64 for name in counters)
     assert bool(counters) == config.has_buffers
+    assert counters <= network.buffers
 
 
 def _batch(spec: Spec, count: int) -> Examples:
@@ -160,37 +187,55 @@ def _batch(spec: Spec, count: int) -> Examples:
     return Examples(images, rng.integers(0, spec.num_classes, count))
 
 
-@pytest.mark.parametrize("spec", [SPEC, CIFAR100], ids=["grey", "colour"])
+def _train(
+    network: Network, examples: Examples, dataset: Dataset, config: TrainingConfig, steps: int
+) -> float:
+    generator, work = torch.Generator().manual_seed(1), Work(steps, 0.01)
+    return train(network, network.parameters, examples, dataset, config, work, generator, CPU)
+
+
+@pytest.mark.parametrize("dataset", [DIGITS, CIFAR100], ids=["grey", "colour"])
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
-def test_a_round_of_training_moves_every_layer_by_the_seed_alone(config: Model, spec: Spec) -> None:
+def test_a_round_of_training_moves_every_layer_by_the_seed_alone(
+    config: Model, dataset: Dataset
+) -> None:
     # Five images in batches of two: the last batch is a single image, which BatchNorm must stand.
-    examples, training = _batch(spec, 5), TrainingConfig(local_epochs=1, batch_size=2)
-    start, before = initial_weights(config, spec, 0), torch.get_rng_state()
-    hashes = []
+    examples, training = _batch(dataset.spec, 5), TrainingConfig(local_epochs=1, batch_size=2)
+    before = torch.get_rng_state()
+    network = _network(config, dataset)
+    start, hashes = network.weights(), []
     with limited_threads(1):
-        for _ in range(2):
-            model = build_model(config, spec)
-            set_weights(model.state_dict(), start)
-            result = train(model, examples, spec, training, Work(3, 0.01), 1, torch.device("cpu"))
-            assert 0 < result.loss < 20
-            hashes.append(hash_weights(get_weights(model.state_dict())))
+        for again in (network, _network(config, dataset)):
+            again.load(start)
+            assert 0 < _train(again, examples, dataset, training, 3) < 20
+            hashes.append(hash_weights(again.weights()))
     assert hashes[0] == hashes[1]
     assert torch.equal(torch.get_rng_state(), before)
-    trained = get_weights(model.state_dict())
+    trained, model = network.weights(), network.module
     assert all((trained[name] != array).any() for name, array in start.items())
     model.eval()
-    assert model(torch.zeros(2, *spec.shape)).shape == (2, spec.num_classes)
+    assert model(torch.zeros(2, *dataset.spec.shape)).shape == (2, dataset.spec.num_classes)
+
+
+@dataclass(frozen=True)
+class Square(ImageDataset):
+    """Grey images of any size."""
+
+    name: str = "square"
+    side: int = 1
+
+    @property
+    def spec(self) -> Spec:
+        return Spec((1, self.side, self.side), ("a", "b"), 1, 1)
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
 def test_the_smallest_image_is_the_smallest(config: Model) -> None:
     def learns(side: int) -> None:
-        spec = Spec((1, side, side), ("a", "b"), 1, 1, (0.5,), (0.5,))
-        model = build_model(config, spec)
-        set_weights(model.state_dict(), initial_weights(config, spec, 0))
-        work = Work(1, 0.01)
-        train(model, _batch(spec, 1), spec, TrainingConfig(), work, 0, torch.device("cpu"))
+        dataset = Square(side=side)
+        examples = _batch(dataset.spec, 1)
+        _train(_network(config, dataset), examples, dataset, TrainingConfig(), 1)
 
     learns(config.min_side)
     if config.min_side > 1:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.helpers import config as experiment
 
 from fedexp.config.composition import compose_config
 from fedexp.core.options import ConfigError, FedexpError
-from fedexp.partitions import Partition
+from fedexp.data.assignment import Assignment
 from fedexp.partitions.base import make_partition
-from fedexp.partitions.flwr_datasets import FlwrDatasets, option_errors
+from fedexp.partitions.flwr_datasets import FlwrDatasets
 
 LABELS = np.repeat(np.arange(10), 40)
 BY_LABEL: dict[str, Any] = {"partition_by": "label"}
@@ -23,7 +24,7 @@ def _config(name: str, **options: Any) -> FlwrDatasets:
     return FlwrDatasets(partitioner=name, options=options)
 
 
-def _deal(name: str, clients: int = 4, seed: int = 0, **options: Any) -> Partition:
+def _deal(name: str, clients: int = 4, seed: int = 0, **options: Any) -> Assignment:
     return make_partition(_config(name, **options), LABELS, clients, seed)
 
 
@@ -39,7 +40,10 @@ def test_without_the_package_one_line_says_how_to_install_it(
 
 
 def test_another_partition_does_not_import_it() -> None:
-    code = "import sys, fedexp.data.federated, fedexp.config.validation; print('datasets' in sys.modules)"
+    code = """
+import sys, fedexp.config.validation, fedexp.federation.dealing, fedexp.partitions.flwr_datasets
+print("datasets" in sys.modules)
+"""
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 
@@ -90,7 +94,7 @@ def test_its_pathological_partitioner_gives_k_labels() -> None:
     ],
 )
 def test_names_and_options_are_checked(config: FlwrDatasets, message: str) -> None:
-    (line,) = option_errors(config)
+    (line,) = config.errors(experiment())
     assert message in line
 
 

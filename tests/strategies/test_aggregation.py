@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from support.helpers import arrays, config, values
+from support.helpers import sent, setup, values, weights_of
 
-from fedexp.backends.inline import InlineGrid
 from fedexp.config.training import TrainingConfig
-from fedexp.flower.messages import to_record
-from fedexp.flower.strategies import build_strategy
+from fedexp.core.roles import Updates
 from fedexp.strategies import Strategy
 from fedexp.strategies.bulyan import Bulyan
 from fedexp.strategies.centralized import Centralized
@@ -37,37 +32,32 @@ TWO = [(3.0, 2.0, 10), (-1.0, 6.0, 30)]  # weights and examples; their weighted 
 
 
 def _aggregate(
-    strategy_config: Strategy,
-    sent: list[tuple[float, float, int]],
+    strategy: Strategy,
+    replies: list[tuple[float, float, int]],
     rounds: int = 1,
     training: TrainingConfig | None = None,
     **reported: list[float],
 ) -> list[float]:
     """Return the global weights after rounds in which clients send the same things each time."""
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        client = int(context.node_config["partition-id"])
-        first, second, count = sent[client]
-        numbers: dict[str, Any] = {"num-examples": count, "train_loss": 0.5}
-        numbers |= {key.replace("_", "-"): given[client] for key, given in reported.items()}
-        content = RecordDict({"arrays": arrays(first, second), "metrics": MetricRecord(numbers)})
-        if "control" in message.content:
-            content["control"] = arrays(0.0, 0.0)
-        return Message(content, reply_to=message)
-
-    grid = InlineGrid(app, len(sent))
-    grid.cohort = list(range(len(sent)))
-    changes = {} if training is None else {"training": training}
-    strategy = build_strategy(config(strategy=strategy_config, **changes))
-    record = arrays(*START)
+    server = strategy.server(setup(len(replies), training=training))
+    model = weights_of(*START)
     for server_round in range(1, rounds + 1):
-        messages = list(strategy.configure_train(server_round, record, ConfigRecord(), grid))
-        result, _ = strategy.aggregate_train(server_round, grid.send_and_receive(messages))
-        assert result is not None
-        record = to_record({n: a.numpy().astype(np.float32) for n, a in result.items()})
-    return values(record)
+        orders = server.instruct(server_round, model, range(len(replies)))
+        assert sorted(orders) == list(range(len(replies)))
+        assert all(values(order.weights) == values(model) for order in orders.values())
+        updates = [
+            sent(
+                client,
+                *(first, second),
+                num_examples=count,
+                arrays={name: weights_of(0.0, 0.0) for name in orders[client].arrays},
+                numbers={key.replace("_", "-"): given[client] for key, given in reported.items()},
+            )
+            for client, (first, second, count) in enumerate(replies)
+        ]
+        combined = server.combine(server_round, model, Updates(updates))
+        model = {name: array.astype(np.float32) for name, array in combined.items()}
+    return values(model)
 
 
 def test_the_mean_that_the_others_start_from() -> None:
@@ -216,13 +206,21 @@ def test_scaffolds_server_learning_rate_by_hand() -> None:
     assert found == pytest.approx([0.5, 3.5])
 
 
-def test_centralized_is_one_node_with_everybodys_images() -> None:
-    grid = InlineGrid(ClientApp(), 4)
-    grid.cohort = [1, 3]
-    strategy = build_strategy(config(strategy=Centralized()))
-    (message,) = strategy.configure_train(2, arrays(1.0), ConfigRecord(), grid)
-    assert message.metadata.dst_node_id == 1
-    assert dict(message.content.config_records["config"]) == {
-        "server-round": 2,
-        "partition-ids": [1, 3],
-    }
+def test_scaffolds_server_may_overshoot() -> None:
+    # (1, 2) + 1.5 (-1, 3) = (-0.5, 6.5), and (-0.5, 6.5) + 1.5 (0.5, -1.5).
+    found = _aggregate(Scaffold(server_learning_rate=1.5), TWO, rounds=2)
+    assert found == pytest.approx([0.25, 4.25])
+
+
+def test_centralized_is_one_node_with_everybodys_examples() -> None:
+    server, model = Centralized().server(setup(4)), weights_of(1.0)
+    ((client, order),) = server.instruct(2, model, [1, 3]).items()
+    assert client == 1
+    assert order.examples_of == (1, 3)
+    assert order.weights is model
+    assert (order.arrays, order.numbers) == ({}, {})
+    # What it sends is the next model.
+    one = Updates([sent(1, 4.0, num_examples=9, loss=0.25)])
+    assert values(server.combine(2, model, one)) == [4.0]
+    assert server.loss(one) == 0.25
+    assert server.models(model) == {None: model}

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from support.helpers import config
+from support.helpers import FirstWeight, config
 
-from fedexp.backends.inline import InlineGrid
+from fedexp import strategies
+from fedexp.core.roles import Update, Updates
 from fedexp.core.weights import Weights, restore_dtypes
-from fedexp.flower.messages import to_record, to_weights
-from fedexp.flower.strategies import build_strategy
+from fedexp.federation.rounds import build_server
 from fedexp.strategies import Strategy
 from fedexp.strategies.fedadagrad import FedAdagrad
 from fedexp.strategies.fedadam import FedAdam
 from fedexp.strategies.fedavg import FedAvg
 from fedexp.strategies.fedavgm import FedAvgM
 from fedexp.strategies.fednova import FedNova
+from fedexp.strategies.fedprox import FedProx
 from fedexp.strategies.fedyogi import FedYogi
 from fedexp.strategies.qfedavg import QFedAvg
 from fedexp.strategies.scaffold import Scaffold
@@ -27,6 +26,17 @@ START: Weights = {
     "running_var": np.array([2.0], np.float32),
     "num_batches_tracked": np.array(10),
 }
+CHOSEN = [
+    FedAvg(),
+    FedProx(),
+    FedAvgM(),
+    FedAdagrad(),
+    FedAdam(),
+    FedYogi(),
+    QFedAvg(q=1.0),
+    Scaffold(server_learning_rate=0.5),
+    FedNova(),
+]
 
 
 def _sent(client: int) -> Weights:
@@ -37,46 +47,25 @@ def _sent(client: int) -> Weights:
     }
 
 
-def _aggregate(strategy_config: Strategy) -> Weights:
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        client = int(context.node_config["partition-id"])
-        assert list(message.content.array_records["arrays"]) == list(START)  # clients get it all
-        numbers = {"num-examples": 10 + 20 * client, "train_loss": 0.5}
-        metrics = MetricRecord({**numbers, "global-loss": 1.0 + client, "gradient-mass": 1.0})
-        content = RecordDict({"arrays": to_record(_sent(client)), "metrics": metrics})
-        if "control" in message.content:
-            assert list(message.content.array_records["control"]) == ["w"]
-            content["control"] = to_record({"w": np.zeros(1, np.float32)})
-        return Message(content, reply_to=message)
-
-    grid = InlineGrid(app, 2)
-    grid.cohort = [0, 1]
-    strategy = build_strategy(
-        config(strategy=strategy_config), ["running_var", "num_batches_tracked"]
-    )
-    messages = list(strategy.configure_train(1, to_record(START), ConfigRecord(), grid))
-    record, _ = strategy.aggregate_train(1, grid.send_and_receive(messages))
-    assert record is not None
-    return restore_dtypes(to_weights(record), START)
+def _aggregate(strategy: Strategy) -> Weights:
+    evaluation = FirstWeight(1.0)
+    evaluation.buffers = frozenset({"running_var", "num_batches_tracked"})
+    server = build_server(config(strategy=strategy), evaluation)
+    updates = []
+    for client, order in sorted(server.instruct(1, START, [0, 1]).items()):
+        assert list(order.weights) == list(START)  # clients get it all
+        arrays = {}
+        if "control" in order.arrays:
+            assert list(order.arrays["control"]) == ["w"]
+            arrays["control"] = {"w": np.zeros(1, np.float32)}
+        numbers = {"global-loss": 1.0 + client, "gradient-mass": 1.0}
+        updates.append(Update(client, 1, _sent(client), 10 + 20 * client, 0.5, arrays, numbers))
+    combined = server.combine(1, START, Updates(updates))
+    assert server.loss(Updates(updates)) == 0.5
+    return restore_dtypes(combined, START)
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        FedAvg(),
-        FedAvgM(),
-        FedAdagrad(),
-        FedAdam(),
-        FedYogi(),
-        QFedAvg(q=1.0),
-        Scaffold(server_learning_rate=0.5),
-        FedNova(),
-    ],
-    ids=lambda chosen: chosen.name,
-)
+@pytest.mark.parametrize("chosen", CHOSEN, ids=lambda chosen: str(chosen.name))
 def test_buffers_are_the_mean_weighted_by_examples(chosen: Strategy) -> None:
     found = _aggregate(chosen)
     assert list(found) == list(START)
@@ -87,3 +76,8 @@ def test_buffers_are_the_mean_weighted_by_examples(chosen: Strategy) -> None:
     assert found["running_var"].tolist() == [3.0]  # (10 * 0 + 30 * 4) / 40
     assert found["num_batches_tracked"] == 18  # (10 * 13 + 30 * 19) / 40 = 17.5, rounded to even
     assert found["w"].tolist() != START["w"].tolist()
+
+
+def test_these_are_all_that_average_buffers() -> None:
+    apart = {page.name for page in strategies.REGISTRY.pages().values() if page.averages_buffers}
+    assert apart == {chosen.name for chosen in CHOSEN} - {"fedavg", "fedprox"}

@@ -2,78 +2,97 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from fedexp.models.networks import initial_weights
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from support.helpers import arrays, config, tiny_data, values
-from torch import nn
+from support.helpers import (
+    Clients,
+    ScriptedJob,
+    config,
+    initial_weights,
+    sent,
+    setup,
+    tiny_data,
+    values,
+    weights_of,
+)
 
-from fedexp.backends.inline import InlineGrid
 from fedexp.config.training import TrainingConfig
+from fedexp.core.roles import Order, Updates
+from fedexp.core.weights import Weights
 from fedexp.data.federated import FederatedData
-from fedexp.federation.client import build_client_app
-from fedexp.flower.messages import to_record, to_weights, weights_in
 from fedexp.models.logistic import Logistic
-from fedexp.strategies.scaffold import ClientControl, Scaffold
+from fedexp.strategies.scaffold import Scaffold, ScaffoldClient, ScaffoldServer
 
 Floats = npt.NDArray[np.float64]
 COHORTS = [[0, 1], [1, 2], [0, 2], [0, 1, 2]]
 RATE, STEPS = 0.05, 3
 
 
-class One(nn.Module):
-    """A network of two weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(2))
+def _run_client(state: dict[str, Any], **how: Any) -> tuple[ScriptedJob, Weights]:
+    """Let a client that is sent (4, 4) and control (1, -2) train to (3, 6); return what it sends."""
+    order = Order(weights_of(4.0, 4.0), arrays={"control": weights_of(1.0, -2.0)})
+    job = ScriptedJob(order, weights_of(3.0, 6.0), state=state, **how)
+    ScaffoldClient().run(job)
+    ((weights, arrays, numbers),) = job.sent
+    assert values(weights) == [3.0, 6.0]
+    assert list(arrays) == ["control"]
+    assert numbers == {}
+    return job, arrays["control"]
 
 
 def test_a_clients_control_variate_by_hand() -> None:
-    InlineGrid(ClientApp(), 1)  # sets who this process is
-    content = RecordDict({"control": arrays(1.0, -2.0)})
-    message = Message(content, dst_node_id=0, message_type="train")
-    context = Context(1, 0, {}, RecordDict(), {})
-    context.state["control"] = arrays(0.5, 3.0)
-    control = ClientControl(message, context, One())
-    # c - c_i
-    assert [t.tolist() for t in control.correction(torch.device("cpu"))] == [[0.5, -5.0]]
-    before, after = ({"w": np.array(w, np.float32)} for w in ([4.0, 4.0], [3.0, 6.0]))
-    change = control.renew(before, after, scale=0.5)
-    # (x - y) / scale - c = (2, -4) - (1, -2), and c_i gains it.
+    job, change = _run_client({"control": weights_of(0.5, 3.0)}, learning_rate=0.25, steps=2)
+    (asked,) = job.asked
+    # c - c_i, from the model that was sent
+    assert values(asked["correction"]) == [0.5, -5.0]
+    assert asked["start"] is None
+    # (x - y) / (2 steps of 0.25) - c = (2, -4) - (1, -2), and c_i gains it.
     assert values(change) == [1.0, -2.0]
-    assert values(context.state["control"]) == [1.5, 1.0]
+    assert values(job.state["control"]) == [1.5, 1.0]
+
+
+def test_a_clients_first_control_variate_is_zero() -> None:
+    job, change = _run_client({}, learning_rate=0.5)
+    assert values(job.asked[0]["correction"]) == [1.0, -2.0]
+    assert values(change) == values(job.state["control"]) == [1.0, -2.0]
+
+
+def test_with_momentum_steps_count_by_their_gradient_mass() -> None:
+    # Of two steps with momentum 0.5 the first gradient counts 1.5 times: 0.2 * 2.5 = 0.5.
+    _, change = _run_client({}, learning_rate=0.2, steps=2, momentum=0.5)
+    assert values(change) == pytest.approx([1.0, -2.0])
 
 
 def test_the_servers_control_variate_is_the_clients_weighted_mean_whoever_takes_part() -> None:
-    examples, own = [10, 30, 60], np.zeros((3, 1))
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        client = int(context.node_config["partition-id"])
-        change = (client + 1.0) * (1 + abs(own[client, 0]))
-        own[client] += change
-        metrics = MetricRecord({"num-examples": examples[client]})
-        content = RecordDict({"arrays": arrays(0.0), "metrics": metrics})
-        content["control"] = arrays(change)
-        return Message(content, reply_to=message)
-
-    grid, strategy, seen = InlineGrid(app, 3), Scaffold(3, 1.0, min_train_nodes=1), []
-    strategy.min_available_nodes = 1
-    for server_round, grid.cohort in enumerate(COHORTS, start=1):
-        messages = list(strategy.configure_train(server_round, arrays(0.0), ConfigRecord(), grid))
-        strategy.aggregate_train(server_round, grid.send_and_receive(messages))
-        assert strategy.control is not None
-        seen.append((strategy.control["w"][0], np.average(own[:, 0], weights=examples)))
+    examples, own = [10, 30, 60], np.zeros(3)
+    server, model, seen = Scaffold().server(setup(3)), weights_of(0.0), []
+    assert isinstance(server, ScaffoldServer)
+    for server_round, cohort in enumerate(COHORTS, start=1):
+        updates = []
+        for client in server.instruct(server_round, model, cohort):
+            change = (client + 1.0) * (1 + abs(own[client]))
+            own[client] += change
+            arrays = {"control": weights_of(change)}
+            updates.append(sent(client, 0.0, num_examples=examples[client], arrays=arrays))
+        server.combine(server_round, model, Updates(updates))
+        seen.append((values(server.control)[0], np.average(own, weights=examples)))
     # Round 1: changes 1 and 2; the third client, not met yet, counts as 0 with (10 + 30) / 2 examples.
     assert seen[0][0] == pytest.approx((10 * 1 + 30 * 2) / (10 + 30 + 20))
     for found, mean in seen[1:]:
         assert found == pytest.approx(mean)
+
+
+def test_clients_are_sent_the_control_variate_of_the_round_before() -> None:
+    server, model = Scaffold().server(setup(1)), weights_of(0.0)
+    first = server.instruct(1, model, [0])[0]
+    arrays = {"control": weights_of(3.0)}
+    server.combine(1, model, Updates([sent(0, 0.0, num_examples=5, arrays=arrays)]))
+    second = server.instruct(2, model, [0])[0]
+    # What was sent is left as it was: on some backends clients may still hold it.
+    assert [values(order.arrays["control"]) for order in (first, second)] == [[0.0], [3.0]]
 
 
 def _gradient(weights: Floats, inputs: Floats, labels: npt.NDArray[np.int64]) -> Floats:
@@ -93,11 +112,11 @@ def _algorithm_1(data: FederatedData, weights: Floats) -> tuple[Floats, Floats]:
         fresh = own.copy()
         for client in cohort:
             examples = data.train_examples([client])
-            pixels = examples.images.reshape(len(examples.labels), -1) / 255
+            pixels = examples.inputs.reshape(len(examples), -1) / 255
             inputs = np.hstack([(pixels - 0.5) / 0.5, np.ones((len(pixels), 1))])
             y = weights.copy()
             for _ in range(STEPS):
-                y -= RATE * (_gradient(y, inputs, examples.labels) + control - own[client])
+                y -= RATE * (_gradient(y, inputs, examples.targets) + control - own[client])
             fresh[client] = own[client] - control + (weights - y) / (STEPS * RATE)
             moved += counts[client] / counts[cohort].sum() * (y - weights)
         weights, own = weights + moved, fresh
@@ -107,27 +126,22 @@ def _algorithm_1(data: FederatedData, weights: Floats) -> tuple[Floats, Floats]:
 
 
 def test_rounds_of_some_clients_are_the_papers_algorithm() -> None:
-    data, training = (
-        tiny_data(),
-        TrainingConfig(STEPS, None, "full", learning_rate=RATE, momentum=0),
-    )
+    data = tiny_data()
+    training = TrainingConfig(STEPS, None, "full", learning_rate=RATE, momentum=0)
     experiment = config(model=Logistic(), training=training, strategy=Scaffold())
-    record = to_record(initial_weights(experiment.model, data.spec, 0))
-    grid = InlineGrid(build_client_app(experiment, lambda: data), 3)
-    strategy = Scaffold(3, 1.0, min_train_nodes=1, min_available_nodes=1)
+    clients, model = Clients(experiment, data), initial_weights(experiment)
+    server = Scaffold().server(setup(3, list(model)))
+    assert isinstance(server, ScaffoldServer)
 
-    def together(weights: dict[str, npt.NDArray[np.float32]]) -> Floats:
+    def together(weights: Weights) -> Floats:
         return np.column_stack([weights["1.weight"], weights["1.bias"]]).astype(np.float64)
 
-    wanted, control = _algorithm_1(data, together(to_weights(record)))
-    for server_round, grid.cohort in enumerate(COHORTS, start=1):
-        messages = list(strategy.configure_train(server_round, record, ConfigRecord(), grid))
-        replies = list(grid.send_and_receive(messages))
-        assert all("control" in reply.content for reply in replies)
-        assert list(weights_in(replies[0].content, "control")) == ["1.weight", "1.bias"]
-        result, _ = strategy.aggregate_train(server_round, replies)
-        assert result is not None
-        record = to_record(to_weights(result))
-    assert together(to_weights(record)) == pytest.approx(wanted, abs=1e-5)
-    assert strategy.control is not None
-    assert together(strategy.control) == pytest.approx(control, abs=1e-5)
+    wanted, control = _algorithm_1(data, together(model))
+    for server_round, cohort in enumerate(COHORTS, start=1):
+        updates = clients.train(server_round, server.instruct(server_round, model, cohort))
+        assert [update.client for update in updates] == cohort
+        assert all(list(u.arrays["control"]) == ["1.weight", "1.bias"] for u in updates)
+        model = server.combine(server_round, model, updates)
+        assert all(array.dtype == np.float32 for array in model.values())
+    assert together(model) == pytest.approx(wanted, abs=1e-5)
+    assert together(server.control) == pytest.approx(control, abs=1e-5)

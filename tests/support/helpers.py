@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import ray
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from torch import nn
 
+from fedexp.backends.base import Body
+from fedexp.backends.inline import InlineGrid
 from fedexp.config.backend import InlineBackend, RayBackend
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import Config
 from fedexp.config.training import TrainingConfig
+from fedexp.core.roles import Client, Job, Number, Order, Setup, State, Update, Updates
 from fedexp.core.weights import Weights
 from fedexp.data.assignment import Assignment
-from fedexp.data.examples import Examples
+from fedexp.data.examples import Examples, Spec
 from fedexp.data.federated import FederatedData
 from fedexp.experiment import run_experiment
+from fedexp.federation.client import ClientNode
 from fedexp.federation.evaluation import Scores, ServerEvaluation
 from fedexp.federation.events import (
     Ending,
@@ -35,8 +42,14 @@ from fedexp.federation.events import (
     RoundReport,
     RunInfo,
 )
+from fedexp.flower.app import client_app
+from fedexp.flower.messages import pack_order, unpack_update
+from fedexp.models import Model
+from fedexp.models.layers import fully_connected
 from fedexp.models.mlp import Mlp
 from fedexp.partitions.iid import Iid
+from fedexp.strategies import Strategy
+from fedexp.training.network import build_network
 
 Floats = npt.NDArray[np.float32]
 
@@ -51,6 +64,23 @@ def config(**changes: Any) -> Config:
         "backend": InlineBackend(),
     }
     return Config(**{**defaults, **changes})
+
+
+def played_by(run: Callable[[Job], None], **changes: Any) -> Config:
+    """Return an experiment whose clients do as told; give it a local function, for Ray's sake."""
+
+    class Scripted(Client):
+        def run(self, job: Job) -> None:
+            run(job)
+
+    @dataclass(frozen=True)
+    class Mine(Strategy):
+        name: str = "mine"
+
+        def client(self) -> Client:
+            return Scripted()
+
+    return config(strategy=Mine(), **changes)
 
 
 TWO_WORKERS = config(backend=RayBackend(workers=2))
@@ -95,6 +125,111 @@ def with_fault(data: FederatedData, bad_client: int, marker: str = "") -> Federa
     return FederatedData(data.spec, data.train, data.test, faulty, data.client_test)
 
 
+def initial_weights(experiment: Config) -> Weights:
+    """Return the weights that the model of an experiment is built with."""
+    dataset, cpu = experiment.dataset, torch.device("cpu")
+    network = build_network(experiment.model, dataset.spec, experiment.seed, cpu, dataset.prepare)
+    return network.weights()
+
+
+def weights_of(*values: float) -> Weights:
+    """Return weights of the one parameter ``w``."""
+    return {"w": np.array(values, dtype=np.float32)}
+
+
+def setup(
+    num_clients: int = 3,
+    parameters: Sequence[str] = ("w",),
+    buffers: Sequence[str] = (),
+    training: TrainingConfig | None = None,
+) -> Setup:
+    """Return what a server is told of clients and model."""
+    rate = (training or TrainingConfig()).rate
+    return Setup(num_clients, tuple(parameters), frozenset(buffers), rate)
+
+
+def sent(
+    client: int,
+    *values: float,
+    num_examples: int = 1,
+    loss: float | None = 0.5,
+    arrays: Mapping[str, Weights] | None = None,
+    numbers: Mapping[str, Number] | None = None,
+) -> Update:
+    """Return the update of a client that sends the one parameter ``w``."""
+    weights = weights_of(*values)
+    return Update(client, 1, weights, num_examples, loss, arrays or {}, numbers or {})
+
+
+class ScriptedJob:
+    """A job whose training and losses are given; notes what it is asked for and what is sent."""
+
+    def __init__(
+        self,
+        order: Order,
+        trained: Weights,
+        *,
+        state: State | None = None,
+        steps: int = 1,
+        learning_rate: float = 1.0,
+        momentum: float = 0.0,
+        losses: Mapping[int, float] | None = None,
+    ) -> None:
+        self.client, self.round, self.num_examples = 0, 1, 1
+        self.order, self.model, self.state = order, order.weights, {} if state is None else state
+        self.steps, self.learning_rate, self.momentum = steps, learning_rate, momentum
+        self.asked: list[dict[str, Any]] = []
+        self.sent: list[tuple[Weights, Mapping[str, Weights], Mapping[str, Number]]] = []
+        self._trained, self._losses = trained, losses or {}
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(self.model)
+
+    def train(self, start: Weights | None = None, **wishes: Any) -> Weights:
+        self.asked.append({"start": start, **wishes})
+        return self._trained
+
+    def loss(self, weights: Weights) -> float:
+        """Return the loss given for this very object."""
+        return self._losses[id(weights)]
+
+    def send(
+        self,
+        weights: Weights,
+        *,
+        arrays: Mapping[str, Weights] | None = None,
+        numbers: Mapping[str, Number] | None = None,
+    ) -> None:
+        self.sent.append((weights, arrays or {}, numbers or {}))
+
+
+class Clients:
+    """The clients of an experiment in this process, reached by messages as in a run."""
+
+    def __init__(self, experiment: Config, data: FederatedData) -> None:
+        app = client_app(ClientNode(experiment, lambda: data))
+        self.grid = InlineGrid(app, experiment.clients.num)
+
+    def call(self, client: int, server_round: int, order: Order, kind: str = "train") -> Message:
+        """Return a client's reply to an order."""
+        content = pack_order(order, server_round)
+        message = Message(content, dst_node_id=client, message_type=kind)
+        (reply,) = self.grid.send_and_receive([message])
+        return reply
+
+    def train(self, server_round: int, orders: Mapping[int, Order]) -> Updates:
+        """Return what clients send, in the order of clients; none of them may fail."""
+        replies = [self.call(client, server_round, orders[client]) for client in sorted(orders)]
+        assert not any(reply.has_error() for reply in replies), [reply.error for reply in replies]
+        return Updates([unpack_update(reply, server_round) for reply in replies])
+
+
+def run_server(experiment: Config, data: FederatedData, server: Body) -> None:
+    """Run a server function against the clients of an experiment, on its backend."""
+    import_module(f"fedexp.backends.{experiment.backend.name}").run(experiment, data, server)
+
+
 def arrays(*values: float) -> ArrayRecord:
     return ArrayRecord({"w": Array(np.array(values, dtype=np.float32))})
 
@@ -137,49 +272,6 @@ def scripted_app(train: Answer, evaluate: Answer | None = None) -> ClientApp:
     return app
 
 
-def _with_query(app: ClientApp) -> ClientApp:
-    @app.query()
-    def which_partition(message: Message, context: Context) -> Message:
-        answer = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
-        return Message(RecordDict({"config": answer}), reply_to=message)
-
-    return app
-
-
-def counting_app(*_: Any) -> ClientApp:
-    """Return clients that count their calls in the context; client 1 forgets every second time."""
-    app = ClientApp()
-
-    @app.train()
-    def count(message: Message, context: Context) -> Message:
-        calls = 1
-        if "calls" in context.state:
-            calls += int(context.state["calls"]["total"])  # type: ignore[arg-type]
-        context.state["calls"] = ConfigRecord({"total": calls})
-        if context.node_config["partition-id"] == 1 and calls == 2:
-            del context.state["calls"]
-        return Message(RecordDict({"metrics": MetricRecord({"calls": calls})}), reply_to=message)
-
-    return _with_query(app)
-
-
-def interrupted_app(*_: Any) -> ClientApp:
-    """Return clients that report the size of their state; client 2 is cut off in its first round."""
-    app = ClientApp()
-
-    @app.train()
-    def report(message: Message, context: Context) -> Message:
-        size = len(context.state)
-        context.state["seen"] = ConfigRecord()
-        instructions = message.content["config"]
-        assert isinstance(instructions, ConfigRecord)
-        if context.node_config["partition-id"] == 2 and instructions["server-round"] == 1:
-            raise RuntimeError("cut off")
-        return Message(RecordDict({"metrics": MetricRecord({"size": size})}), reply_to=message)
-
-    return _with_query(app)
-
-
 def instruction(
     client: int, server_round: int, record: ArrayRecord, kind: str = "train"
 ) -> Message:
@@ -194,6 +286,19 @@ def values(record: Any) -> list[float]:
     assert array.dtype == np.float32
     numbers: list[float] = array.tolist()
     return numbers
+
+
+@dataclass(frozen=True)
+class HalfFrozen(Model):
+    """A hidden layer that nobody trains, and one that everybody does."""
+
+    name: str = "half_frozen"
+
+    def build(self, spec: Spec) -> nn.Module:
+        network = fully_connected([6], spec)
+        for parameter in list(network.parameters())[:2]:
+            parameter.requires_grad = False
+        return network
 
 
 class FirstWeight(ServerEvaluation):
@@ -226,6 +331,14 @@ class Recorder(Listener):
 
     def end(self, ending: Ending) -> None:
         self.endings.append(ending)
+
+    def rows(self, **wanted: Any) -> list[Measurement]:
+        """Return the measurements whose fields are as wanted."""
+        return [
+            row
+            for row in self.measurements
+            if all(getattr(row, name) == value for name, value in wanted.items())
+        ]
 
     @property
     def measurements(self) -> list[Measurement]:

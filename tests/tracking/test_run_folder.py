@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import yaml
 from safetensors.numpy import load_file
 from support.helpers import config
 
-from fedexp.core.files import HIDDEN, without_secrets
+from fedexp.core.files import HIDDEN, without_secrets, write_whole
 from fedexp.core.weights import Weights
-from fedexp.tracking import run_folder as records
-from fedexp.tracking.run_folder import Metric, RunFolder
+from fedexp.federation.events import Ending, Failure, Measurement, RoundReport, RunInfo
+from fedexp.tracking import run_folder
+from fedexp.tracking.run_folder import RunFolder
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -23,50 +25,73 @@ def _rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+def _begun(path: Path, **changes: Any) -> RunFolder:
+    folder = RunFolder()
+    folder.begin(RunInfo(config(**changes), path))
+    return folder
+
+
+def _failed(path: Path, **summary: Any) -> None:
+    """Leave the folder of a run that failed at once."""
+    _begun(path).end(Ending("failed", {"status": "failed", **summary}))
+
+
 def test_a_new_folder_says_what_will_run(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
-    RunFolder(path, config(seed=5))
+    _begun(path, seed=5)
     saved = yaml.safe_load((path / "config.yaml").read_text())
     assert (saved["seed"], saved["clients"]["num"], saved["model"]["hidden"]) == (5, 3, [])
     environment = json.loads((path / "environment.json").read_text())
     assert environment["seed"] == 5
     assert environment["packages"]["flwr"].startswith("1.42.")
-    head = {"status": "running", "strategy": "fedavg", "seed": 5}
+    assert environment["plugins"] == []
+    head = {"status": "running", "strategy": "fedavg", "kind": "federated", "seed": 5}
     assert json.loads((path / "summary.json").read_text()) == head
-    assert _rows(path / "metrics.csv") == [list(Metric._fields)]
+    assert _rows(path / "metrics.csv") == [
+        ["round", "model", "split", "subset", "client", "metric", "value"]
+    ]
     assert _rows(path / "timings.csv") == [["round", "phase", "seconds"]]
     assert _rows(path / "failures.csv") == [["round", "phase", "client", "reason"]]
 
 
+def test_the_command_and_its_overrides_are_kept_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/fedexp", "seed=1", "+api_key=abc"])
+    RunFolder().begin(RunInfo(config(), tmp_path, ["seed=1", "+api_key=abc"]))
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["command"] == ["fedexp", "seed=1", f"+api_key={HIDDEN}"]
+    assert environment["overrides"] == ["seed=1", f"+api_key={HIDDEN}"]
+
+
 def test_tables_are_on_disk_at_once_and_in_full_precision(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, config())
-    folder.add_metrics([Metric(1, "global", "test", "1-3-7", None, "accuracy", 1 / 3)])
-    folder.add_metrics([Metric(2, "local", "client_test", "all", 0, "loss", 0.1)])
-    folder.add_timing(1, "train", 0.25)
-    folder.add_failures(1, "train", {2: 'ValueError: a "quoted", comma\nand a line'})
+    folder = _begun(tmp_path)
+    reason = 'ValueError: a "quoted", comma\nand a line'
+    folder.round(
+        RoundReport(
+            1,
+            [Measurement(1, "global", "test", "1-3-7", None, "accuracy", 1 / 3)],
+            {"train": 0.25},
+            [Failure(1, "train", 2, reason)],
+        )
+    )
+    folder.round(RoundReport(2, [Measurement(2, "local", "client_test", "all", 0, "loss", 0.1)]))
     assert (tmp_path / "metrics.csv").read_text() == (
         "round,model,split,subset,client,metric,value\n"
         "1,global,test,1-3-7,,accuracy,0.3333333333333333\n"
         "2,local,client_test,all,0,loss,0.1\n"
     )
     assert _rows(tmp_path / "timings.csv")[1:] == [["1", "train", "0.250000"]]
-    reason = 'ValueError: a "quoted", comma\nand a line'
     assert _rows(tmp_path / "failures.csv")[1:] == [["1", "train", "2", reason]]
 
 
-def test_finish_writes_the_summary(tmp_path: Path) -> None:
-    RunFolder(tmp_path, config(seed=3)).finish("failed", error="why")
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert list(summary) == ["status", "strategy", "seed", "seconds", "rounds", "error"]
-    assert 0 <= summary.pop("seconds") < 60
-    expected = {
-        "status": "failed",
-        "strategy": "fedavg",
-        "seed": 3,
-        "rounds": 0,
-        "error": "why",
-    }
-    assert summary == expected
+def test_the_ending_writes_the_summary_as_it_is(tmp_path: Path) -> None:
+    summary = {"status": "failed", "seed": 3, "seconds": 0.125, "rounds": 0, "error": "why"}
+    _begun(tmp_path).end(Ending("failed", summary))
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written == summary
+    assert list(written) == list(summary)
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_model_is_saved_bit_for_bit(tmp_path: Path) -> None:
@@ -74,16 +99,50 @@ def test_a_model_is_saved_bit_for_bit(tmp_path: Path) -> None:
         "b": np.array([[1.5, -0.0]], dtype=np.float32),
         "a": np.array(3, dtype=np.int64),
     }
-    RunFolder(tmp_path, config()).write_model(weights)
+    _begun(tmp_path).end(Ending("completed", {}, weights=weights))
     found = load_file(tmp_path / "model.safetensors")
     assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in found.items()} == {
         name: (a.dtype, a.shape, a.tobytes()) for name, a in weights.items()
     }
 
 
+@pytest.mark.parametrize(
+    ("matrices", "lines"),
+    [
+        ({None: np.array([[3, 1], [0, 4]])}, [",0,3,1", ",1,0,4"]),
+        (
+            {0: np.array([[3, 1], [0, 4]]), 1: np.eye(2, dtype=int)},
+            ["0,0,3,1", "0,1,0,4", "1,0,1,0", "1,1,0,1"],
+        ),
+    ],
+)
+def test_confusion_has_a_block_of_rows_a_model(
+    tmp_path: Path, matrices: Mapping[int | None, Any], lines: list[str]
+) -> None:
+    pictures = {"confusion": b"one", "partition": b"other"}
+    _begun(tmp_path).end(Ending("completed", {}, confusion=matrices, pictures=pictures))
+    assert (tmp_path / "confusion.csv").read_text().splitlines() == [
+        "client,true_label,0,1",
+        *lines,
+    ]
+    for name, picture in pictures.items():
+        assert (tmp_path / f"{name}.png").read_bytes() == picture
+
+
+def test_last_numbers_that_a_round_told_already_are_not_written_twice(tmp_path: Path) -> None:
+    def own(client: int) -> Measurement:
+        return Measurement(1, "global", "client_test", "all", client, "accuracy", client / 4)
+
+    folder = _begun(tmp_path)
+    folder.round(RoundReport(1, [own(1)]))
+    everybody = [own(0), own(1), own(2)]
+    folder.end(Ending("completed", {}, measurements=everybody, reported=frozenset({1})))
+    assert [row[4] for row in _rows(tmp_path / "metrics.csv")[1:]] == ["1", "0", "2"]
+
+
 def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RunFolder(tmp_path, config())
-    folder.write_text("note.txt", "old")
+    note = tmp_path / "note.txt"
+    write_whole(note, b"old")
 
     def cut_off(*_: Any) -> None:
         raise OSError("the power went")
@@ -91,18 +150,11 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", cut_off)
         with pytest.raises(OSError, match="the power went"):
-            folder.write_text("note.txt", "new and longer")
-    assert (tmp_path / "note.txt").read_text() == "old"
-    folder.write_text("note.txt", "new")
-    assert (tmp_path / "note.txt").read_text() == "new"
+            write_whole(note, b"new and longer")
+    assert note.read_text() == "old"
+    write_whole(note, b"new")
+    assert note.read_text() == "new"
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial"))
-
-
-def test_a_run_that_is_cut_off_says_how_far_it_came(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, config())
-    for server_round in (0, 1, 2):
-        folder.end_round(server_round)
-    assert folder.finish("interrupted")["rounds"] == 2
 
 
 def test_a_folder_that_is_used_again_keeps_nothing_of_the_last_run(tmp_path: Path) -> None:
@@ -110,19 +162,12 @@ def test_a_folder_that_is_used_again_keeps_nothing_of_the_last_run(tmp_path: Pat
     last |= {"partition.png", "confusion.png"}
     for name in (*last, "notes.txt"):
         (tmp_path / name).touch()
-    RunFolder(tmp_path, config()).finish("failed", error="why")
+    _failed(tmp_path, error="why")
     assert last < {path.name for path in tmp_path.iterdir()}  # no run's, so the user's
-    RunFolder(tmp_path, config()).finish("failed", error="why")
+    _failed(tmp_path, error="why")
     left = {path.name for path in tmp_path.iterdir()}
     assert not left & last
     assert "notes.txt" in left
-
-
-def test_a_run_ends_once(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, config())
-    completed = folder.finish("completed", final=1)
-    assert folder.finish("interrupted") == completed
-    assert json.loads((tmp_path / "summary.json").read_text()) == completed
 
 
 @pytest.mark.parametrize(
@@ -151,16 +196,20 @@ def test_the_commit_is_the_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
 
-    module = tmp_path / "records.py"
+    def checkout() -> dict[str, Any]:
+        found = run_folder.environment(RunInfo(config(), tmp_path))
+        return {name: found[name] for name in ("git_commit", "git_dirty")}
+
+    module = tmp_path / "run_folder.py"
     module.write_text("1\n")
-    monkeypatch.setattr(records, "__file__", str(module))
-    assert records._checkout() == {"git_commit": None, "git_dirty": None}  # no repository at all
+    monkeypatch.setattr(run_folder, "__file__", str(module))
+    assert checkout() == {"git_commit": None, "git_dirty": None}  # no repository at all
     git("init")
     git("commit", "--allow-empty", "-m", "the enclosing project's")
-    assert records._checkout() == {"git_commit": None, "git_dirty": None}
+    assert checkout() == {"git_commit": None, "git_dirty": None}
     git("add", ".")
     git("commit", "-m", "the code's")
-    found = records._checkout()
+    found = checkout()
     assert (len(str(found["git_commit"])), found["git_dirty"]) == (40, False)
     module.write_text("2\n")
-    assert records._checkout() == {**found, "git_dirty": True}
+    assert checkout() == {**found, "git_dirty": True}

@@ -18,10 +18,15 @@ import yaml
 from fedexp.config.composition import compose_config
 from fedexp.core.options import FedexpError
 from fedexp.experiment import run_experiment
+from fedexp.federation.events import RunInfo
 
 CANARY = "c4nary" * 6 + "abcd"  # 40 characters, as long as a real key
 SMALL = ("rounds=2", "training.local_epochs=1", "backend=inline", "clients.fraction_evaluate=1")
 WANDB = (*SMALL, "tracking=wandb")
+TRACKED = (
+    *("seed=1", "metrics=[macro_f1]"),
+    *("tracking.tags=[mine]", "tracking.log_model=true"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,15 +45,13 @@ def _no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run with everything on, made once."""
     folder = tmp_path_factory.mktemp("tracked")
-    _offline_run(
-        folder, "seed=1", "tracking.tags=[mine]", "tracking.log_model=true", sweep="sweep-7"
-    )
+    _offline_run(folder, *TRACKED, sweep="sweep-7")
     return folder
 
 
 def _offline_run(folder: Path, *overrides: str, sweep: str | None = None) -> None:
     config = compose_config([*WANDB, "tracking.mode=offline", *overrides])
-    run_experiment(config, folder, sweep=sweep)
+    run_experiment(RunInfo(config, folder, overrides, sweep))
 
 
 @lru_cache
@@ -100,7 +103,7 @@ def test_every_figure_of_every_round_is_there(tracked: Path) -> None:
         ]
         assert value == pytest.approx(row["value"], rel=1e-12)
         compared += 1
-    assert compared == 3 * 4 * 2  # rounds, subsets, accuracy and loss
+    assert compared == 3 * 4 * 3  # rounds, subsets, metrics
     own = metrics[(metrics["split"] == "client_test") & (metrics["metric"] == "accuracy")]
     losses = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")]
     timings = pd.read_csv(tracked / "timings.csv")
@@ -110,6 +113,9 @@ def test_every_figure_of_every_round_is_there(tracked: Path) -> None:
         assert item["clients/accuracy/mean"] == pytest.approx(each.mean())
         assert item["clients/accuracy/std"] == pytest.approx(each.std(ddof=0))
         assert item["clients/accuracy/min"] == item["clients/accuracy/worst10"] == each.min()
+        now = (metrics["split"] == "client_test") & (metrics["round"] == server_round)
+        mine = metrics[now & (metrics["metric"] == "macro_f1") & metrics["client"].notna()]
+        assert item["clients/macro_f1/mean"] == pytest.approx(mine["value"].mean())
         assert item["clients/failures"] == 0
         (loss,) = losses[losses["round"] == server_round]["value"]
         assert item["clients/train_loss"] == pytest.approx(loss)
@@ -132,6 +138,7 @@ def test_the_summary_has_final_best_and_fairness(tracked: Path) -> None:
     summary = json.loads((tracked / "summary.json").read_text())
     assert found["status"] == "completed"
     assert found["final/accuracy"] == pytest.approx(summary["final"]["all"]["accuracy"])
+    assert found["final/macro_f1"] == pytest.approx(summary["final"]["all"]["macro_f1"])
     assert found["final/loss/1-3-7"] == pytest.approx(summary["final"]["1-3-7"]["loss"])
     assert found["best/round"] == summary["best"]["round"]
     assert found["fairness/worst10"] == pytest.approx(summary["fairness"]["worst10"])
@@ -147,7 +154,8 @@ def test_pictures_tables_and_the_model_are_there(tracked: Path) -> None:
         copy = run_dir / "files" / summary[f"pictures/{name}.path"]
         assert copy.read_bytes() == (tracked / f"{name}.png").read_bytes()
     table = json.loads((run_dir / "files" / summary["clients/table.path"]).read_text())
-    assert table["columns"][:4] == ["client", "images", "test_images", "labels"]
+    columns = ["client", "images", "test_images", "labels", "accuracy", "loss", "macro_f1"]
+    assert table["columns"] == columns
     sizes = json.loads((tracked / "partition.json").read_text())["num_examples"]
     assert [row[:2] for row in table["data"]] == [[k, size] for k, size in enumerate(sizes)]
     assert table["data"][0][3] == "0 2 4 5 6 8 9"
@@ -164,21 +172,19 @@ def test_pictures_tables_and_the_model_are_there(tracked: Path) -> None:
 
 
 def test_a_repeated_run_has_the_same_id(tracked: Path, tmp_path: Path) -> None:
-    from fedexp.federation.events import RunInfo
     from fedexp.tracking.wandb import run_id
 
-    overrides = ["seed=1", "tracking.tags=[mine]", "tracking.log_model=true"]
-    config = compose_config([*WANDB, "tracking.mode=offline", *overrides])
+    config = compose_config([*WANDB, "tracking.mode=offline", *TRACKED])
     (run,) = _records(tracked)["run"]
-    assert run["run_id"] == run_id(RunInfo(config, tracked, None))
-    assert run["run_id"] != run_id(RunInfo(config, tmp_path, None))
-    assert run["run_id"] != run_id(RunInfo(compose_config([*WANDB, "seed=2"]), tracked, None))
+    assert run["run_id"] == run_id(RunInfo(config, tracked))
+    assert run["run_id"] != run_id(RunInfo(config, tmp_path))
+    assert run["run_id"] != run_id(RunInfo(compose_config([*WANDB, "seed=2"]), tracked))
 
 
 def test_auto_without_a_key_is_offline_and_says_how_to_sync(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_experiment(compose_config([*WANDB, "strategy=local_only"]), tmp_path)
+    run_experiment(RunInfo(compose_config([*WANDB, "strategy=local_only"]), tmp_path))
     said = capsys.readouterr()
     (folder,) = tmp_path.glob("wandb/offline-run-*")
     assert f"wandb sync {os.path.relpath(folder)}" in said.out
@@ -206,11 +212,11 @@ def test_variables_win_over_defaults_and_options_over_variables(
 
 def test_wandb_mode_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    run_experiment(compose_config([*WANDB, "tracking.mode=online"]), tmp_path)
+    run_experiment(RunInfo(compose_config([*WANDB, "tracking.mode=online"]), tmp_path))
     assert not (tmp_path / "wandb").exists()
     monkeypatch.setenv("WANDB_MODE", "onlin")
     with pytest.raises(FedexpError, match="WANDB_MODE must be online, offline or disabled"):
-        run_experiment(compose_config([*WANDB]), tmp_path)
+        run_experiment(RunInfo(compose_config([*WANDB]), tmp_path))
 
 
 def test_a_failed_run_ends_as_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,6 +240,7 @@ def _command(folder: Path, *overrides: str, **environment: str) -> subprocess.Co
     )
 
 
+@pytest.mark.slow  # two tracked runs in a process of their own, read back: 10 s
 def test_a_multirun_makes_separate_runs_in_one_group_and_keys_reach_no_file(tmp_path: Path) -> None:
     found = _command(
         tmp_path,
@@ -272,8 +279,9 @@ def test_online_without_a_key_is_refused_before_anything_is_written(tmp_path: Pa
 def test_without_wandb_it_is_not_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from fedexp.config.composition import compose_config; "
+        "from fedexp.federation.events import RunInfo; "
         "from fedexp.experiment import run_experiment; from pathlib import Path; "
-        f"run_experiment(compose_config({[*SMALL]!r}), Path('out')); "
+        f"run_experiment(RunInfo(compose_config({[*SMALL]!r}), Path('out'))); "
         "print('imported', 'wandb' in sys.modules)"
     )
     run = subprocess.run(

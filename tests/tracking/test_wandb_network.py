@@ -17,15 +17,15 @@ KEY = "k" * 40
 # Like `python -m fedexp`, but ends the server whose process id it is told after round 1.
 LOSES_THE_NETWORK = """
 import os, runpy, sys, time
-from fedexp.tracking import trackers as tracking
-server, mirror = int(sys.argv.pop(1)), tracking.Trackers.on_round
-def on_round(self, report):
-    if report.server_round == 2:
+from fedexp.tracking.trackers import Trackers
+server, mirror = int(sys.argv.pop(1)), Trackers.round
+def told(self, report):
+    if report.round == 2:
         os.kill(server, 9)
     start = time.perf_counter()
     mirror(self, report)
     print(f"mirrored in {time.perf_counter() - start:.3f} s")
-tracking.Trackers.on_round = on_round
+Trackers.round = told
 runpy.run_module("fedexp", run_name="__main__")
 """
 

@@ -29,6 +29,35 @@ def test_gradients_are_those_of_autograd() -> None:
     assert used.grad is None  # nothing is accumulated
 
 
+def test_every_gradient_lies_in_memory_as_its_parameter_does() -> None:
+    # The fused optimizers read memory, not strides: a sum's gradient is one number shown many times.
+    torch.manual_seed(0)
+    summed, turned = torch.randn(40, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    last = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
+    kernel = torch.randn(4, 3, 3, 3, requires_grad=True)
+    parameters = [summed, turned, kernel]
+
+    def loss() -> torch.Tensor:
+        mixed = torch.einsum("bihw,oi->bohw", last, turned)
+        return (mixed.mean() + torch.conv2d(last, kernel).mean()) * summed.sum()
+
+    theirs = torch.autograd.grad(loss(), parameters)
+    assert all(g.stride() != p.stride() for g, p in zip(theirs, parameters, strict=True))
+    mine = gradient_function(parameters, torch.device("cpu"))(loss())
+    for found, wanted, parameter in zip(mine, theirs, parameters, strict=True):
+        assert found is not None
+        assert torch.equal(found, wanted)
+        assert found.stride() == parameter.stride()
+
+
+def test_no_two_parameters_share_a_gradient() -> None:
+    # Gradients are clipped and corrected in place.
+    one, other = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    mine = gradient_function([one, other], torch.device("cpu"))((one + other).square().sum())
+    assert [g.tolist() for g in mine if g is not None] == [[4.0] * 3] * 2
+    assert len({g.data_ptr() for g in mine if g is not None}) == 2
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_step_is_that_of_torchs_sgd(momentum: float) -> None:
     torch.manual_seed(0)

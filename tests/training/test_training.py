@@ -1,34 +1,56 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fedexp.datasets.options import DATASET_SPECS, Augmentation
-from fedexp.models.networks import build_model, initial_weights
 from torch import nn
 
-from fedexp.config.backend import BackendConfig, RayBackend
+from fedexp.config.backend import FlowerBackend, InlineBackend, RayBackend
 from fedexp.config.training import TrainingConfig
 from fedexp.core.weights import hash_weights
+from fedexp.data.augment import augment
 from fedexp.data.examples import Examples, Spec
-from fedexp.data.loading import load_dataset
-from fedexp.datasets import Dataset
+from fedexp.data.loading import load
+from fedexp.datasets import Dataset, ImageDataset
+from fedexp.datasets.mnist import Mnist
+from fedexp.datasets.mnist5k import Mnist5k
 from fedexp.models.mlp import Mlp
 from fedexp.strategies.base import gradient_mass
 from fedexp.training.device import limited_threads, pick_device
 from fedexp.training.evaluator import Evaluator
-from fedexp.training.loop import TrainResult, Work, normaliser, num_steps, train, union_steps
-from fedexp.training.network import get_weights, set_weights
-from fedexp.training.optimizers import gradient_function
+from fedexp.training.loop import Work, num_steps, train, union_steps
+from fedexp.training.network import Network, build_network
 
-SPEC = DATASET_SPECS["mnist5k"]
 CPU = torch.device("cpu")
-# One pixel, two classes, no normalisation but the division by 255.
-PIXEL = Spec((1, 1, 1), ("dark", "bright"), 2, 2, (0.0,), (1.0,))
+DIGITS = Mnist5k()
+
+
+@dataclass(frozen=True)
+class Pixel(ImageDataset):
+    """One pixel, two classes, no normalisation but the division by 255."""
+
+    facts = Spec((1, 1, 1), ("dark", "bright"), 2, 2)
+    mean = (0.0,)
+    std = (1.0,)
+
+    name: str = "pixel"
+
+
+@dataclass(frozen=True)
+class Wandering(ImageDataset):
+    """Four pixels, cropped at random after padding by one."""
+
+    facts = Spec((1, 2, 2), ("dark", "bright"), 1, 1)
+
+    name: str = "wandering"
+
+    def vary(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return augment(batch, generator, padding=1, flip=False)
 
 
 def _pixels(values: list[int], labels: list[int]) -> Examples:
@@ -37,15 +59,31 @@ def _pixels(values: list[int], labels: list[int]) -> Examples:
 
 
 def _train(
-    model: nn.Module,
+    module: nn.Module | Network,
     examples: Examples,
     config: TrainingConfig,
     seed: int = 0,
-    spec: Spec = PIXEL,
-) -> TrainResult:
-    steps = num_steps(config, len(examples.labels))
-    work = Work(steps, config.learning_rate)
-    return train(model, examples, spec, config, work, seed, CPU)
+    dataset: Dataset = Pixel(),
+    **work: Any,
+) -> float:
+    """Train, for as many steps as a round has unless told otherwise, and return the loss."""
+    network = module if isinstance(module, Network) else Network(module, CPU)
+    asked = {"steps": num_steps(config, len(examples)), "learning_rate": config.learning_rate}
+    generator = torch.Generator().manual_seed(seed)
+    return train(
+        network,
+        network.parameters,
+        examples,
+        dataset,
+        config,
+        Work(**{**asked, **work}),
+        generator,
+        CPU,
+    )
+
+
+def _mlp() -> Network:
+    return build_network(Mlp(), DIGITS.spec, 0, CPU, DIGITS.prepare)
 
 
 class Linear(nn.Module):
@@ -62,21 +100,20 @@ class Linear(nn.Module):
 def test_two_steps_with_momentum_by_hand() -> None:
     model = Linear()
     config = TrainingConfig(local_epochs=2, batch_size=2, learning_rate=0.5, momentum=0.9)
-    result = _train(model, _pixels([255, 255], [0, 0]), config)
+    loss = _train(model, _pixels([255, 255], [0, 0]), config)
     # Step 1: p = (1/2, 1/2), gradient (-1/2, 1/2), w = (1/4, -1/4).
     # Step 2: p0 = 1 / (1 + exp(-1/2)), gradient (p0 - 1, 1 - p0), velocity 0.9 * (-1/2) + p0 - 1.
     p0 = 1 / (1 + math.exp(-0.5))
     expected = 0.25 - 0.5 * (0.9 * -0.5 + p0 - 1)
     assert model.weight.tolist() == pytest.approx([expected, -expected])
     # The loss is the last epoch's, before its step.
-    assert result.loss == pytest.approx(-math.log(p0))
-    assert result.num_examples == 2
+    assert loss == pytest.approx(-math.log(p0))
 
 
 def test_the_loss_weighs_a_short_batch_by_its_images() -> None:
     config = TrainingConfig(local_epochs=1, batch_size=2, learning_rate=1e-12, momentum=0)
-    result = _train(Linear(), _pixels([255, 255, 0], [0, 1, 1]), config)
-    assert result.loss == pytest.approx(math.log(2))  # all weights are zero
+    loss = _train(Linear(), _pixels([255, 255, 0], [0, 1, 1]), config)
+    assert loss == pytest.approx(math.log(2))  # all weights are zero
 
 
 def test_weight_decay_by_hand() -> None:
@@ -91,17 +128,15 @@ def test_weight_decay_by_hand() -> None:
 
 def test_normalisation_is_the_lessons() -> None:
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
-    found = normaliser(SPEC, CPU)(pixels).flatten().tolist()
+    found = DIGITS.prepare(pixels).flatten().tolist()
     assert found == pytest.approx([-1.0, -0.6, 1.0])
 
 
 def _trained(seed: int) -> str:
-    examples = load_dataset(Dataset())[1].subset(np.arange(100))
-    model = build_model(Mlp(), SPEC)
-    set_weights(model.state_dict(), initial_weights(Mlp(), SPEC, 0))
+    examples, network = load(DIGITS)[1].subset(np.arange(100)), _mlp()
     with limited_threads(1):
-        _train(model, examples, TrainingConfig(local_epochs=2), seed, SPEC)
-    return hash_weights(get_weights(model.state_dict()))
+        _train(network, examples, TrainingConfig(local_epochs=2), seed, DIGITS)
+    return hash_weights(network.weights())
 
 
 def test_the_seed_decides_every_bit_and_no_global_state_is_touched() -> None:
@@ -113,7 +148,6 @@ def test_the_seed_decides_every_bit_and_no_global_state_is_touched() -> None:
 
 
 def test_augmentation_comes_before_normalisation_and_from_the_seed() -> None:
-    spec = Spec((1, 2, 2), ("dark", "bright"), 1, 1, (0.5,), (0.5,))
     seen: list[torch.Tensor] = []
 
     class Watcher(nn.Linear):
@@ -124,9 +158,7 @@ def test_augmentation_comes_before_normalisation_and_from_the_seed() -> None:
     examples = Examples(np.full((200, 1, 2, 2), 255, np.uint8), np.zeros(200, np.int64))
     config = TrainingConfig(local_epochs=1, batch_size=100)
     for seed in (1, 1, 2):
-        work = Work(2, config.learning_rate)
-        changes = Augmentation(padding=1, flip=False)
-        train(Watcher(4, 2), examples, spec, config, work, seed, CPU, changes)
+        _train(Watcher(4, 2), examples, config, seed, Wandering())
     one, again, other = (torch.cat(seen[k : k + 2]) for k in (0, 2, 4))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -144,16 +176,30 @@ def test_threads_are_put_back() -> None:
 
 
 def test_evaluation_by_hand() -> None:
-    found = Evaluator(_pixels([255, 255], [0, 1]), PIXEL, CPU).predict(Linear(1.0, 0.0))
+    found = Evaluator(_pixels([255, 255], [0, 1]), Pixel().prepare, CPU).predict(Linear(1.0, 0.0))
     assert found.labels.tolist() == [0, 0]
     # Logits (1, 0): -log softmax is log(1 + e^-1) and log(1 + e).
     expected = [math.log(1 + math.exp(-1)), math.log(1 + math.e)]
     assert found.losses.tolist() == pytest.approx(expected)
+    assert found.losses.dtype == np.float64
+    assert found.targets.tolist() == [0, 1]
+    assert found.probabilities is None
+
+
+def test_probabilities_are_there_where_they_are_asked_for() -> None:
+    evaluator = Evaluator(
+        _pixels([255, 0], [0, 1]), Pixel().prepare, CPU, parallel=1, probabilities=True
+    )
+    found = evaluator.predict(Linear(1.0, 0.0)).probabilities
+    assert found is not None
+    sure = math.e / (1 + math.e)  # logits (1, 0), then (0, 0)
+    assert found.ravel().tolist() == pytest.approx([sure, 1 - sure, 0.5, 0.5])
+    assert found.dtype == np.float64
 
 
 def test_a_model_is_trained_in_its_training_mode_and_judged_out_of_it() -> None:
     model = nn.Sequential(nn.Dropout(0.5), Linear(1.0, 0.0))
-    evaluator = Evaluator(_pixels([255] * 64, [0] * 64), PIXEL, CPU)
+    evaluator = Evaluator(_pixels([255] * 64, [0] * 64), Pixel().prepare, CPU)
     # Nothing is dropped: every image has the loss that one alone would have.
     assert evaluator.predict(model).losses.tolist() == pytest.approx(
         [math.log(1 + 1 / math.e)] * 64
@@ -165,41 +211,44 @@ def test_a_model_is_trained_in_its_training_mode_and_judged_out_of_it() -> None:
 
 @pytest.mark.parametrize("parallel", [2, 4])
 def test_evaluation_does_not_depend_on_how_many_batches_run_at_once(parallel: int) -> None:
-    examples = load_dataset(Dataset())[0]
-    model = build_model(Mlp(), SPEC)
-    set_weights(model.state_dict(), initial_weights(Mlp(), SPEC, 0))
+    examples, model = load(DIGITS)[0], _mlp().module
     with limited_threads(1):
         alone, together = (
-            Evaluator(examples, SPEC, CPU, parallel=count).predict(model) for count in (1, parallel)
+            Evaluator(examples, DIGITS.prepare, CPU, count, probabilities=True).predict(model)
+            for count in (1, parallel)
         )
     assert alone.losses.tobytes() == together.losses.tobytes()
     assert alone.labels.tolist() == together.labels.tolist()
-    assert len(alone.labels) == 4_000
+    assert alone.probabilities is not None
+    assert together.probabilities is not None
+    assert alone.probabilities.tobytes() == together.probabilities.tobytes()
+    assert len(alone) == len(alone.labels) == 4_000
 
 
 def test_a_ray_worker_takes_no_gpu_that_is_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device(RayBackend()).type == "cpu"
     assert pick_device(RayBackend(num_gpus_per_worker=0.5)).type == "cuda"
-    assert pick_device(BackendConfig("inline")).type == "cuda"
-    assert pick_device(BackendConfig("inline", device="cpu")).type == "cpu"
+    assert pick_device(FlowerBackend()).type == "cpu"
+    assert pick_device(InlineBackend()).type == "cuda"
+    assert pick_device(InlineBackend(device="cpu")).type == "cpu"
 
 
 def test_mnist_pixels_reach_the_model_as_they_are(mnist_root: Path) -> None:
-    train_set, test_set = load_dataset(Dataset("mnist", str(mnist_root)))
-    assert (train_set.images.shape, test_set.images.shape) == (
+    train_set, test_set = load(Mnist(root=str(mnist_root)))
+    assert (train_set.inputs.shape, test_set.inputs.shape) == (
         (60_000, 1, 28, 28),
         (10_000, 1, 28, 28),
     )
-    assert train_set.images.dtype == np.uint8
-    assert train_set.images.max() == 255
+    assert train_set.inputs.dtype == np.uint8
+    assert train_set.inputs.max() == 255
 
 
 def _step(config: TrainingConfig, **work: Any) -> float:
     """Take steps on one white image of label 0 and return the first weight; the other is its negative."""
     model = Linear()
-    defaults: dict[str, Any] = {"steps": 1, "learning_rate": 0.5}
-    train(model, _pixels([255], [0]), PIXEL, config, Work(**{**defaults, **work}), 0, CPU)
+    asked: dict[str, Any] = {"steps": 1, "learning_rate": 0.5, **work}
+    _train(model, _pixels([255], [0]), config, **asked)
     first, second = model.weight.tolist()
     assert second == pytest.approx(-first)
     return float(first)
@@ -221,11 +270,18 @@ def test_the_proximal_term_by_hand() -> None:
     # Step 1 starts where it is pulled to; step 2 adds mu (0.25 - 0) to the gradient p0 - 1.
     p0 = 1 / (1 + math.exp(-0.5))
     expected = 0.25 - 0.5 * (p0 - 1 + 0.8 * 0.25)
-    assert _step(PLAIN, steps=2, proximal_mu=0.8) == pytest.approx(expected)
+    assert _step(PLAIN, steps=2, pull=0.8) == pytest.approx(expected)
+
+
+def test_weights_are_pulled_to_where_one_says() -> None:
+    # The gradient is (-1/2, 1/2) and 0.8 times the way from (1/4, -1/4) to (0, 0).
+    toward = {"weight": np.array([0.25, -0.25], dtype=np.float32)}
+    assert _step(PLAIN, pull=0.8, toward=toward) == pytest.approx(0.25 + 0.5 * 0.8 * 0.25)
+    assert toward["weight"].tolist() == [0.25, -0.25]
 
 
 def test_a_correction_is_added_to_every_gradient() -> None:
-    correction = [torch.tensor([0.1, -0.1])]
+    correction = {"weight": np.array([0.1, -0.1], dtype=np.float32)}
     assert _step(PLAIN, correction=correction) == pytest.approx(0.25 - 0.5 * 0.1)
 
 
@@ -241,27 +297,6 @@ def test_adam_by_hand(name: str) -> None:
         w *= 1 - 0.05 * 0.1 if name == "adamw" else 1
         w -= 0.05 * (m / (1 - 0.8**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
     assert _step(config, steps=3, learning_rate=0.05) == pytest.approx(w, rel=1e-5)
-
-
-def test_gradients_are_autograds_bit_for_bit() -> None:
-    model = Linear(0.5, -0.5)
-    pixels, labels = torch.tensor([[[[0.2]]], [[[0.8]]]]), torch.tensor([0, 1])
-    parameters = list(model.parameters())
-
-    def loss() -> torch.Tensor:
-        return nn.functional.cross_entropy(model(pixels), labels)
-
-    (wanted,) = torch.autograd.grad(loss(), parameters)
-    (found,) = gradient_function(parameters, CPU)(loss())
-    assert torch.equal(found, wanted)
-    assert all(parameter.grad is None for parameter in parameters)
-
-
-def test_a_parameter_that_the_loss_does_not_need_is_refused() -> None:
-    model = Linear()
-    parameters = [*model.parameters(), nn.Parameter(torch.zeros(1))]
-    with pytest.raises(RuntimeError, match="not have been used"):
-        gradient_function(parameters, CPU)(model(torch.ones(1, 1, 1, 1)).sum())
 
 
 def test_steps_of_a_round() -> None:

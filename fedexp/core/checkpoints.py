@@ -1,0 +1,113 @@
+"""Checkpoints of a run: files that appear whole or not at all, the last two kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedexp.core.state import pack, unpack
+
+FOLDER = "checkpoint"
+KEPT = 2
+
+SHARE = 0.02
+"""The share of a run's time that checkpoints may take where nobody says how often they are made."""
+
+_NAME = re.compile(r"round-(\d+)\.safetensors")
+
+
+class Checkpoints:
+    """Writes a run's checkpoints.
+
+    Args:
+        folder: The run's.
+        every: Rounds from one to the next; None spaces them so that they take 2 % of the time at most,
+            0 makes none.
+    """
+
+    def __init__(self, folder: Path, every: int | None) -> None:
+        self._folder, self._every = folder / FOLDER, every
+        self._last_round = 0
+        self._rest_until = 0.0
+
+    def is_due(self, server_round: int) -> bool:
+        """Say whether a checkpoint is to be made after a round."""
+        if self._every is None:
+            return time.monotonic() >= self._rest_until
+        return self._every > 0 and server_round - self._last_round >= self._every
+
+    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint: it is on the disk when this returns.
+
+        Raises:
+            OSError: If it cannot be written; the earlier ones are as they were.
+            UnsavableError: If the state holds what cannot be saved.
+        """
+        start = time.monotonic()
+        content = pack(state)
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"round-{server_round}.safetensors"
+        write_durably(path, content)
+        for old in _files(self._folder)[:-KEPT]:
+            old.unlink(missing_ok=True)
+        self._last_round = server_round
+        now = time.monotonic()
+        self._rest_until = now + (now - start) / SHARE
+
+    def __repr__(self) -> str:
+        return f"Checkpoints({self._folder}, every={self._every})"
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file in one step that survives a power cut: file and folder are on the disk afterwards."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return a run's last checkpoint that can be read, and what is wrong with later ones.
+
+    Args:
+        folder: The run's.
+
+    Returns:
+        What :meth:`Checkpoints.save` was given (None if there is none), and a line for every file that
+        had to be passed over.
+    """
+    problems: list[str] = []
+    for path in reversed(_files(folder / FOLDER)):
+        try:
+            return unpack(path.read_bytes()), problems
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {error}; the one before it is used")
+    return None, problems
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return a folder's checkpoints, the earliest first."""
+    found = {
+        int(match[1]): path for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))
+    }
+    return [found[number] for number in sorted(found)]

@@ -1,0 +1,147 @@
+"""Write docs/reference/: a page per group of choices, from docstrings and dataclasses.
+
+python scripts/reference.py           write the pages
+python scripts/reference.py --check   exit with 1 if a page is not what the code says
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from fedexp import attacks, metrics
+from fedexp.config import backend, schema
+from fedexp.config.clients import ByzantineConfig, ClientsConfig
+from fedexp.config.tracking import TrackingConfig
+from fedexp.config.training import TrainingConfig
+from fedexp.core.registry import Registry
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+
+HEADS = {
+    "strategy": ("Strategies", "`strategy=NAME`; options are set as `strategy.OPTION=VALUE`."),
+    "dataset": ("Datasets", "`dataset=NAME`; options are set as `dataset.OPTION=VALUE`."),
+    "partition": ("Partitions", "`partition=NAME`; options are set as `partition.OPTION=VALUE`."),
+    "model": ("Models", "`model=NAME`; options are set as `model.OPTION=VALUE`."),
+    "backend": ("Backends", "`backend=NAME`; options are set as `backend.OPTION=VALUE`."),
+    "metric": ("Metrics", "`metrics=[NAME,...]`; accuracy and loss are always measured."),
+    "attack": (
+        "Attacks",
+        "`clients.byzantine.kind=NAME` with `clients.byzantine.fraction=SHARE`; options of an attack's "
+        "own are set as `clients.byzantine.options.OPTION=VALUE`.",
+    ),
+}
+
+
+def group_page(group: str, registry: Registry[Any]) -> str:
+    """Render the page of a group: every choice with its docstring and options."""
+    title, how = HEADS[group]
+    parts = [f"# {title}", _MADE, how]
+    for name in registry.choices():
+        page = registry.get(name)
+        file = inspect.getsourcefile(page) or ""
+        parts += [
+            f"## {name}",
+            _prose(page),
+            *_options(page),
+            f"Source: `fedexp/{file.rpartition('/fedexp/')[2]}`",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def config_page() -> str:
+    """Render the page of the options that belong to no group."""
+    parts = [
+        "# Configuration",
+        _MADE,
+        "What stands beside the groups; `fedexp --cfg job` prints all.",
+    ]
+    for prefix, entry in (
+        ("", schema.Config),
+        ("clients.", ClientsConfig),
+        ("clients.byzantine.", ByzantineConfig),
+        ("training.", TrainingConfig),
+        ("stop.", schema.StopConfig),
+        ("tracking.", TrackingConfig),
+    ):
+        parts += [
+            f"## {prefix.rstrip('.') or 'the experiment'}",
+            _prose(entry),
+            *_options(entry, prefix),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+_MADE = "Made by `python scripts/reference.py` from the code; do not edit."
+
+
+def _prose(page: type) -> str:
+    """Return a docstring without its list of attributes, which are facts for code."""
+    text = inspect.cleandoc(page.__doc__ or "")
+    return text.partition("\n\nAttributes:")[0].replace("``", "`")
+
+
+def _options(page: type, prefix: str = "") -> list[str]:
+    """Render a table of a dataclass's options."""
+    if not dataclasses.is_dataclass(page):
+        return []
+    instance, rows = page(), []
+    for item in dataclasses.fields(page):
+        value = getattr(instance, item.name)
+        if dataclasses.is_dataclass(value) or (item.name == "name" and prefix == ""):
+            continue
+        rows.append(f"| `{prefix}{item.name}` | `{_shown(value)}` | {_range(item)} |")
+    if not rows:
+        return []
+    return ["\n".join(["| option | default | values |", "|---|---|---|", *rows])]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _range(item: Any) -> str:
+    words = ", ".join(f"`{choice}`" for choice in item.metadata.get("choices", ()))
+    bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in item.metadata.get("bounds", ()))
+    return words or bounds or f"`{item.type}`".replace("|", "or")
+
+
+def pages() -> dict[str, str]:
+    """Return every page: file name -> text."""
+    registries = {
+        **schema.GROUPS,
+        "backend": backend.REGISTRY,
+        "metric": metrics.REGISTRY,
+        "attack": attacks.REGISTRY,
+    }
+    found = {f"{group}.md": group_page(group, registry) for group, registry in registries.items()}
+    return {**found, "configuration.md": config_page()}
+
+
+def main() -> None:
+    """Write or check."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    stale = []
+    for name, text in pages().items():
+        path = FOLDER / name
+        if args.check:
+            stale += [] if path.is_file() and path.read_text() == text else [name]
+        else:
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    if stale:
+        sys.exit(f"not what the code says: {', '.join(stale)}; run python scripts/reference.py")
+
+
+if __name__ == "__main__":
+    main()
