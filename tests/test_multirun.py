@@ -9,6 +9,7 @@ import pytest
 from support.helpers import ONE_WORKER
 
 from fedexp import __main__ as program
+from fedexp import runner
 from fedexp.core.options import FedexpError
 
 SHORT = ["backend=inline", "training.local_epochs=1", "rounds=1"]
@@ -120,7 +121,7 @@ def test_a_ray_that_cannot_start_is_left_to_the_jobs_to_report(
         raise FedexpError("no worker would ever fit")
 
     monkeypatch.setattr("fedexp.backends.ray_session.start_ray", refuse)
-    monkeypatch.setattr(program.runner, "warm_up", lambda _: None)
+    monkeypatch.setattr(runner, "warm_up", lambda _: None)
     program._start_up([ONE_WORKER, ONE_WORKER])
     with pytest.raises(FedexpError, match="no worker would ever fit"):
         program._start_up([ONE_WORKER])

@@ -113,7 +113,12 @@ class Registry(Generic[Base]):
                 return ["must be a dataclass: write @dataclass(frozen=True) below @register"]
             if not page.__dataclass_params__.frozen:  # type: ignore[attr-defined]
                 return ["must be frozen: @dataclass(frozen=True)"]
+            typed = vars(page).get("__annotations__", {})
             for item in dataclasses.fields(page):  # type: ignore[arg-type]
+                if item.name in vars(page) and item.name not in typed:
+                    return [
+                        f"needs a type at its option {item.name}, as in {item.name}: {item.type}"
+                    ]
                 missing = dataclasses.MISSING
                 if item.default is missing and item.default_factory is missing:
                     return [f"needs a default for its option {item.name}"]

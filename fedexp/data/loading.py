@@ -11,7 +11,7 @@ from fedexp.core.options import FedexpError
 from fedexp.data.examples import Examples, Spec
 
 _KEPT = 2
-_loaded: OrderedDict[str, tuple[Examples, Examples]] = OrderedDict()
+_loaded: OrderedDict[tuple[type, str], tuple[Examples, Examples]] = OrderedDict()
 
 
 class Readable(Protocol):
@@ -31,7 +31,7 @@ def load(dataset: Readable) -> tuple[Examples, Examples]:
     Raises:
         FedexpError: If the dataset is not there, is damaged, or does not hold examples.
     """
-    key = repr(dataset)
+    key = type(dataset), repr(dataset)  # a cell that is run again defines another class of the name
     if key not in _loaded:
         train, test = dataset.load()
         check(f"dataset={dataset.name}", train, test)
@@ -66,7 +66,7 @@ def _check(what: str, examples: Examples) -> None:
             f"{what} must be as many inputs as targets, one at least, got {len(inputs)} and "
             f"{len(targets)}"
         )
-    if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1 or targets.min() < 0:
+    if targets.dtype != np.int64 or targets.ndim != 1 or targets.min() < 0:
         raise FedexpError(
             f"{what} must have labels 0, 1, ... as targets (int64, shape (N,)), got {targets.dtype}"
             f"{targets.shape}"

@@ -60,7 +60,9 @@ class ClientNode:
         faulty = not union and client in self._faulty
         examples = self.data.train_examples(union or [client])
         if faulty:
-            examples = faulty_examples(config, self._attack, examples, client)
+            examples = faulty_examples(
+                config, self._attack, examples, self.data.spec.num_classes, client
+            )
         if union:
             steps = union_steps(config.training, len(examples), len(union))
         else:
@@ -116,7 +118,7 @@ class ClientNode:
         """The one network of this process: building it costs as much as many steps of training."""
         config = self.config
         return build_network(
-            config.model, config.dataset.spec, config.seed, self.device, config.dataset.prepare
+            config.model, self.data.spec, config.seed, self.device, config.dataset.prepare
         )
 
 

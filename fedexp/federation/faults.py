@@ -54,12 +54,14 @@ def byzantine_clients(config: Config) -> list[int]:
     return sorted(rng.choice(config.clients.num, size, replace=False).tolist())
 
 
-def faulty_examples(config: Config, attack: Attack, examples: Examples, client: int) -> Examples:
+def faulty_examples(
+    config: Config, attack: Attack, examples: Examples, num_classes: int, client: int
+) -> Examples:
     """Return what a faulty client trains on."""
     rng = derive_rng(
         config.seed, "byzantine", 0, client + 1
     )  # client 0 of round 0 chose the clients
-    return attack.examples(examples, config.dataset.spec.num_classes, rng)
+    return attack.examples(examples, num_classes, rng)
 
 
 def faulty_weights(

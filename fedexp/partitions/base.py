@@ -115,6 +115,10 @@ def make_partition(partition: Partition, labels: Labels, num_clients: int, seed:
             f"{what} leaves {len(empty)} of {num_clients} clients without an image "
             f"(the first is client {empty[0]}): fewer clients (clients.num) or another partition"
         )
+    if not all(np.ndim(part) == 1 and np.asarray(part).dtype.kind in "iu" for part in parts):
+        raise FedexpError(
+            f"{what} must deal positions: an array of integers, shape (n,), per client"
+        )
     if dealt.indices.min() < 0 or dealt.indices.max() >= len(labels):
         raise FedexpError(
             f"{what} deals positions from {dealt.indices.min()} to {dealt.indices.max()}; they must "

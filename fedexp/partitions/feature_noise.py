@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.core.options import Plan, ranged
+from fedexp.core.options import FedexpError, Plan, ranged
 from fedexp.core.seeding import derive_rng
 from fedexp.data.assignment import Indices
 from fedexp.partitions.base import Held, Labels, Partition, register
@@ -51,6 +51,11 @@ class FeatureNoise(Partition):
 
     def as_seen(self, train: Held, test: Held, seed: int) -> tuple[Pixels, Pixels]:
         """Return the images as their holders see them; images that nobody holds stay as they are."""
+        for images, _ in (train, test):
+            if images.dtype != np.uint8:
+                raise FedexpError(
+                    f"partition=feature_noise is for images as uint8, 0 to 255, got {images.dtype}"
+                )
         pictures = train[0].copy(), test[0].copy()
         for client, level in enumerate(self.levels(train[1].num_clients)):
             rng = derive_rng(self.own_seed(seed), "feature_noise", client=client)

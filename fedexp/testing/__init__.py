@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fedexp import metrics
+from fedexp import attacks, metrics
 from fedexp.attacks import Attack
 from fedexp.config.schema import Config
 from fedexp.core.registry import located
@@ -26,6 +26,7 @@ from fedexp.strategies import Strategy
 from fedexp.testing.models import check_model, model_conforms
 from fedexp.testing.pages import (
     attack_conforms,
+    check_attack,
     check_dataset,
     check_metric,
     check_partition,
@@ -79,6 +80,11 @@ def try_out(config: Config) -> None:
     if _is_outside(config.strategy):
         with _blaming(config.strategy):
             check_sides(config.strategy, config)
+    byzantine = config.clients.byzantine
+    if byzantine.fraction and not attacks.REGISTRY.is_built_in(byzantine.kind):
+        attack = byzantine.attack()
+        with _blaming(attack):
+            check_attack(attack)
     for name in config.measured:
         if not metrics.REGISTRY.is_built_in(name):
             metric = metrics.get(name)()

@@ -14,8 +14,9 @@ from fedexp.config.schema import Config
 from fedexp.config.training import TrainingConfig
 from fedexp.core.registry import PluginError
 from fedexp.data.examples import Examples, Spec
-from fedexp.datasets import ImageDataset
-from fedexp.federation.events import Ending, Listener, Measurement, RoundReport
+from fedexp.datasets import Dataset, ImageDataset
+from fedexp.federation.events import Ending, Failure, Listener, Measurement, RoundReport
+from fedexp.models import Model
 from fedexp.models.mlp import Mlp
 from fedexp.partitions.iid import Iid
 
@@ -41,6 +42,32 @@ class TinyImages(ImageDataset):
         return draw(400), draw(40)
 
 
+@dataclass(frozen=True)
+class TinyRows(Dataset):
+    """400 and 40 vectors of 12 numbers in ten clouds, always the same ones."""
+
+    facts = Spec((12,), tuple("0123456789"), 400, 40)
+
+    name: str = "tiny_rows"
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Draw the vectors."""
+        rng = np.random.default_rng(0)
+        means = rng.standard_normal((10, 12))
+
+        def draw(count: int) -> Examples:
+            labels = np.arange(count) % 10
+            rows = means[labels] + 0.5 * rng.standard_normal((count, 12))
+            return Examples(rows.astype(np.float32), labels)
+
+        return draw(400), draw(40)
+
+
+def tiny_for(model: Model) -> Dataset:
+    """Return examples of a kind that a model takes."""
+    return TinyRows() if model.kinds and TinyImages.kind not in model.kinds else TinyImages()
+
+
 BACKENDS: dict[str, Any] = {
     "inline": InlineBackend(),
     "ray": RayBackend(workers=2),
@@ -63,11 +90,11 @@ class _Recorder(Listener):
 
     def __init__(self) -> None:
         self.measurements: list[Measurement] = []
-        self.failures = 0
+        self.failures: list[Failure] = []
 
     def round(self, report: RoundReport) -> None:
         self.measurements += report.measurements
-        self.failures += report.num_failures
+        self.failures += report.failures if report.round else []  # round 0 says who is faulty
 
 
 def run(config: Config) -> tuple[Ending, _Recorder]:
@@ -93,9 +120,13 @@ def small(**changes: Any) -> Config:
     return replace(experiment, **changes)
 
 
-def same_everywhere(config: Config, backends: Sequence[str]) -> Ending:
+def same_everywhere(
+    config: Config, backends: Sequence[str], *, without_failures: bool = False
+) -> Ending:
     """Run on every backend, and twice on the first; all must give the same bits."""
     first, told = run(replace(config, backend=BACKENDS[backends[0]]))
+    for failure in told.failures if without_failures else []:
+        require(False, f"client {failure.client} fails to {failure.phase}: {failure.reason}")
     for name in backends:
         ending, again = run(replace(config, backend=BACKENDS[name]))
         same = ending.summary["model_sha256"] == first.summary["model_sha256"]

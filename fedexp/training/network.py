@@ -34,13 +34,20 @@ class Network:
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self.module = module.to(device)
+        # Training starts in this mode, whether or not somebody has evaluated before.
+        self.module = module.to(device).train()
         self.parameters: dict[str, Tensor] = {
             name: parameter
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
         self._state = module.state_dict()
+        self._buffers = [
+            (part, name, buffer)
+            for part in module.modules()
+            for name, buffer in part._buffers.items()
+            if buffer is not None
+        ]
         self._rest = _Rest(module)
 
     @property
@@ -61,11 +68,18 @@ class Network:
         Raises:
             ValueError: If the names or shapes are not the model's.
         """
+        for part, name, buffer in self._buffers:
+            part._buffers[name] = buffer  # a module may have put another tensor there
         set_weights(self._state, weights)
         self._rest.restore()
 
     def weights(self) -> Weights:
         """Return a copy of the module's weights."""
+        for part, name, buffer in self._buffers:
+            current = part._buffers[name]
+            if current is not None and current is not buffer:
+                buffer.copy_(current.detach())
+                part._buffers[name] = buffer
         return get_weights(self._state)
 
 
@@ -94,7 +108,7 @@ def build_network(
 @contextmanager
 def _forked(purpose: Any, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, purpose))
+        torch.default_generator.manual_seed(derive_seed(seed, purpose))  # not the GPUs', too
         yield
 
 
@@ -168,8 +182,9 @@ class _Rest:
         # A list of layers that are registered elsewhere must go on naming those, not copies of them.
         registered = [*root.modules(), *root.parameters(), *root.buffers()]
         self._same = {id(part): part for part in registered}
+        memo = dict(self._same)  # one for all: what modules share, their copies share
         self._attributes = [
-            (module, self._copied(vars(module)))
+            (module, self._copied(vars(module), memo))
             for module in root.modules()
             if not type(module).__module__.startswith("torch.nn.")
         ]
@@ -178,14 +193,14 @@ class _Rest:
         with torch.no_grad():
             for buffer, value in self._buffers:
                 buffer.copy_(value)
+        memo = dict(self._same)
         for module, attributes in self._attributes:
             held = vars(module)
             for name in held.keys() - attributes.keys() - _PLUMBING:
                 del held[name]
-            held.update(self._copied(attributes))
+            held.update(self._copied(attributes, memo))
 
-    def _copied(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        memo: dict[int, Any] = dict(self._same)
+    def _copied(self, attributes: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
         return {
             name: value if isinstance(value, _CONSTANT) else copy.deepcopy(value, memo)
             for name, value in attributes.items()

@@ -24,10 +24,21 @@ def gradient_function(
     """
     run_backward = torch.autograd.Variable._execution_engine.run_backward
     seed, inputs = (torch.ones((), device=device),), tuple(parameters)
+    strides = [parameter.stride() for parameter in inputs]
 
     def gradients(loss: Tensor) -> Gradients:
         # keep the graph: no; differentiate twice: no; parameters that the loss does not need: allowed
-        return run_backward((loss,), seed, False, False, inputs, True, accumulate_grad=False)
+        found = run_backward((loss,), seed, False, False, inputs, True, accumulate_grad=False)
+        seen: set[int] = set()
+        own: list[Tensor | None] = []
+        for gradient, stride, parameter in zip(found, strides, inputs, strict=True):
+            # The fused kernels read memory, not strides; and parameters may get views of one tensor.
+            if gradient is not None:
+                if gradient.stride() != stride or gradient.data_ptr() in seen:
+                    gradient = torch.empty_like(parameter).copy_(gradient)
+                seen.add(gradient.data_ptr())
+            own.append(gradient)
+        return tuple(own)
 
     return gradients
 

@@ -33,11 +33,11 @@ def _read_until(process: subprocess.Popen[str], text: str) -> None:
 @pytest.mark.parametrize(
     ("backend", "number"),
     [
-        pytest.param("ray", signal.SIGTERM),  # Ray's start takes the signal over
+        pytest.param("inline", signal.SIGHUP),
+        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),  # Ray's start takes it over
         pytest.param("ray", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("flower", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("flower", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("inline", signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_a_run_in_order(tmp_path: Path, backend: str, number: signal.Signals) -> None:

@@ -20,6 +20,7 @@ from fedexp import datasets
 from fedexp.core.options import FedexpError
 from fedexp.data import loading
 from fedexp.data.augment import augment
+from fedexp.data.examples import Spec
 from fedexp.data.loading import load
 from fedexp.datasets.base import TorchvisionDataset
 from fedexp.datasets.cifar10 import Cifar10
@@ -40,12 +41,15 @@ LABELS = np.arange(TRAIN + TEST) % 10
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     loading._loaded.clear()
-    fewer = {"num_train": TRAIN, "num_test": TEST}
+
+    def small(spec: Spec) -> Spec:
+        return dataclasses.replace(spec, num_train=TRAIN, num_test=TEST)
+
     for page in datasets.REGISTRY.pages().values():
         if issubclass(page, TorchvisionDataset) and page.facts is not None:
-            monkeypatch.setattr(page, "facts", dataclasses.replace(page.facts, **fewer))
+            monkeypatch.setattr(page, "facts", small(page.facts))
     for split, spec in SPLITS.items():
-        monkeypatch.setitem(SPLITS, split, dataclasses.replace(spec, **fewer))
+        monkeypatch.setitem(SPLITS, split, small(spec))
 
     def no_network(*_: object, **__: object) -> None:
         raise OSError("no network")

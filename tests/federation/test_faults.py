@@ -70,10 +70,10 @@ def test_a_fixed_fifth_is_faulty() -> None:
 def test_flipped_labels() -> None:
     examples = tiny_data().train
     flipping, noisy = (config(clients=_faulty(kind)) for kind in ("label_flip", "gaussian"))
-    flipped = faulty_examples(flipping, flipping.clients.byzantine.attack(), examples, 3)
+    flipped = faulty_examples(flipping, flipping.clients.byzantine.attack(), examples, 10, 3)
     assert (flipped.targets == 9 - examples.targets).all()
     assert flipped.inputs is examples.inputs
-    assert faulty_examples(noisy, noisy.clients.byzantine.attack(), examples, 3) is examples
+    assert faulty_examples(noisy, noisy.clients.byzantine.attack(), examples, 10, 3) is examples
 
 
 def _sent(kind: str, before: Weights, after: Weights, server_round: int, client: int) -> Weights:

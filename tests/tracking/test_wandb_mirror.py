@@ -32,7 +32,9 @@ TRACKED = (
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Take W&B's variables and the user's key away."""
-    for variable in [name for name in os.environ if name.startswith("WANDB_")]:
+    # Not its service's address: it would be put back when that service is gone.
+    theirs = [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]
+    for variable in theirs:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))

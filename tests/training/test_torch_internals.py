@@ -52,10 +52,12 @@ def test_every_gradient_lies_in_memory_as_its_parameter_does() -> None:
 
 def test_no_two_parameters_share_a_gradient() -> None:
     # Gradients are clipped and corrected in place.
-    one, other = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
-    mine = gradient_function([one, other], torch.device("cpu"))((one + other).square().sum())
-    assert [g.tolist() for g in mine if g is not None] == [[4.0] * 3] * 2
-    assert len({g.data_ptr() for g in mine if g is not None}) == 2
+    one, other = torch.ones(4, requires_grad=True), torch.ones(4, requires_grad=True)
+    square = torch.ones(2, 2, requires_grad=True)
+    loss = (one + other + square.view(4)).square().sum()
+    mine = gradient_function([one, other, square], torch.device("cpu"))(loss)
+    assert [g.flatten().tolist() for g in mine if g is not None] == [[6.0] * 4] * 3
+    assert len({g.data_ptr() for g in mine if g is not None}) == 3
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
