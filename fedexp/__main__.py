@@ -27,7 +27,6 @@ from fedexp.config.composition import (
     from_hydra,
     plan,
     register,
-    search_path,
     without_plus,
 )
 from fedexp.config.hydra_internals import argument_parser, is_basic_launcher, is_basic_sweeper
@@ -93,7 +92,7 @@ def _prepare(args: Namespace) -> bool:
 def _hand_to_hydra() -> None:
     register()
     told = sys.argv
-    sys.argv = [told[0], *without_plus(told[1:]), *search_path()]
+    sys.argv = [told[0], *without_plus(told[1:])]
     # A launcher's processes are sent what a script has registered along with the function they call.
     task = partial(_run, outside=outside_pages())
     task.__module__ = __name__

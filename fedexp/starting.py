@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import keyword
 import re
 import sys
 from collections.abc import Sequence
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 DESCRIPTION = """Write a starting file for a choice of your own: a complete one that runs, to be changed.
@@ -32,6 +34,10 @@ def new_program(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     if not _NAME.fullmatch(args.name):
         parser.error(f"NAME must be small letters, digits and _, got {args.name!r}")
+    if _is_taken(args.name, starting_file(args.kind, args.name)):
+        parser.error(
+            f"NAME {args.name!r} is one of Python's, fedexp's or a package's: another name"
+        )
     path = Path(f"{args.name}.py")
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -48,6 +54,19 @@ def new_program(arguments: Sequence[str]) -> None:
     print(f"wrote {path}; run it with\n    {command}")
 
 
+def _is_taken(name: str, text: str) -> bool:
+    """Say whether a file or class of that name would hide what the file itself imports."""
+    camel = _camel(name)
+    imported = re.findall(r"^from fedexp import (.*)$", text, re.MULTILINE)
+    hidden = {word.strip() for line in imported for word in line.split(",")}
+    packages = {*sys.stdlib_module_names, *packages_distributions()}
+    return keyword.iskeyword(camel) or camel in hidden or name in packages
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
 def starting_file(kind: str, name: str) -> str:
     """Return the text of a starting file.
 
@@ -56,5 +75,4 @@ def starting_file(kind: str, name: str) -> str:
         name: What the command line is to call it: small letters, digits and _.
     """
     text = (Path(__file__).parent / "starters" / f"{kind}.py").read_text(encoding="utf-8")
-    camel = "".join(part.capitalize() for part in name.split("_"))
-    return re.sub(r"\bMine", camel, re.sub(r"\bmine\b", name, text))
+    return re.sub(r"\bMine", _camel(name), re.sub(r"\bmine\b", name, text))

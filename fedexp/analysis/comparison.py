@@ -24,7 +24,13 @@ TARGET_SHARE = 0.95
 """The target accuracy, where none is given, as a share of the best federated row's final one."""
 
 GAINS = ("gain", "gain_own", "gain_unseen")
-_PLAIN = ("accuracy", "loss", "seconds", "to_target")
+_COLUMNS = {
+    *("row", "runs", "seconds", "reached", "rounds_to_target", "to_target", "to_centralized"),
+    *("client_mean", "client_std", "client_worst10", "worse_off", "clients", *GAINS, "gain_best"),
+    *("p_value", "p_difference", "p_seeds"),
+}
+"""Columns of a comparison that no metric may take the place of."""
+
 ALONE = ("alone", "alone_own", "alone_unseen")
 """What the isolated client had, in the order of :data:`GAINS`."""
 
@@ -142,7 +148,9 @@ def compare(
 def _figures(found: Results) -> pd.DataFrame:
     """Return a row per run: accuracy, loss, ``accuracy/<subset>``, seconds, client_mean, ..."""
     runs = found.runs.index
-    tested = found.finals[found.finals["split"] == "test"]
+    tested = found.finals[
+        (found.finals["split"] == "test") & ~found.finals["metric"].isin(_COLUMNS)
+    ]
     # The mean over local models where there is no global one.
     means = tested.groupby(["run", "subset", "metric"], observed=True)["value"].mean()
     wide: Any = means.unstack(["metric", "subset"]).reindex(runs)
@@ -154,7 +162,7 @@ def _figures(found: Results) -> pd.DataFrame:
     served = pd.DataFrame({run: fairness(values) for run, values in accuracies}).T
     for name in ("mean", "std", "worst10"):
         wide[f"client_{name}"] = served.get(name, math.nan)
-    for name in found.metrics:
+    for name in _others(found):
         values = own.loc[own["metric"] == name, "value"]
         wide[f"client_mean/{name}"] = values.groupby(level="run").mean()
     for name in ("accuracy", "loss"):
@@ -162,6 +170,11 @@ def _figures(found: Results) -> pd.DataFrame:
     wide["seconds"] = pd.to_numeric(found.runs["seconds"])
     figures: pd.DataFrame = wide
     return figures
+
+
+def _others(found: Results) -> list[str]:
+    """Return the metrics beside accuracy and loss that can have a column."""
+    return [name for name in found.metrics if name not in _COLUMNS]
 
 
 def _rounds_to(found: Results, target: float) -> pd.Series:
@@ -264,8 +277,11 @@ def _row(
     name: str, mine: pd.DataFrame, gains: pd.DataFrame, pairing: Pairing, figures: pd.DataFrame
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"row": name, "runs": len(mine)}
-    measured = [c for c in map(str, mine) if c not in _PLAIN and not c.startswith("client_")]
-    for column in ("accuracy", "loss", *measured):
+    prefix = "client_mean/"
+    others = [c.removeprefix(prefix) for c in map(str, mine) if c.startswith(prefix)]
+    of_metrics = {"accuracy", "loss", *others}
+    measured = [c for c in map(str, mine) if c.partition("/")[0] in of_metrics]
+    for column in dict.fromkeys(("accuracy", "loss", *measured)):
         row |= _mean(column, mine[column])
     for column in (c for c in map(str, mine) if c.startswith("client_mean/")):
         row[column] = mine[column].mean()

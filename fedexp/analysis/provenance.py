@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedexp.analysis import results
@@ -53,14 +54,21 @@ def command(found: Results, run: int) -> Command:
         ValueError,
     ):  # a run that was cut off before it wrote the file, or while it did
         return Command(run, "", "")
-    words = _words(recorded.get("overrides") or [], recorded.get("command") or [])
+    program = _program(recorded.get("command") or [], recorded.get("plugins") or [])
+    words = [*program, *_words(recorded.get("overrides") or [], recorded.get("command") or [])]
     commit = recorded.get("git_commit")
     dirty = " and uncommitted changes" if recorded.get("git_dirty") else ""
     return Command(run, shlex.join(words), f"commit {commit[:12]}{dirty}" if commit else "")
 
 
+def _program(told: Sequence[str], plugins: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what starts a run: a script that brings what the run makes use of, or fedexp itself."""
+    scripts = [Path(plugin["file"]).name for plugin in plugins if "package" not in plugin]
+    return ["python", told[0]] if told and told[0] in scripts else ["fedexp"]
+
+
 def _words(overrides: Sequence[str], told: Sequence[str]) -> list[str]:
-    words = ["fedexp"]
+    words: list[str] = []
     for number, word in enumerate(told):  # a folder of further YAML files is no override
         if word in ("--config-dir", "-cd"):
             words += told[number : number + 2]

@@ -208,7 +208,7 @@ def legend(found: Comparison) -> list[str]:
         )
     each = found.gains.groupby("row")["client"].nunique()
     if each.sum() > MAX_GAIN_ROWS or found.dealt_anew & set(each.index):
-        lines.append("The gain of every client: python scripts/compare.py FOLDER --clients")
+        lines.append("The gain of every client: fedexp compare FOLDER --clients")
     if found.table["p_value"].notna().any():
         lines.append(
             f"p: paired t-test against {found.baseline} over the seeds that both have, Holm-adjusted."

@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.explain import explain, one_line, unknown_option
@@ -41,6 +45,7 @@ from fedexp.core.files import without_secrets, write_whole
 from fedexp.core.options import ConfigError
 
 CONFIG_NAME = "config"
+_MISTAKES = (HydraException, OmegaConfBaseException, ValueError, YAMLError)
 SLOTS = ("experiment", "debug")
 """Groups of presets that change several others; empty unless one is chosen."""
 
@@ -53,6 +58,7 @@ def conf_dir() -> Path:
 
 def register() -> None:
     """Give Hydra the schema, the choices from outside, and the resolver of the run folders' names."""
+    Plugins.instance().register(PluginFolders)
     store = ConfigStore.instance()
     root = writable_schema(Config)
     for group, registry in GROUPS.items():
@@ -70,16 +76,14 @@ def register() -> None:
 
 
 def search_path(config_dir: str | None = None) -> list[str]:
-    """Return Hydra's override for the folders that are searched beside fedexp's own.
+    """Return Hydra's override for a folder that is searched beside fedexp's own.
 
     Raises:
         ConfigError: If ``config_dir`` is no folder.
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError([f"--config-dir {config_dir}: no such folder"])
-    folders = [Path(config_dir).absolute()] if config_dir else []
-    found = [f"file://{folder}" for folder in [*folders, *conf_folders()]]
-    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+    return [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
 
 
 def without_plus(overrides: Sequence[str]) -> list[str]:
@@ -251,7 +255,7 @@ def _lines(overrides: Sequence[Override]) -> list[str]:
 def _compose(search: list[str], lines: list[str]) -> DictConfig:
     try:
         return compose(CONFIG_NAME, overrides=[*search, *lines], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except _MISTAKES as error:
         raise ConfigError(_all_errors(search, lines) or [one_line(error)]) from error
 
 
@@ -264,13 +268,22 @@ def _all_errors(search: list[str], lines: list[str]) -> list[str]:
         try:
             compose(CONFIG_NAME, overrides=[*search, *good, line], return_hydra_config=True)
             good.append(line)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
+        except _MISTAKES as error:
             errors.append(explain(line, error))
     try:
         from_hydra(compose(CONFIG_NAME, overrides=[*search, *good]))
     except ConfigError as error:
         errors += error.errors
     return errors
+
+
+class PluginFolders(SearchPathPlugin):
+    """Hydra plug-in: search the folders of YAML files that packages bring, also for ``--help``."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add the folders."""
+        for folder in conf_folders():
+            search_path.append("fedexp.plugins", f"file://{folder}")
 
 
 class SweepFolder(Callback):

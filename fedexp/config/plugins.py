@@ -1,8 +1,8 @@
 """Code from outside: packages that announce themselves, and what a run made use of.
 
 A script registers its pages before it calls ``fedexp.main()``. A package names a module in the entry
-point group ``fedexp.plugins``; importing that module registers its pages, and a folder ``conf`` beside it
-is searched for YAML files.
+point group ``fedexp.plugins``; importing that module registers its pages. Where it is a package, a folder
+``conf`` in it is searched for YAML files.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from fedexp import attacks, metrics
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
@@ -91,7 +94,19 @@ def _word_errors(config: Config) -> Iterator[str]:
             f"{', '.join(own) or 'none beside clients.byzantine.scale'}"
         )
     if not strangers:
-        yield from _range_errors(byzantine.attack(), "clients.byzantine.options.")
+        yield from _attack_errors(byzantine.attack())
+
+
+def _attack_errors(attack: attacks.Attack) -> Iterator[str]:
+    """Options of an attack come as a mapping, whose types nobody has looked at."""
+    prefix = "clients.byzantine.options."
+    try:
+        OmegaConf.structured(attack)
+    except OmegaConfBaseException as error:
+        yield f"{prefix}{error.full_key}: {str(error).splitlines()[0]}"
+        return
+    lines = _range_errors(attack, prefix)
+    yield from (line for line in lines if not line.startswith(f"{prefix}scale "))
 
 
 def _not_measured(option: str, value: str, measured: list[str]) -> str:

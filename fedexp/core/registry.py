@@ -59,10 +59,22 @@ class Registry(Generic[Base]):
 
         Raises:
             PluginError: If the class is not of that kind, or another file owns the name.
+            SystemExit: In place of it, after a line on stderr, where a script registers the class.
         """
+        try:
+            self._check(page)
+        except PluginError as error:
+            if not _is_script(page):
+                raise
+            print(f"fedexp: {error}", file=sys.stderr)
+            sys.exit(2)  # as a command that cannot be used: the reader wrote it, a traceback adds nothing
+        self._pages[page.name] = page  # type: ignore[attr-defined, assignment]  # _check has looked
+        return page
+
+    def _check(self, page: type) -> None:
         for problem in self._problems(page):
             raise PluginError(f"{_where(page)}: {page.__name__} {problem}")
-        name: str = page.name  # type: ignore[attr-defined]  # _problems has looked
+        name: str = page.name  # type: ignore[attr-defined]
         owner = self._pages.get(name)
         # A cell of a notebook that is run again, or a script in another process, defines it again.
         if owner is not None and _identity(owner) != _identity(page):
@@ -70,8 +82,6 @@ class Registry(Generic[Base]):
                 f"{self.group}={name} has two owners, {_where(owner)} and {_where(page)}: "
                 "rename one of them"
             )
-        self._pages[name] = page  # type: ignore[assignment]
-        return page
 
     def choices(self) -> list[str]:
         """Return all names, built-in ones first, each part in alphabetical order."""
@@ -156,6 +166,11 @@ def located(page: type, error: Exception) -> str:
 def _identity(page: type) -> tuple[str, str]:
     # A class that went to another process by value says `__main__` there, too.
     return page.__module__, page.__qualname__
+
+
+def _is_script(page: type) -> bool:
+    """Say whether a class was written in the script that runs, not in a notebook or a console."""
+    return page.__module__ == "__main__" and file_of(page) is not None and not hasattr(sys, "ps1")
 
 
 def _where(page: type) -> str:

@@ -150,12 +150,13 @@ class Listeners(Listener):
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
         self._ending: Ending | None = None
-        self._ended = 0
+        self._begun = self._ended = 0
 
     def begin(self, run: RunInfo) -> None:
         """Tell everybody."""
         for listener in self._listeners:
             listener.begin(run)
+            self._begun += 1
 
     def dealt(self, partition: Mapping[str, Any]) -> None:
         """Tell everybody."""
@@ -173,12 +174,16 @@ class Listeners(Listener):
             listener.round(report)
 
     def end(self, ending: Ending) -> None:
-        """Tell everybody who was not told yet.
+        """Tell everybody who has begun and was not told yet.
 
-        A run ends once: where telling it is cut short, as by a reader that goes away before the last line
-        is printed, the rest is told the same ending whatever comes afterwards.
+        A run ends once, when the first listener, its folder, has taken the ending in; until then it can
+        still fail. Where telling the others is cut short, as by a reader that goes away before the last
+        line is printed, the rest is told the same ending whatever comes afterwards.
         """
-        self._ending = self._ending or ending
-        while self._ended < len(self._listeners):
+        if self._begun and not self._ended:
+            self._listeners[0].end(ending)
+            self._ending, self._ended = ending, 1
+        while self._ended < self._begun:
+            assert self._ending is not None
             self._ended += 1
             self._listeners[self._ended - 1].end(self._ending)
