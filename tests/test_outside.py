@@ -415,6 +415,7 @@ def test_vectors_are_not_given_to_a_model_of_images(bring: Callable[..., None]) 
     )
 
 
+@pytest.mark.slow  # a whole command
 def test_a_model_with_dropout(bring: Callable[..., None], tmp_path: Path) -> None:
     bring("vectors", "forgetful")
     words = (*VECTORS[:2], "model=forgetful", "clients.fraction_evaluate=1")
@@ -431,6 +432,7 @@ def test_a_model_with_dropout(bring: Callable[..., None], tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow  # a whole command
 def test_a_partition_with_rules_and_subsets(bring: Callable[..., None], tmp_path: Path) -> None:
     bring("vectors", "ladder")
     words = ("dataset=vectors", "model=logistic", "partition=ladder")
@@ -460,6 +462,7 @@ def test_a_metric(bring: Callable[..., None], tmp_path: Path) -> None:
     assert [plugin["provides"] for plugin in _plugins(folder)] == [["metrics=weakest"]]
 
 
+@pytest.mark.slow  # a whole command
 def test_an_attack(bring: Callable[..., None], tmp_path: Path) -> None:
     bring("vectors", "together")
     kind = "clients.byzantine.kind=together"

@@ -61,10 +61,10 @@ def _same_numbers(left: Path, right: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "experiment"),
     [
-        pytest.param("ray", LESSON, id="ray-lesson"),
+        pytest.param("ray", LESSON, id="ray-lesson", marks=pytest.mark.slow),  # 8 s
         pytest.param("ray", SAMPLED, id="ray-sampled"),
         pytest.param("flower", LESSON, id="flower-lesson", marks=pytest.mark.slow),  # 8 s
-        pytest.param("flower", SAMPLED, id="flower-sampled"),
+        pytest.param("flower", SAMPLED, id="flower-sampled", marks=pytest.mark.slow),  # 7 s
     ],
 )
 def test_one_worker_changes_no_bit(
@@ -74,7 +74,13 @@ def test_one_worker_changes_no_bit(
     _same_numbers(parallel, run_of("backend=inline", *experiment))
 
 
-@pytest.mark.parametrize("experiment", [LESSON, SAMPLED], ids=["lesson", "sampled"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param(LESSON, id="lesson", marks=pytest.mark.slow),  # 11 s
+        pytest.param(SAMPLED, id="sampled"),
+    ],
+)
 def test_two_workers_change_no_bit(
     experiment: tuple[str, ...], run_of: RunOf, two_workers: None
 ) -> None:

@@ -23,7 +23,7 @@ def test_without_an_identity_no_message_can_be_made(monkeypatch: pytest.MonkeyPa
     internals.identify(7)
     message = Message(RecordDict(), dst_node_id=3, message_type="train")
     assert (message.metadata.run_id, internals.current_run()) == (7, 7)
-    assert message.metadata.src_node_id == internals.SUPERLINK_NODE_ID
+    assert message.metadata.src_node_id == 1
 
 
 def test_a_message_can_be_put_together_again() -> None:

@@ -68,6 +68,7 @@ def _same_troubles(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
+@pytest.mark.slow  # whole runs: 4 to 10 s
 def test_clients_fail_alike_with_two_workers(run_of: RunOf, two_workers: None) -> None:
     words = ("strategy=scaffold", *TROUBLED)  # the strategy whose clients keep a state
     one = run_of("backend=inline", *words)
@@ -91,6 +92,7 @@ def test_clients_fail_alike_on_every_backend(
     _same_troubles(one, run_of(f"strategy={name}", *words))
 
 
+@pytest.mark.slow  # whole runs: 4 to 10 s
 def test_fedprox_with_mu_0_is_fedavg(run_of: RunOf) -> None:
     plain = run_of("strategy=fedavg", "backend=inline", *SMALL)
     pulled = run_of("strategy=fedprox", "strategy.proximal_mu=0", "backend=inline", *SMALL)
@@ -98,6 +100,7 @@ def test_fedprox_with_mu_0_is_fedavg(run_of: RunOf) -> None:
     assert _hash(plain) == _hash(pulled) != _hash(held)
 
 
+@pytest.mark.slow  # whole runs: 4 to 10 s
 def test_scaffolds_first_round_is_fedavgs_and_its_second_is_not(run_of: RunOf) -> None:
     def hashes(name: str) -> list[str]:
         words = (f"strategy={name}", "backend=inline", *SMALL)  # two rounds
