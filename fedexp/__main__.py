@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -20,9 +21,10 @@ from omegaconf import DictConfig
 
 from fedexp import runner
 from fedexp.commands import COMMANDS
+from fedexp.config.callbacks import SweepFolder
 from fedexp.config.composition import (
     CONFIG_NAME,
-    SweepFolder,
+    Job,
     conf_dir,
     from_hydra,
     plan,
@@ -81,12 +83,24 @@ def _prepare(args: Namespace) -> bool:
         jobs = plan(args.overrides, multirun=args.multirun, config_dir=args.config_dir)
         configs = [job.config for job in jobs]
         runner.ensure(configs)
+        _keep_manifest(jobs, args.config_dir)
         training = [config for config in configs if config.mode == "train"]
         if training:
             _start_up(training)
     except (ConfigError, FedexpError) as error:
         sys.exit(_complain(error))
     return bool(training)
+
+
+def _keep_manifest(jobs: Sequence[Job], config_dir: str | None) -> None:
+    """Note what a multirun consists of, where it is known, so that it can be resumed."""
+    if all(job.folder is not None and not job.chosen_later for job in jobs):
+        listed = [
+            {"folder": job.folder.name, "overrides": [without_secrets(o) for o in job.overrides]}
+            for job in jobs
+            if job.folder is not None
+        ]
+        SweepFolder.manifest = {"config_dir": config_dir, "jobs": listed}
 
 
 def _hand_to_hydra() -> None:

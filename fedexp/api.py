@@ -9,16 +9,14 @@ figures.learning_curves(found)
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedexp import runner
 from fedexp.analysis.comparison import compare
 from fedexp.analysis.results import Results, load
-from fedexp.config.composition import plan, stamp
+from fedexp.config.composition import plan
+from fedexp.config.folders import folder_errors, free_name, stamp
 from fedexp.core.options import ConfigError
 from fedexp.federation.events import RunInfo
 
@@ -47,7 +45,8 @@ def run(
 
     Args:
         overrides: Hydra overrides such as ``"strategy=fedavg,local_only"`` or ``"clients.num=10"``.
-        folder: Where the runs' folders go; None is ``results/<name>/<stamp>`` in the working directory.
+        folder: Where the runs' folders go; None is ``results/<name>/<stamp>`` in the working directory. A
+            single run needs one that holds none yet; several runs find places beside earlier ones.
         config_dir: A further folder of YAML files, as Hydra's ``--config-dir``.
 
     Returns:
@@ -69,29 +68,15 @@ def run(
     runner.ensure(job.config for job in jobs)
     first = jobs[0].config
     root = Path(folder) if folder is not None else Path("results") / first.name / stamp()
-    sweep = runner.sweep_name(root) if len(jobs) > 1 else None
+    several = len(jobs) > 1
+    errors = [] if several else folder_errors([root], multirun=False)
+    if errors:
+        raise ConfigError(errors)
     for number, job in enumerate(jobs):
         config = job.config
-        name = f"{number}-{config.strategy.name}-s{config.seed}"
-        where = root / name if len(jobs) > 1 else root
-        with _log_to(where), runner.telling_failure(where):
+        name = free_name(str(root), f"{number}-{config.strategy.name}-s{config.seed}")
+        where = root / name if several else root
+        with runner.telling_failure(where), runner.logging_to(where):
+            sweep = runner.sweep_name(root) if several else None
             runner.run_job(RunInfo(config, where, job.overrides, sweep))
     return load(root)
-
-
-@contextmanager
-def _log_to(folder: Path) -> Iterator[None]:
-    """Write run.log, as Hydra does for the command line."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "run.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    fedexp = logging.getLogger("fedexp")
-    level = fedexp.level
-    fedexp.addHandler(handler)
-    fedexp.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        fedexp.removeHandler(handler)
-        fedexp.setLevel(level)
-        handler.close()

@@ -23,6 +23,12 @@ def _reproduce(arguments: Sequence[str]) -> None:
     reproduce_program(arguments)
 
 
+def _resume(arguments: Sequence[str]) -> None:
+    from fedexp.resume import resume_program
+
+    resume_program(arguments)
+
+
 def _new(arguments: Sequence[str]) -> None:
     from fedexp.starting import new_program
 
@@ -33,6 +39,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": _compare,
     "report": _report,
     "reproduce": _reproduce,
+    "resume": _resume,
     "new": _new,
 }
 """Name -> what runs it, given the words after the name."""

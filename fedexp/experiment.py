@@ -6,22 +6,28 @@ import dataclasses
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 from fedexp.config.schema import Config
-from fedexp.core.files import without_secrets
+from fedexp.core.checkpoints import Checkpoints
+from fedexp.core.files import unwritable, without_secrets
+from fedexp.core.options import AUTO
+from fedexp.core.state import UnsavableError
 from fedexp.federation.conclusion import conclude, head
 from fedexp.federation.dealing import client_rows, describe_partition, federate
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import FAILED, INTERRUPTED, Ending, Listener, Listeners, RunInfo
 from fedexp.federation.outcome import Outcome
 from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.federation.snapshot import Keeper
 from fedexp.flower.grid import CohortGrid
 from fedexp.tracking.run_folder import RunFolder
 from fedexp.tracking.terminal import Terminal
 from fedexp.tracking.trackers import Trackers
+
+log = logging.getLogger("fedexp")
 
 
 def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
@@ -36,12 +42,16 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
         What stands in summary.json.
 
     Raises:
-        FedexpError: If the run cannot go on. The folder then says ``failed`` and why.
+        FedexpError: If the run cannot go on. The folder then says ``failed`` and why, unless it is the
+            folder that cannot be written.
     """
     quieten_flower(verbose)
-    terminal = Terminal()
-    listeners = Listeners(RunFolder(), terminal, Trackers(terminal.say))
-    attempt = Attempt(run.config, listeners, verbose)
+    folder, terminal = RunFolder(), Terminal()
+    trackers = Trackers(terminal.say)
+    listeners = Listeners(folder, terminal, trackers)
+    clock = Clock(float(run.resume["seconds"]) if run.resume else 0.0)
+    keeper = _Kept(run, folder, trackers, clock)
+    attempt = Attempt(run.config, listeners, keeper, run.resume, clock, verbose=verbose)
     try:
         listeners.begin(run)
         ending = attempt.complete()
@@ -56,12 +66,77 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
     return dict(ending.summary)
 
 
-class Attempt:
-    """One run on its way; knows how far it came."""
+class Clock:
+    """Counts the seconds of a run, those of earlier processes included."""
 
-    def __init__(self, config: Config, listener: Listener, verbose: bool) -> None:
+    def __init__(self, before: float = 0.0) -> None:
+        self._since = time.monotonic() - before
+
+    def seconds(self) -> float:
+        """Return the seconds so far."""
+        return time.monotonic() - self._since
+
+
+class _Kept(Keeper):
+    """Checkpoints of a run, with what its folder and its trackers add to them."""
+
+    def __init__(self, run: RunInfo, folder: RunFolder, trackers: Trackers, clock: Clock) -> None:
+        every = run.config.checkpoint.every
+        self._checkpoints = Checkpoints(run.folder, None if every == AUTO else int(every))
+        self._run, self._folder, self._trackers, self._clock = run, folder, trackers, clock
+
+    def is_due(self, server_round: int) -> bool:
+        """Ask whether it is time."""
+        return self._checkpoints.is_due(server_round)
+
+    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint; a strategy whose state cannot be saved goes on without.
+
+        Raises:
+            FedexpError: If it cannot be written.
+        """
+        if self._run.config.checkpoint.every == 0:
+            return
+        positions = {name: p._asdict() for name, p in self._folder.positions().items()}
+        whole = {
+            **state,
+            "files": positions,
+            "seconds": self._clock.seconds(),
+            "trackers": self._trackers.ids(),
+        }
+        try:
+            with unwritable(self._run.folder):
+                self._checkpoints.save(server_round, whole)
+        except UnsavableError as error:
+            if server_round == self._run.config.num_rounds:
+                log.warning("this run cannot be resumed: %s", error)
+
+
+class Attempt:
+    """One run on its way; knows how far it came.
+
+    Args:
+        config: The experiment.
+        listener: Is told how it goes.
+        keeper: Keeps the state after rounds.
+        resume: A state that was kept, to go on from.
+        clock: Counts the run's seconds.
+        verbose: Let Flower speak.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        listener: Listener,
+        keeper: Keeper | None = None,
+        resume: Mapping[str, Any] | None = None,
+        clock: Clock | None = None,
+        *,
+        verbose: bool = False,
+    ) -> None:
         self._config, self._listener, self._verbose = config, listener, verbose
-        self._started = time.monotonic()
+        self._keeper, self._resume = keeper or Keeper(), resume
+        self._clock = clock or Clock()
         self._partition: dict[str, Any] = {}
         self._outcome: Outcome | None = None
 
@@ -94,14 +169,14 @@ class Attempt:
         return Ending(status, summary, clients=clients)
 
     def _seconds(self) -> float:
-        return round(time.monotonic() - self._started, 3)
+        return round(self._clock.seconds(), 3)
 
     def _body(self, loop: RoundLoop) -> Callable[[CohortGrid], None]:
         def server(grid: CohortGrid) -> None:
             gc.collect()
             gc.freeze()  # else every few rounds a collection scans all that torch's import left: 0.2 s
             try:
-                loop.run(grid, startup=time.monotonic() - self._started)
+                loop.run(grid, self._clock.seconds(), self._keeper, self._resume)
             finally:
                 gc.unfreeze()  # a notebook's own garbage is frozen with the rest
 

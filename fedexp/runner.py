@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedexp.config.composition import plan
 from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
-from fedexp.core.files import without_secrets
+from fedexp.core.files import unwritable, without_secrets
 from fedexp.core.options import FedexpError
 from fedexp.data.loading import load
 from fedexp.federation.events import RunInfo
@@ -44,6 +45,40 @@ def warm_up(config: Config) -> None:
     import fedexp.experiment  # noqa: F401
 
     load(config.dataset)
+
+
+def planned(
+    overrides: Sequence[str], config_dir: str | None, folder: Path, sweep: str | None
+) -> RunInfo:
+    """Return a job that was planned but not begun.
+
+    Raises:
+        ConfigError: If its overrides are no longer sound.
+    """
+    (job,) = plan([*overrides, f"hydra.run.dir={folder}"], multirun=False, config_dir=config_dir)
+    return RunInfo(job.config, folder, overrides, sweep)
+
+
+@contextmanager
+def logging_to(folder: Path) -> Iterator[None]:
+    """Write run.log, as Hydra does for the command line.
+
+    Raises:
+        FedexpError: If the folder cannot be written.
+    """
+    with unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
 
 
 def sweep_name(folder: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from functools import partial
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -17,10 +18,11 @@ from fedexp.backends.ray_session import start_ray
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
 from fedexp.core.options import FedexpError
+from fedexp.core.roles import State
 from fedexp.data.federated import FederatedData
 from fedexp.federation.client import ClientNode
 from fedexp.federation.dealing import federate
-from fedexp.flower.app import client_app
+from fedexp.flower.app import RESTORE, STATE, client_app
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.internals import current_run, identify, set_sender
 from fedexp.flower.messages import CONFIG, PARTITION_ID
@@ -43,6 +45,7 @@ class FlowerGrid(CohortGrid):
         identify(run_id)  # messages must keep the run that Flower's runtime knows
         self._inner, self._stop = inner, stop
         self._node_of: dict[int, int] = {}
+        self._trained: set[int] = set()
 
     def discover(self, num_partitions: int) -> None:
         """Ask every node once which partition it holds."""
@@ -72,7 +75,34 @@ class FlowerGrid(CohortGrid):
             if reply.has_error():
                 reply.error = Error(reply.error.code, _reason(reply.error.reason or ""))
         self.on_reply(len(replies))
+        self._trained |= {reply.metadata.src_node_id for reply in replies}
         return replies
+
+    def client_states(self) -> dict[int, State]:
+        """Ask the nodes that were at work since the last time; the others keep what they had."""
+        asked = [
+            Message(RecordDict(), dst_node_id=self._node_of[client], message_type=f"query.{STATE}")
+            for client in sorted(self._trained)
+        ]
+        partition_of = {node: client for client, node in self._node_of.items()}
+        for reply in self._send(asked):
+            self.states[partition_of[reply.metadata.src_node_id]] = reply.content
+        self._trained.clear()
+        return super().client_states()
+
+    def restore_states(self, states: Mapping[int, State]) -> None:
+        """Send every node what it is to keep."""
+        super().restore_states(states)
+        self._send(
+            [
+                Message(
+                    self.states[client],
+                    dst_node_id=self._node_of[client],
+                    message_type=f"query.{RESTORE}",
+                )
+                for client in states
+            ]
+        )
 
     def _send(self, messages: list[Message]) -> list[Message]:
         """Do what ``send_and_receive`` of Flower's grid does, until told to stop."""

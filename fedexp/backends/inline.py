@@ -19,16 +19,15 @@ class InlineGrid(CohortGrid):
     def __init__(self, app: ClientApp, num_partitions: int) -> None:
         super().__init__()
         self._app, self._num_partitions = app, num_partitions
-        self._states: dict[int, RecordDict] = {}
 
     def exchange(self, messages: list[Message]) -> list[Message]:
         """Run the clients in order."""
         replies = []
         for message in messages:
             client = message.metadata.dst_node_id
-            state = self._states.get(client, RecordDict())
+            state = self.states.get(client, RecordDict())
             reply, state = call_client(self._app, message, self._num_partitions, state)
-            self._states[client] = kept(state)
+            self.states[client] = kept(state)
             replies.append(reply)
             self.on_reply(len(replies))
         return replies

@@ -56,7 +56,6 @@ class RayGrid(CohortGrid):
         # The node was made here: workers need not know code from outside by name.
         self._setup = ray.put((ClientNode(config, _not_here), data))
         self._sizes = data.partition.sizes
-        self._states: dict[int, RecordDict] = {}
         self._workers = int(ray.cluster_resources()["CPU"] / config.backend.num_cpus_per_worker)
         self._seconds = LONG_ROUND
         # Ray would end a worker after each GPU task; max_calls=0 keeps it for the next round.
@@ -100,7 +99,7 @@ class RayGrid(CohortGrid):
         return [chunks[task] for task in order]
 
     def _work(self, message: Message, keys: list[int]) -> Work:
-        state = self._states.get(message.metadata.dst_node_id, RecordDict())
+        state = self.states.get(message.metadata.dst_node_id, RecordDict())
         return message.metadata, keys.index(id(message.content)), state
 
     def _collect(self, ready: Any, chunk: list[Message]) -> list[Message]:
@@ -109,7 +108,7 @@ class RayGrid(CohortGrid):
         except ray.exceptions.RayError as error:
             return [error_reply(message, error) for message in chunk]
         for reply, state in results:
-            self._states[reply.metadata.src_node_id] = kept(state)
+            self.states[reply.metadata.src_node_id] = kept(state)
         return [reply for reply, _ in results]
 
 

@@ -7,12 +7,9 @@ torch or ray is imported: each mistake becomes one line that names the option an
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -22,18 +19,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.explain import explain, one_line, unknown_option
+from fedexp.config.folders import folder_errors, folder_of, register_resolvers
 from fedexp.config.hydra_internals import (
     child_of,
-    is_basic_launcher,
     is_basic_sweeper,
     split_into_jobs,
     writable_schema,
@@ -41,7 +36,6 @@ from fedexp.config.hydra_internals import (
 from fedexp.config.plugins import conf_folders
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.validation import validate
-from fedexp.core.files import without_secrets, write_whole
 from fedexp.core.options import ConfigError
 
 CONFIG_NAME = "config"
@@ -71,8 +65,7 @@ def register() -> None:
     root["clients"] = "???"
     store.store(name="schema_clients_clients", node=writable_schema(ClientsConfig))
     store.store(name="base_config", node=root)
-    # Hydra's config caches the answer, so that every use of it in one command is the same folder.
-    OmegaConf.register_new_resolver("fedexp_stamp", stamp, use_cache=True, replace=True)
+    register_resolvers()
 
 
 def search_path(config_dir: str | None = None) -> list[str]:
@@ -90,12 +83,6 @@ def without_plus(overrides: Sequence[str]) -> list[str]:
     """Write ``+experiment=lesson`` as ``experiment=lesson``: the slot is there, as it once was not."""
     slots = tuple(f"+{slot}=" for slot in SLOTS)
     return [line[1:] if line.startswith(slots) else line for line in overrides]
-
-
-def stamp() -> str:
-    """Return the name of a new run's folder: date, time and four random hexadecimal digits."""
-    # The random end keeps apart two runs that start in the same second.
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
 
 
 def from_hydra(node: DictConfig) -> Config:
@@ -142,11 +129,13 @@ class Job:
         overrides: What makes it, less what the whole command is about.
         config: Its checked configuration.
         chosen_later: Whether it only stands for the runs that a sweeper such as Optuna will choose.
+        folder: What it will write, where that is known beforehand.
     """
 
     overrides: list[str]
     config: Config
     chosen_later: bool = False
+    folder: Path | None = None
 
 
 def compose_config(overrides: Sequence[str] = ()) -> Config:
@@ -190,7 +179,8 @@ def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = N
                 jobs = _check_jobs(base, parsed, search)
             else:
                 errors += [f"{o.input_line}: several values need a multirun (-m)" for o in swept]
-                jobs = [Job(_lines(parsed), from_hydra(base))]
+                jobs = [Job(_lines(parsed), from_hydra(base), folder=folder_of(base, None))]
+                errors += folder_errors([jobs[0].folder], multirun=False)
         except ConfigError as error:
             errors += error.errors
     if errors:
@@ -204,11 +194,13 @@ def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> 
     params = OmegaConf.select(base, "hydra.sweeper.params") or {}
     swept = [_parse(f"{key}={value}") for key, value in params.items()]
     jobs, errors = [], []
-    for lines in split_into_jobs([*swept, *parsed]):
+    for number, lines in enumerate(split_into_jobs([*swept, *parsed])):
         try:
-            jobs.append(Job(lines, from_hydra(_compose(search, lines))))
+            node = _compose(search, lines)
+            jobs.append(Job(lines, from_hydra(node), folder=folder_of(node, number)))
         except ConfigError as error:
             errors += [line for line in error.errors if line not in errors]
+    errors += folder_errors([job.folder for job in jobs], multirun=True)
     if errors:
         raise ConfigError(errors)
     return jobs
@@ -284,29 +276,3 @@ class PluginFolders(SearchPathPlugin):
         """Add the folders."""
         for folder in conf_folders():
             search_path.append("fedexp.plugins", f"file://{folder}")
-
-
-class SweepFolder(Callback):
-    """Hydra callback: note where a multirun writes, so that its runs can be compared at the end.
-
-    Noted at the start, because Hydra does not tell the end of a multirun that breaks off. And keep
-    keys out of the ``multirun.yaml`` that Hydra writes there.
-    """
-
-    path: Path | None = None
-    in_this_process: bool = True
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Keep the folder on the class; Hydra owns the instance."""
-        SweepFolder.path = Path(config.hydra.sweep.dir)
-        SweepFolder.in_this_process = is_basic_launcher(config.hydra)
-
-    def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Rewrite what Hydra wrote just before its first job."""
-        written = Path(config.hydra.sweep.dir) / "multirun.yaml"
-        if (
-            config.hydra.mode is RunMode.MULTIRUN
-            and config.hydra.job.num == 0
-            and written.is_file()
-        ):
-            write_whole(written, without_secrets(written.read_text()).encode())

@@ -18,7 +18,7 @@ from fedexp.config.backend import BackendConfig, RayBackend
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.tracking import TrackingConfig
 from fedexp.config.training import TrainingConfig
-from fedexp.core.options import one_of, ranged
+from fedexp.core.options import AUTO, one_of, ranged
 from fedexp.core.registry import Registry
 from fedexp.datasets import Dataset
 from fedexp.datasets.mnist5k import Mnist5k
@@ -42,6 +42,17 @@ class StopConfig:
     metric: str = "accuracy"
     min_delta: float = ranged(0.001, ge=0)
     patience: int | None = ranged(None, ge=1)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run keeps what it needs to be resumed, in the folder ``checkpoint`` of its folder.
+
+    ``every`` is a number of rounds; 0 never; ``auto`` after every round, but so far apart that it takes
+    2 % of the time at most. The last round is always kept.
+    """
+
+    every: int | str = ranged(AUTO, ge=0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,7 @@ class Config:
     stop: StopConfig = field(default_factory=StopConfig)
     backend: BackendConfig = field(default_factory=RayBackend)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     @property
     def num_rounds(self) -> int:

@@ -192,6 +192,9 @@ def _training_errors(config: Config) -> Iterator[str]:
         yield "training.amp needs a GPU (bfloat16): backend.device must not be cpu"
     if training.amp and backend.device == AUTO and not backend.reserves_gpu:
         yield "training.amp needs a GPU (bfloat16): backend.num_gpus_per_worker must be > 0, got 0.0"
+    every = config.checkpoint.every
+    if isinstance(every, str) and every != AUTO:
+        yield f"checkpoint.every must be a number of rounds >= 0 or {AUTO}, got {every!r}"
     unit = "local_epochs" if training.local_steps is None else "local_steps"
     if config.clients.stragglers and getattr(training, unit) < 2:
         yield f"clients.stragglers needs training.{unit} >= 2: a straggler trains for fewer"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedexp.core.files import write_whole
 from fedexp.core.state import pack, unpack
 
 FOLDER = "checkpoint"
@@ -51,7 +51,7 @@ class Checkpoints:
         content = pack(state)
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"round-{server_round}.safetensors"
-        write_durably(path, content)
+        write_whole(path, content)
         for old in _files(self._folder)[:-KEPT]:
             old.unlink(missing_ok=True)
         self._last_round = server_round
@@ -60,30 +60,6 @@ class Checkpoints:
 
     def __repr__(self) -> str:
         return f"Checkpoints({self._folder}, every={self._every})"
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file in one step that survives a power cut: file and folder are on the disk afterwards."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fedexp.core.options import FedexpError
 
 _SECRET = r"(?<![\w-])[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)[\w-]*[\"']?[ \t]*[=:][ \t]*"
 _VALUE = r"""(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^\s,}\]]+)"""
@@ -23,15 +26,47 @@ def without_secrets(text: str) -> str:
     return re.sub(rf"(?i)({_SECRET}){_VALUE}", rf"\g<1>{HIDDEN}", text)
 
 
+def holds_run(folder: Path) -> bool:
+    """Say whether a folder is a run's."""
+    return (folder / "summary.json").exists() or (folder / "metrics.csv").exists()
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step: a reader sees the old one or the new one."""
+    """Write a file in one step: a reader sees the old one or the new one, after a power cut, too.
+
+    Raises:
+        OSError: If it cannot be written; the old one is as it was.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Run a block that writes below a folder, and say in a line what stopped it.
+
+    Raises:
+        FedexpError: With path and reason, in place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or folder
+        raise FedexpError(f"{where} cannot be written: {error.strerror or error}") from error
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

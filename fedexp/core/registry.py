@@ -67,7 +67,9 @@ class Registry(Generic[Base]):
             if not _is_script(page):
                 raise
             print(f"fedexp: {error}", file=sys.stderr)
-            sys.exit(2)  # as a command that cannot be used: the reader wrote it, a traceback adds nothing
+            sys.exit(
+                2
+            )  # as a command that cannot be used: the reader wrote it, a traceback adds nothing
         self._pages[page.name] = page  # type: ignore[attr-defined, assignment]  # _check has looked
         return page
 

@@ -39,6 +39,11 @@ def obey() -> None:
         raise KeyboardInterrupt
 
 
+def received() -> bool:
+    """Say whether one of the signals came."""
+    return bool(_received)
+
+
 def exit_code() -> int:
     """Return the exit code of a program that KeyboardInterrupt has reached: 128 and the signal."""
     return 128 + (_received[0] if _received else signal.SIGINT)

@@ -81,6 +81,8 @@ class RunInfo:
         overrides: The command-line overrides that make this configuration.
         sweep: Name of the multirun that it is part of, if any.
         label: Stands before every line that is printed, where several runs print at the same time.
+        resume: The checkpoint that an earlier process left, where the run goes on from one.
+        again: Whether the folder is this run's own, to be begun anew.
     """
 
     config: Config
@@ -88,6 +90,8 @@ class RunInfo:
     overrides: Sequence[str] = ()
     sweep: str | None = None
     label: str = ""
+    resume: Mapping[str, Any] | None = None
+    again: bool = False
 
     @property
     def name(self) -> str:

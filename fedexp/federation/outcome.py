@@ -50,20 +50,28 @@ class Outcome:
 
 
 class Patience:
-    """Count rounds in a row that do not improve a metric by ``min_delta``."""
+    """Counts rounds in a row that do not improve a metric by ``min_delta``.
 
-    def __init__(self, config: StopConfig, initial: float) -> None:
+    Attributes:
+        best: The best value so far, turned so that larger is better; None before there was one.
+        idle: Rounds since then.
+    """
+
+    def __init__(self, config: StopConfig) -> None:
         self._config = config
         self._sign = 1 if get_metric(config.metric).higher_is_better else -1
-        self._best = self._sign * initial
-        self._idle = 0
+        self.best: float | None = None
+        self.idle = 0
 
-    def exhausted(self, value: float) -> bool:
-        """Take in a round's value; return True when patience is at an end."""
-        if self._config.patience is None:
-            return False
-        if self._sign * value >= self._best + self._config.min_delta:
-            self._best, self._idle = self._sign * value, 0
+    def take_in(self, value: float) -> None:
+        """Take in the initial model's value, then every round's."""
+        turned = self._sign * value
+        if self.best is None or turned >= self.best + self._config.min_delta:
+            self.best, self.idle = turned, 0
         else:
-            self._idle += 1
-        return self._idle >= self._config.patience
+            self.idle += 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience is at an end."""
+        return self._config.patience is not None and self.idle >= self._config.patience

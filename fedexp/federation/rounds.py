@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from flwr.app import Message, MessageType, RecordDict
 
@@ -31,6 +32,7 @@ from fedexp.federation.guards import (
     weights_problem,
 )
 from fedexp.federation.outcome import Outcome, Patience
+from fedexp.federation.snapshot import Keeper, restore, take
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.messages import (
     NUM_EXAMPLES,
@@ -63,35 +65,50 @@ class RoundLoop:
         self._report = RoundReport(0)
         self.outcome = Outcome(weights=evaluation.initial)
 
-    def run(self, grid: CohortGrid, startup: float = 0.0) -> None:
+    def run(
+        self,
+        grid: CohortGrid,
+        startup: float = 0.0,
+        keeper: Keeper | None = None,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:
         """Run every round, or as many as the stop criterion allows.
 
         Args:
             grid: Reaches the clients.
             startup: Seconds that went by before the first evaluation.
+            keeper: Keeps the state after a round, where the run is to be resumable.
+            resume: A state that was kept, to go on from.
 
         Raises:
             FedexpError: If no client of a round returns anything that can be combined.
         """
         signals.obey()
         outcome, stopping = self.outcome, self._config.stop
-        with self._telling(0):
-            self._report.seconds["startup"] = startup
-            self._report_faults()
-            self._evaluate(0)
-        stop = Patience(stopping, outcome.headline(stopping.metric))
-        for server_round in range(1, self._config.num_rounds + 1):
+        keeper, stop = keeper or Keeper(), Patience(stopping)
+        if resume is None:
+            with self._telling(0):
+                self._report.seconds["startup"] = startup
+                self._report_faults()
+                self._evaluate(0)
+            stop.take_in(outcome.headline(stopping.metric))
+        else:
+            restore(resume, outcome, self._server, grid, stop)
+        while outcome.rounds < self._config.num_rounds and not stop.exhausted:
+            server_round = outcome.rounds + 1
             with self._telling(server_round):
                 self._train(server_round, grid)
                 if self._config.clients.fraction_evaluate > 0:
                     self._evaluate_on_clients(server_round, grid)
                 self._evaluate(server_round)
                 self._report_traffic(server_round)
-                outcome.rounds = server_round
+            outcome.rounds = server_round
+            stop.take_in(outcome.headline(stopping.metric))
+            last = server_round == self._config.num_rounds or stop.exhausted
+            if last or signals.received() or keeper.is_due(server_round):
+                keeper.save(server_round, take(outcome, self._server, grid, stop))
             signals.obey()
-            if stop.exhausted(outcome.headline(stopping.metric)):
-                outcome.stopped_early = server_round < self._config.num_rounds
-                break
+        outcome.stopped_early = outcome.rounds < self._config.num_rounds
 
     @contextmanager
     def _telling(self, server_round: int) -> Iterator[None]:

@@ -18,6 +18,9 @@ from fedexp.flower.messages import (
     unpack_state,
 )
 
+STATE, RESTORE = "state", "restore"
+"""Queries for what a client keeps, and with what it is to keep from now on."""
+
 
 class Node(Protocol):
     """What clients do; holds nothing of any one client."""
@@ -33,7 +36,7 @@ def client_app(node: Node) -> ClientApp:
     """Build the app that runs on every client.
 
     A client exists only while it is called; what has to last from one call to the next is kept in
-    Flower's ``Context``. Asked for it, it says which partition its node holds.
+    Flower's ``Context``. Asked for it, it says which partition its node holds, and what it keeps.
     """
     app = ClientApp()
 
@@ -58,5 +61,16 @@ def client_app(node: Node) -> ClientApp:
     def which_partition(message: Message, context: Context) -> Message:
         answer = ConfigRecord({PARTITION_ID: int(context.node_config[PARTITION_ID])})
         return Message(RecordDict({CONFIG: answer}), reply_to=message)
+
+    @app.query(STATE)
+    def tell_state(message: Message, context: Context) -> Message:
+        return Message(RecordDict(dict(context.state)), reply_to=message)
+
+    @app.query(RESTORE)
+    def restore_state(message: Message, context: Context) -> Message:
+        context.state.clear()
+        for name, record in message.content.items():
+            context.state[name] = record
+        return Message(RecordDict(), reply_to=message)
 
     return app

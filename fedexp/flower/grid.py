@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedexp.core.roles import State
 from fedexp.flower.internals import current_run, empty_run, identify
+from fedexp.flower.messages import pack_state, unpack_state
 
 RUN_ID = 1
 
 
 class CohortGrid(Grid):
     """A grid that shows strategies the current cohort, and calls ``on_reply`` as replies come in.
+
+    ``states`` holds what clients keep from call to call, where this process is the one to hold it.
 
     Replies are handed back in the order of partitions, whatever the order they came in.
     """
@@ -24,6 +28,7 @@ class CohortGrid(Grid):
         identify(RUN_ID)
         self.cohort: list[int] = []
         self.on_reply: Callable[[int], None] = lambda num_replies: None
+        self.states: dict[int, RecordDict] = {}
         self._run = empty_run(RUN_ID)
         self._ids = itertools.count()
         self._replies: dict[str, Message] = {}
@@ -31,6 +36,16 @@ class CohortGrid(Grid):
     @abstractmethod
     def exchange(self, messages: list[Message]) -> list[Message]:
         """Run the clients that the messages are for; return replies in any order."""
+
+    def client_states(self) -> dict[int, State]:
+        """Return what clients keep from call to call, by partition id; of those who keep something."""
+        kept = {client: unpack_state(records) for client, records in self.states.items()}
+        return {client: state for client, state in sorted(kept.items()) if state}
+
+    def restore_states(self, states: Mapping[int, State]) -> None:
+        """Give clients back what :meth:`client_states` returned."""
+        for client, state in states.items():
+            pack_state(state, self.states.setdefault(client, RecordDict()))
 
     def set_run(self, run: object) -> None:
         """Set the run that messages belong to."""

@@ -1,27 +1,22 @@
 """What a run leaves in its folder; local files are the truth, and trackers mirror them.
 
 Files that are written once appear whole or not at all; the CSV files grow by whole rounds, flushed as
-they come, so that a run that is cut off keeps every round it completed.
+they come, so that a run that is cut off keeps every round it completed. A folder belongs to one run.
 """
 
 from __future__ import annotations
 
-import csv
-import os
-import platform
-import subprocess
-import sys
-import time
-from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from safetensors.numpy import save as safetensors_bytes
 
-from fedexp.config.plugins import plugins_in_use
 from fedexp.config.schema import config_bytes
-from fedexp.core.files import json_bytes, without_secrets, write_whole
+from fedexp.core import owner
+from fedexp.core.files import holds_run, json_bytes, unwritable, write_whole
+from fedexp.core.options import FedexpError
+from fedexp.core.tables import Position, Table
 from fedexp.federation.conclusion import head
 from fedexp.federation.events import (
     Ending,
@@ -31,75 +26,103 @@ from fedexp.federation.events import (
     RoundReport,
     RunInfo,
 )
+from fedexp.tracking.environment import environment
 
-_LAST = ("partition.json", "partition.png", "model.safetensors", "confusion.csv", "confusion.png")
-"""Files that not every run gets as far as writing."""
-_PACKAGES = ("fedexp", "flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+TABLES = {
+    "metrics.csv": Measurement._fields,
+    "timings.csv": ("round", "phase", "seconds"),
+    "failures.csv": Failure._fields,
+}
+"""The files that grow by rounds, and their columns."""
 
 
 class RunFolder(Listener):
     """Writes one run's folder."""
 
+    def __init__(self) -> None:
+        self._tables: dict[str, Table] = {}
+
     def begin(self, run: RunInfo) -> None:
-        """Make the folder and write what is known before the run; a run that had it is cleared away."""
+        """Make the folder, or take up what an earlier process left there, and say that a run goes on.
+
+        Raises:
+            FedexpError: If the folder cannot be written, another process writes it, or it is another
+                run's.
+        """
         self.path = run.folder
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._clear()
-        self._write("config.yaml", config_bytes(run.config))
-        self._write("environment.json", json_bytes(environment(run)))
-        self._write("summary.json", json_bytes(head(run.config, "running")))
-        self._metrics = _Table(self.path / "metrics.csv", Measurement._fields)
-        self._timings = _Table(self.path / "timings.csv", ("round", "phase", "seconds"))
-        self._failures = _Table(self.path / "failures.csv", Failure._fields)
+        with unwritable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                owner.take(self.path)
+            except owner.TakenError as error:
+                raise FedexpError(f"{error}: wait for it, or choose another folder") from error
+            if not run.again and run.resume is None:
+                refuse_occupied(self.path)
+            self._write("config.yaml", config_bytes(run.config))
+            if run.resume is None:
+                self._write("environment.json", json_bytes(environment(run)))
+            self._open_tables({} if run.resume is None else run.resume["files"])
+            self._write("summary.json", json_bytes(head(run.config, "running")))
+
+    def positions(self) -> dict[str, Position]:
+        """Return how far each table has grown, so that a checkpoint can say what belongs to it."""
+        return {name: table.position for name, table in self._tables.items()}
 
     def dealt(self, partition: Mapping[str, Any]) -> None:
         """Write partition.json."""
         self._write("partition.json", json_bytes(partition))
 
     def round(self, report: RoundReport) -> None:
-        """Append to the CSV files; floats in full precision."""
-        self._failures.append(report.failures)
-        self._timings.append(
-            (report.round, phase, f"{seconds:.6f}") for phase, seconds in report.seconds.items()
-        )
-        self._metrics.append(report.measurements)
+        """Append to the CSV files; floats in full precision.
+
+        Raises:
+            FedexpError: If a file was removed or changed by somebody else.
+        """
+        owner.heartbeat(self.path)
+        with unwritable(self.path):
+            self._tables["failures.csv"].append(report.failures)
+            self._tables["timings.csv"].append(
+                (report.round, phase, f"{seconds:.6f}") for phase, seconds in report.seconds.items()
+            )
+            self._tables["metrics.csv"].append(report.measurements)
 
     def end(self, ending: Ending) -> None:
         """Write what there is of the final models, and summary.json last: it says that all is there."""
-        self._metrics.append(m for m in ending.measurements if m.client not in ending.reported)
-        if ending.weights is not None:
-            self._write("model.safetensors", safetensors_bytes(dict(ending.weights)))
-        if ending.confusion is not None:
-            self._write("confusion.csv", _confusion_csv(ending.confusion).encode())
-        for name, picture in ending.pictures.items():
-            self._write(f"{name}.png", picture)
-        self._write("summary.json", json_bytes(ending.summary))
-        for table in (self._metrics, self._timings, self._failures):
-            table.close()
+        with unwritable(self.path):
+            metrics = self._tables["metrics.csv"]
+            metrics.append(m for m in ending.measurements if m.client not in ending.reported)
+            for table in self._tables.values():
+                table.close()
+            if ending.weights is not None:
+                self._write("model.safetensors", safetensors_bytes(dict(ending.weights)))
+            if ending.confusion is not None:
+                self._write("confusion.csv", _confusion_csv(ending.confusion).encode())
+            for name, picture in ending.pictures.items():
+                self._write(f"{name}.png", picture)
+            told = {**ending.summary, "metrics_csv": metrics.position._asdict()}
+            self._write("summary.json", json_bytes(told))
+            owner.give_back(self.path)
+
+    def _open_tables(self, positions: Mapping[str, Any]) -> None:
+        for name, columns in TABLES.items():
+            position = Position(**positions[name]) if name in positions else None
+            self._tables[name] = Table(self.path / name, columns, position)
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.path / name, content)
 
-    def _clear(self) -> None:
-        """Remove what a run that had this folder before may have got further to write."""
-        if (self.path / "summary.json").is_file():
-            for name in _LAST:
-                if (self.path / name).is_file():
-                    (self.path / name).unlink()
 
+def refuse_occupied(folder: Path) -> None:
+    """Refuse a folder that holds a run.
 
-class _Table:
-    def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        self._file: TextIO = path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self.append([columns])
-
-    def append(self, rows: Iterable[Iterable[Any]]) -> None:
-        self._writer.writerows(rows)  # None becomes an empty field
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+    Raises:
+        FedexpError: With what can be done about it.
+    """
+    if holds_run(folder):
+        raise FedexpError(
+            f"{folder} holds a run already: choose another folder, or go on with that run by "
+            f"fedexp resume {folder}"
+        )
 
 
 def _confusion_csv(matrices: Mapping[int | None, Any]) -> str:
@@ -110,46 +133,3 @@ def _confusion_csv(matrices: Mapping[int | None, Any]) -> str:
         name = "" if client is None else client
         lines += [",".join(map(str, [name, k, *row])) for k, row in enumerate(counts.tolist())]
     return "\n".join(lines) + "\n"
-
-
-def environment(run: RunInfo) -> dict[str, Any]:
-    """Return what stands in environment.json: what the run came from."""
-    return {
-        "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
-        "overrides": [without_secrets(override) for override in run.overrides],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "cpus": os.cpu_count(),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "plugins": plugins_in_use(run.config),
-        **_checkout(),
-        "seed": run.config.seed,
-    }
-
-
-def _checkout() -> dict[str, str | bool | None]:
-    """Return the commit that the code is of, and whether it was changed since; None if installed.
-
-    A package that was installed below some other repository is not of that repository's commit.
-    """
-    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return {"git_commit": None, "git_dirty": None}
-    changes = _git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": None if changes is None else bool(changes),
-    }
-
-
-def _git(*command: str) -> str | None:
-    """Ask git about the checkout that the code runs from; None where there is no git or checkout."""
-    here = Path(__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), *command], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None

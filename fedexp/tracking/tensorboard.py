@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Mapping
 
 import matplotlib.image
@@ -16,8 +17,14 @@ from fedexp.federation.events import Ending, RunInfo
 class TensorBoardMirror:
     """Scalars by round, and at the end the pictures and what was configured and found, as text."""
 
+    wants_past = True
+    id = ""
+
     def __init__(self, run: RunInfo) -> None:
-        self._writer = SummaryWriter(str(run.folder / "tensorboard"))
+        folder = run.folder / "tensorboard"
+        if run.resume:  # the same rounds are written again; two curves would lie over each other
+            shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder))
         self._write("config", config_bytes(run.config).decode())
 
     def on_round(self, server_round: int, numbers: Mapping[str, float]) -> None:

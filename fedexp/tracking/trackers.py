@@ -15,13 +15,23 @@ from typing import Protocol
 from fedexp.config.tracking import TrackingConfig
 from fedexp.core.options import FedexpError
 from fedexp.federation.events import Ending, Listener, RoundReport, RunInfo
+from fedexp.tracking.replay import past_rounds
 from fedexp.tracking.scalars import Scalars, of_clients
 
 log = logging.getLogger("fedexp")
 
 
 class Mirror(Protocol):
-    """What a tracker has to do."""
+    """What a tracker has to do.
+
+    Attributes:
+        wants_past: Whether it is told the rounds before the one that a run is resumed from: it begins
+            anew then, and does not go on with what it has.
+        id: What it is called there, for a resumption; empty if it has no name of its own.
+    """
+
+    wants_past: bool
+    id: str
 
     def on_round(self, server_round: int, numbers: Mapping[str, float]) -> None:
         """Take in numbers of a round, each under its name; the last round may come in two parts."""
@@ -72,6 +82,14 @@ class Trackers(Listener):
             self._guard("W&B", partial(self._open_wandb, run))
         if tracking.tensorboard:
             self._guard("TensorBoard", partial(self._open_tensorboard, run))
+        if run.resume:
+            for report in past_rounds(run.folder):
+                self._told = self._scalars.of(report)
+                self._mirror(report.round, self._told, past=True)
+
+    def ids(self) -> dict[str, str]:
+        """Return what the run is called in every mirror that has a name for it."""
+        return {name: mirror.id for name, mirror in self._mirrors.items() if mirror.id}
 
     def round(self, report: RoundReport) -> None:
         """Mirror a round."""
@@ -87,9 +105,11 @@ class Trackers(Listener):
             self._guard(name, partial(self._finish, mirror, ending))
         self._say(*self._said)
 
-    def _mirror(self, server_round: int, numbers: Mapping[str, float]) -> None:
-        if numbers:
-            for name, mirror in list(self._mirrors.items()):
+    def _mirror(
+        self, server_round: int, numbers: Mapping[str, float], *, past: bool = False
+    ) -> None:
+        for name, mirror in list(self._mirrors.items()):
+            if numbers and (mirror.wants_past or not past):
                 self._guard(name, partial(mirror.on_round, server_round, numbers))
 
     def _finish(self, mirror: Mirror, ending: Ending) -> None:

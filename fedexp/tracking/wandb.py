@@ -77,7 +77,13 @@ class WandbMirror:
     def __init__(self, run: RunInfo) -> None:
         self._info = run
         self._said: list[str] = []
+        known = (run.resume or {}).get("trackers", {})
+        self.id: str = known.get("W&B") or run_id(run)
+        if run.resume:
+            _set_aside(run.folder / "wandb")
         self._run = self._open(wandb_mode(run.config.tracking))
+        self.id = self._run.id
+        self.wants_past = bool(self._run.offline)
         self._run.define_metric("round", hidden=True)
         self._run.define_metric("*", step_metric="round")
 
@@ -167,7 +173,7 @@ class WandbMirror:
         return {
             "project": tracking.project or _unless_set("WANDB_PROJECT", "fedexp"),
             "entity": tracking.entity,
-            "id": _unless_set("WANDB_RUN_ID", run_id(self._info)),
+            "id": _unless_set("WANDB_RUN_ID", self.id),
         }
 
     def _labels(self) -> dict[str, Any]:
@@ -237,6 +243,12 @@ def _summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("best", "fairness"):
         found |= {f"{part}/{name}": value for name, value in summary.get(part, {}).items()}
     return found
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename what was kept offline before a resumption: the new file has all of it."""
+    for old in folder.glob("offline-run-*"):
+        old.rename(old.with_name(f"before-resuming-{old.name}"))
 
 
 @contextmanager

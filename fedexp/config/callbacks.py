@@ -1,0 +1,67 @@
+"""What fedexp has Hydra call: where a multirun writes, what stays of an earlier one, no keys in files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fedexp.config.hydra_internals import is_basic_launcher
+from fedexp.core.files import json_bytes, without_secrets, write_whole
+
+SWEEP_FILE = "sweep.json"
+"""What a sweep consists of, so that it can be resumed."""
+
+
+class SweepFolder(Callback):
+    """Hydra callback: note where a multirun writes, so that its runs can be compared at the end.
+
+    Noted at the start, because Hydra does not tell the end of a multirun that breaks off. What an earlier
+    multirun left in the folder stays, and keys are kept out of what Hydra writes.
+    """
+
+    path: ClassVar[Path | None] = None
+    in_this_process: ClassVar[bool] = True
+    manifest: ClassVar[dict[str, Any] | None] = None
+    """The jobs of the command, where they are known beforehand."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Keep the folder on the class; Hydra owns the instance."""
+        folder = Path(config.hydra.sweep.dir).absolute()
+        SweepFolder.path = Path(os.path.relpath(folder))
+        SweepFolder.in_this_process = is_basic_launcher(config.hydra)
+        written, number = folder / "multirun.yaml", 1
+        if written.is_file():
+            while (aside := folder / f"multirun-{number}.yaml").exists():
+                number += 1
+            written.rename(aside)
+        if SweepFolder.manifest is not None:
+            _add_to_manifest(folder, SweepFolder.manifest)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Rewrite what Hydra wrote just before the job."""
+        runtime = config.hydra.runtime
+        files = [*_hydras_own(Path(runtime.output_dir), config.hydra.output_subdir)]
+        if config.hydra.mode is RunMode.MULTIRUN and config.hydra.job.num == 0:
+            files.append(Path(runtime.cwd) / config.hydra.sweep.dir / "multirun.yaml")
+        for file in files:
+            if file.is_file():
+                write_whole(file, without_secrets(file.read_text()).encode())
+
+
+def _hydras_own(folder: Path, subfolder: str | None) -> Sequence[Path]:
+    return sorted((folder / subfolder).glob("*.yaml")) if subfolder else []
+
+
+def _add_to_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write which jobs a sweep's folder is for, those of an earlier command included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SWEEP_FILE
+    before = json.loads(path.read_text())["jobs"] if path.is_file() else []
+    write_whole(path, json_bytes({**manifest, "jobs": [*before, *manifest["jobs"]]}))

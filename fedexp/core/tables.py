@@ -1,0 +1,111 @@
+"""CSV files that grow, and notice when somebody else touches them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from fedexp.core.options import FedexpError
+
+
+class Position(NamedTuple):
+    """How far a table has grown.
+
+    Attributes:
+        rows: Its rows, without the head.
+        bytes: Its length.
+        sha256: Of all its bytes.
+    """
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Table:
+    """Writes a CSV file, from its head or from where an earlier process came to.
+
+    Args:
+        path: The file.
+        columns: Its head.
+        position: How far it had grown when what follows is to be written; what comes after is cut off.
+
+    Raises:
+        FedexpError: If the file is not what the position says.
+        OSError: If it cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, columns: Iterable[str], position: Position | None = None
+    ) -> None:
+        self._path = path
+        self._digest = hashlib.sha256()
+        self._rows = self._bytes = 0
+        if position is None:
+            self._file: BinaryIO = path.open("wb")
+            self._write(_rendered([columns]))
+        else:
+            self._take_up(position)
+
+    @property
+    def position(self) -> Position:
+        """How far it has grown."""
+        return Position(self._rows, self._bytes, self._digest.hexdigest())
+
+    def append(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write rows and flush them; None becomes an empty field.
+
+        Raises:
+            FedexpError: If the file was removed or changed since the last time.
+        """
+        rows = list(rows)
+        self._check()
+        self._write(_rendered(rows))
+        self._rows += len(rows)
+
+    def close(self) -> None:
+        """Close the file, once all of it is on the disk."""
+        self._check()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._file.flush()
+        self._digest.update(content)
+        self._bytes += len(content)
+
+    def _take_up(self, position: Position) -> None:
+        try:
+            before = self._path.read_bytes()[: position.bytes]
+        except FileNotFoundError:
+            before = b""
+        self._digest.update(before)
+        if (len(before), self._digest.hexdigest()) != (position.bytes, position.sha256):
+            raise FedexpError(
+                f"{self._path} is not as the run left it: it cannot be resumed from here"
+            )
+        self._file = self._path.open("r+b")
+        self._file.truncate(position.bytes)
+        self._file.seek(position.bytes)
+        self._rows, self._bytes = position.rows, position.bytes
+
+    def _check(self) -> None:
+        here = os.fstat(self._file.fileno())
+        try:
+            there = self._path.stat()
+        except FileNotFoundError as error:
+            raise FedexpError(f"{self._path} was removed while the run went on") from error
+        if (here.st_ino, here.st_dev, here.st_size) != (there.st_ino, there.st_dev, self._bytes):
+            raise FedexpError(f"{self._path} was changed by somebody else while the run went on")
+
+
+def _rendered(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

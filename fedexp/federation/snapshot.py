@@ -1,0 +1,64 @@
+"""What a run needs to go on in another process, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedexp.core.roles import Server
+from fedexp.core.weights import Weights
+from fedexp.federation.outcome import Outcome, Patience
+from fedexp.flower.grid import CohortGrid
+
+
+class Keeper:
+    """Keeps snapshots; this one keeps none."""
+
+    def is_due(self, server_round: int) -> bool:
+        """Say whether the state after a round is to be kept."""
+        return False
+
+    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
+        """Keep the state after a round."""
+
+
+def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> dict[str, Any]:
+    """Return the state after a round: arrays, numbers, words, and collections of them."""
+    return {
+        "round": outcome.rounds,
+        "weights": outcome.weights,
+        "server": server.state(),
+        "clients": grid.client_states(),
+        "scores": [[owner, scores] for owner, scores in outcome.scores.items()],
+        "own": outcome.own,
+        "reported": outcome.reported,
+        "best": [outcome.best_round, outcome.best_accuracy],
+        "patience": [stop.best, stop.idle],
+    }
+
+
+def restore(
+    state: Mapping[str, Any],
+    outcome: Outcome,
+    server: Server,
+    grid: CohortGrid,
+    stop: Patience,
+) -> None:
+    """Bring a run that has not begun to where :func:`take` found another one."""
+    outcome.weights = _same_object_if_equal(state["weights"], outcome.weights)
+    server.restore(state["server"])
+    grid.restore_states(state["clients"])
+    outcome.rounds = state["round"]
+    outcome.models = server.models(outcome.weights)
+    outcome.scores = dict(state["scores"])
+    outcome.own, outcome.reported = state["own"], set(state["reported"])
+    outcome.best_round, outcome.best_accuracy = state["best"]
+    stop.best, stop.idle = state["patience"]
+
+
+def _same_object_if_equal(weights: Weights, initial: Weights) -> Weights:
+    """Return the initial weights themselves where they are what was kept: no client was federated."""
+    same = all(np.array_equal(array, initial[name]) for name, array in weights.items())
+    return initial if same else weights
