@@ -76,7 +76,6 @@ def run(
         config = job.config
         name = free_name(str(root), f"{number}-{config.strategy.name}-s{config.seed}")
         where = root / name if several else root
-        with runner.telling_failure(where), runner.logging_to(where):
-            sweep = runner.sweep_name(root) if several else None
-            runner.run_job(RunInfo(config, where, job.overrides, sweep))
+        sweep = runner.sweep_name(root) if several else None
+        runner.run_logged(RunInfo(config, where, job.overrides, sweep))
     return load(root)

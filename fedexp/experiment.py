@@ -97,10 +97,9 @@ class _Kept(Keeper):
         """
         if self._run.config.checkpoint.every == 0:
             return
-        positions = {name: p._asdict() for name, p in self._folder.positions().items()}
         whole = {
             **state,
-            "files": positions,
+            "files": self._folder.positions(),
             "seconds": self._clock.seconds(),
             "trackers": self._trackers.ids(),
         }

@@ -61,18 +61,10 @@ def _go_on(runs: Sequence[RunInfo]) -> int:
     failed = False
     try:
         for run in runs:
-            failed = not _run(run) or failed
+            failed = not runner.run_logged(run) or failed
     except KeyboardInterrupt:
         return signals.exit_code()
     return 1 if failed else 0
-
-
-def _run(run: RunInfo) -> bool:
-    """Run a job to its end; say whether it completed."""
-    with runner.logging_to(run.folder), runner.telling_failure(run.folder):
-        runner.run_job(run)
-        return True
-    return False
 
 
 def _runs(folder: Path, overrides: Sequence[str]) -> list[RunInfo]:

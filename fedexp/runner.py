@@ -106,6 +106,15 @@ def run_job(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
     return run_experiment(run, verbose=verbose)
 
 
+def run_logged(run: RunInfo) -> bool:
+    """Run a job with a run.log of its own, and tell a failure; return whether it completed."""
+    completed = False
+    with telling_failure(run.folder), logging_to(run.folder), telling_failure(run.folder):
+        run_job(run)
+        completed = True
+    return completed
+
+
 @contextmanager
 def telling_failure(folder: Path, *, reraise: bool = False) -> Iterator[None]:
     """Run a block that runs a job; what it raises is logged, named on stderr, and ends nothing else.

@@ -28,7 +28,7 @@ LEVELS = (
     {"experiment", "preview"},
     {"testing"},
     {"runner"},
-    {"api", "reproduce", "starting"},
+    {"api", "reproduce", "resume", "starting"},
     {"commands"},
     {"__main__"},
 )

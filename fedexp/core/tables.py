@@ -27,6 +27,11 @@ class Position(NamedTuple):
     sha256: str
 
 
+def as_dict(position: Position) -> dict[str, Any]:
+    """Return a position as JSON has it."""
+    return dict(zip(Position._fields, position, strict=True))
+
+
 class Table:
     """Writes a CSV file, from its head or from where an earlier process came to.
 
@@ -52,9 +57,8 @@ class Table:
         else:
             self._take_up(position)
 
-    @property
     def position(self) -> Position:
-        """How far it has grown."""
+        """Return how far it has grown."""
         return Position(self._rows, self._bytes, self._digest.hexdigest())
 
     def append(self, rows: Iterable[Iterable[Any]]) -> None:
@@ -64,13 +68,24 @@ class Table:
             FedexpError: If the file was removed or changed since the last time.
         """
         rows = list(rows)
-        self._check()
-        self._write(_rendered(rows))
-        self._rows += len(rows)
+        if rows:
+            self._check()
+            self._write(_rendered(rows))
+            self._rows += len(rows)
 
-    def close(self) -> None:
-        """Close the file, once all of it is on the disk."""
-        self._check()
+    def close(self, *, checked: bool = True) -> None:
+        """Close the file, once all of it is on the disk.
+
+        Args:
+            checked: Whether to raise if it was removed or changed since the last time.
+
+        Raises:
+            FedexpError: If it was.
+        """
+        if self._file.closed:
+            return
+        if checked:
+            self._check()
         os.fsync(self._file.fileno())
         self._file.close()
 

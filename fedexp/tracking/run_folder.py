@@ -16,9 +16,10 @@ from fedexp.config.schema import config_bytes
 from fedexp.core import owner
 from fedexp.core.files import holds_run, json_bytes, unwritable, write_whole
 from fedexp.core.options import FedexpError
-from fedexp.core.tables import Position, Table
+from fedexp.core.tables import Position, Table, as_dict
 from fedexp.federation.conclusion import head
 from fedexp.federation.events import (
+    COMPLETED,
     Ending,
     Failure,
     Listener,
@@ -64,9 +65,9 @@ class RunFolder(Listener):
             self._open_tables({} if run.resume is None else run.resume["files"])
             self._write("summary.json", json_bytes(head(run.config, "running")))
 
-    def positions(self) -> dict[str, Position]:
+    def positions(self) -> dict[str, dict[str, Any]]:
         """Return how far each table has grown, so that a checkpoint can say what belongs to it."""
-        return {name: table.position for name, table in self._tables.items()}
+        return {name: as_dict(table.position()) for name, table in self._tables.items()}
 
     def dealt(self, partition: Mapping[str, Any]) -> None:
         """Write partition.json."""
@@ -92,14 +93,14 @@ class RunFolder(Listener):
             metrics = self._tables["metrics.csv"]
             metrics.append(m for m in ending.measurements if m.client not in ending.reported)
             for table in self._tables.values():
-                table.close()
+                table.close(checked=ending.status == COMPLETED)
             if ending.weights is not None:
                 self._write("model.safetensors", safetensors_bytes(dict(ending.weights)))
             if ending.confusion is not None:
                 self._write("confusion.csv", _confusion_csv(ending.confusion).encode())
             for name, picture in ending.pictures.items():
                 self._write(f"{name}.png", picture)
-            told = {**ending.summary, "metrics_csv": metrics.position._asdict()}
+            told = {**ending.summary, "metrics_csv": as_dict(metrics.position())}
             self._write("summary.json", json_bytes(told))
             owner.give_back(self.path)
 
