@@ -12,7 +12,7 @@ from typing import Any
 
 from fedexp.config.schema import Config
 from fedexp.core.checkpoints import Checkpoints
-from fedexp.core.files import unwritable, without_secrets
+from fedexp.core.files import reason, unwritable
 from fedexp.core.options import AUTO
 from fedexp.core.state import UnsavableError
 from fedexp.federation.conclusion import conclude, head
@@ -60,10 +60,9 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
         listeners.end(attempt.broken_off(INTERRUPTED))
         raise
     except Exception as error:
-        reason = without_secrets(f"{type(error).__name__}: {error}")
-        listeners.end(attempt.broken_off(FAILED, reason))
+        listeners.end(attempt.broken_off(FAILED, reason(error)))
         raise
-    return dict(ending.summary)
+    return folder.summary
 
 
 class Clock:

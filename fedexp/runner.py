@@ -12,8 +12,7 @@ from typing import Any
 from fedexp.config.composition import plan
 from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
-from fedexp.core.files import unwritable, without_secrets
-from fedexp.core.options import FedexpError
+from fedexp.core.files import reason, unwritable
 from fedexp.data.loading import load
 from fedexp.federation.events import RunInfo
 
@@ -127,12 +126,6 @@ def telling_failure(folder: Path, *, reraise: bool = False) -> Iterator[None]:
         yield
     except Exception as error:
         log.exception("the run failed")
-        print(f"fedexp: run failed: {_reason(error)} ({folder / 'run.log'})", file=sys.stderr)
+        print(f"fedexp: run failed: {reason(error)} ({folder / 'run.log'})", file=sys.stderr)
         if reraise:
             raise
-
-
-def _reason(error: Exception) -> str:
-    reason = str(error).strip() or type(error).__name__
-    kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
-    return without_secrets(f"{kind}{reason}")

@@ -65,8 +65,15 @@ def unwritable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or folder
+        where = error.filename2 or error.filename or folder
         raise FedexpError(f"{where} cannot be written: {error.strerror or error}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return why something failed, without secrets; our own errors say it themselves."""
+    told = str(error).strip() or type(error).__name__
+    kind = "" if isinstance(error, FedexpError) else f"{type(error).__name__}: "
+    return without_secrets(f"{kind}{told}")
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

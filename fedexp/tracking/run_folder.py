@@ -38,9 +38,14 @@ TABLES = {
 
 
 class RunFolder(Listener):
-    """Writes one run's folder."""
+    """Writes one run's folder.
+
+    Attributes:
+        summary: What stands in summary.json at the end.
+    """
 
     def __init__(self) -> None:
+        self.summary: dict[str, Any] = {}
         self._tables: dict[str, Table] = {}
 
     def begin(self, run: RunInfo) -> None:
@@ -100,8 +105,8 @@ class RunFolder(Listener):
                 self._write("confusion.csv", _confusion_csv(ending.confusion).encode())
             for name, picture in ending.pictures.items():
                 self._write(f"{name}.png", picture)
-            told = {**ending.summary, "metrics_csv": as_dict(metrics.position())}
-            self._write("summary.json", json_bytes(told))
+            self.summary = {**ending.summary, "metrics_csv": as_dict(metrics.position())}
+            self._write("summary.json", json_bytes(self.summary))
             owner.give_back(self.path)
 
     def _open_tables(self, positions: Mapping[str, Any]) -> None:

@@ -10,8 +10,12 @@ from fedexp.federation.outcome import Outcome, Patience
 
 
 def _exhausted(stop: StopConfig, values: list[float]) -> list[bool]:
-    patience = Patience(stop, values[0])
-    return [patience.exhausted(value) for value in values[1:]]
+    patience, found = Patience(stop), []
+    for value in values:
+        patience.take_in(value)
+        found.append(patience.exhausted)
+    assert not found[0]
+    return found[1:]
 
 
 def test_patience_counts_rounds_in_a_row() -> None:

@@ -7,6 +7,7 @@ import importlib.metadata
 import flwr.app
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from fedexp.flower import internals
 
@@ -17,7 +18,7 @@ def test_flower_is_the_version_that_the_corners_were_tried_with() -> None:
 
 def test_without_an_identity_no_message_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_id", "_node_id", "_task_id"):
-        monkeypatch.setattr(internals.TaskIdentity, name, None)
+        monkeypatch.setattr(TaskIdentity, name, None)
     with pytest.raises(RuntimeError, match="not set"):
         Message(RecordDict(), dst_node_id=3, message_type="train")
     internals.identify(7)

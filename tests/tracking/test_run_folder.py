@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +15,12 @@ import yaml
 from safetensors.numpy import load_file
 from support.helpers import config
 
+from fedexp.core import owner
 from fedexp.core.files import HIDDEN, without_secrets, write_whole
+from fedexp.core.options import FedexpError
 from fedexp.core.weights import Weights
 from fedexp.federation.events import Ending, Failure, Measurement, RoundReport, RunInfo
-from fedexp.tracking import run_folder
+from fedexp.tracking import environment as tracked
 from fedexp.tracking.run_folder import RunFolder
 
 
@@ -89,8 +93,10 @@ def test_the_ending_writes_the_summary_as_it_is(tmp_path: Path) -> None:
     summary = {"status": "failed", "seed": 3, "seconds": 0.125, "rounds": 0, "error": "why"}
     _begun(tmp_path).end(Ending("failed", summary))
     written = json.loads((tmp_path / "summary.json").read_text())
-    assert written == summary
-    assert list(written) == list(summary)
+    table = (tmp_path / "metrics.csv").read_bytes()
+    position = {"rows": 0, "bytes": len(table), "sha256": hashlib.sha256(table).hexdigest()}
+    assert written == {**summary, "metrics_csv": position}
+    assert list(written) == [*summary, "metrics_csv"]
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -157,17 +163,22 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial"))
 
 
-def test_a_folder_that_is_used_again_keeps_nothing_of_the_last_run(tmp_path: Path) -> None:
-    last = {"partition.json", "model.safetensors", "confusion.csv"}
-    last |= {"partition.png", "confusion.png"}
-    for name in (*last, "notes.txt"):
-        (tmp_path / name).touch()
+def test_a_folder_that_holds_a_run_is_not_written_again(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("the user's")
     _failed(tmp_path, error="why")
-    assert last < {path.name for path in tmp_path.iterdir()}  # no run's, so the user's
-    _failed(tmp_path, error="why")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert not left & last
-    assert "notes.txt" in left
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FedexpError, match="holds a run already"):
+        _begun(tmp_path, seed=5)
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != owner.FILE}
+    assert left == before
+
+
+def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
+    folder = _begun(tmp_path)
+    with pytest.raises(FedexpError, match=f"is being written by process {os.getpid()} "):
+        _begun(tmp_path)
+    folder.end(Ending("failed", {"status": "failed"}))
+    assert not owner.is_owned(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -197,12 +208,12 @@ def test_the_commit_is_the_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
 
     def checkout() -> dict[str, Any]:
-        found = run_folder.environment(RunInfo(config(), tmp_path))
+        found = tracked.environment(RunInfo(config(), tmp_path))
         return {name: found[name] for name in ("git_commit", "git_dirty")}
 
-    module = tmp_path / "run_folder.py"
+    module = tmp_path / "environment.py"
     module.write_text("1\n")
-    monkeypatch.setattr(run_folder, "__file__", str(module))
+    monkeypatch.setattr(tracked, "__file__", str(module))
     assert checkout() == {"git_commit": None, "git_dirty": None}  # no repository at all
     git("init")
     git("commit", "--allow-empty", "-m", "the enclosing project's")

@@ -63,6 +63,9 @@ def test_without_the_package_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 class Recorder:
     """A mirror that keeps what it is told, and fails in one round."""
 
+    wants_past = False
+    id = ""
+
     def __init__(self, bad_round: int = -1) -> None:
         self.rounds: list[int] = []
         self.numbers: list[Mapping[str, float]] = []

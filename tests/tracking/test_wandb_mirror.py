@@ -214,8 +214,9 @@ def test_variables_win_over_defaults_and_options_over_variables(
 
 def test_wandb_mode_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    run_experiment(RunInfo(compose_config([*WANDB, "tracking.mode=online"]), tmp_path))
-    assert not (tmp_path / "wandb").exists()
+    folder = tmp_path / "run"
+    run_experiment(RunInfo(compose_config([*WANDB, "tracking.mode=online"]), folder))
+    assert not (folder / "wandb").exists()
     monkeypatch.setenv("WANDB_MODE", "onlin")
     with pytest.raises(FedexpError, match="WANDB_MODE must be online, offline or disabled"):
         run_experiment(RunInfo(compose_config([*WANDB]), tmp_path))
