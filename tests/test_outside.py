@@ -128,7 +128,7 @@ def test_a_script_stands_beside_what_is_there_in_one_table(tmp_path: Path, scrip
             ["strategy=feddyn", "strategy.alhpa=1"],
             "strategy.alhpa: no such option; did you mean alpha?",
         ),
-        (["-m", "strategy=feddyn", "strategy.alpha=1,-1"], "strategy.alpha must be >= 0, got -1.0"),
+        (["-m", "strategy=feddyn", "strategy.alpha=1,-1"], "strategy.alpha must be > 0, got -1.0"),
     ],
 )
 def test_a_typo_costs_a_line(tmp_path: Path, script: str, words: list[str], line: str) -> None:
