@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from fedexp.config.schema import Config, config_bytes
 from fedexp.core.files import json_bytes, write_whole
-from fedexp.core.pictures import partition_png
+from fedexp.core.pictures import drawn, partition_png
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import describe_partition, federate, unassigned
 
@@ -35,8 +36,11 @@ def show_partition(config: Config, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", config_bytes(config))
     write_whole(folder / "partition.json", json_bytes(describe_partition(config, data)))
-    write_whole(folder / "partition.png", partition_png(counts, data.spec.classes))
+    pictures, problems = drawn({"partition": partial(partition_png, counts, data.spec.classes)})
+    for name, picture in pictures.items():
+        write_whole(folder / f"{name}.png", picture)
     print(partition_table(config, data))
+    print("".join(f"  {problem}\n" for problem in problems), end="")
     print(f"  {os.path.relpath(folder)}")
 
 

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedexp.core.files import reason
+from fedexp.core.plotting import import_matplotlib
+
+log = logging.getLogger("fedexp")
+
 MAX_PANELS = 9
 """Confusion matrices in one figure."""
 
 Counts = npt.NDArray[np.int64]
+
+
+def drawn(
+    pictures: Mapping[str, Callable[[], bytes]],
+) -> tuple[dict[str, bytes], list[str]]:
+    """Draw pictures; one that cannot be drawn costs that picture alone.
+
+    Args:
+        pictures: Name -> function that draws it.
+
+    Returns:
+        Name -> PNG of those that were drawn, and a line for each that was not.
+    """
+    found, problems = {}, []
+    for name, draw in pictures.items():
+        try:
+            found[name] = draw()
+        except Exception as error:  # matplotlib, its fonts and its caches fail in many ways
+            log.exception("%s.png cannot be drawn", name)
+            problems.append(
+                f"{name}.png is missing, it cannot be drawn: {reason(error).splitlines()[0]}"
+            )
+    return found, problems
 
 
 def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
@@ -136,8 +165,7 @@ def _bars(bottoms: Any, tops: Any, colour: Any, name: str) -> Any:
 
 
 def _colours(num_classes: int) -> Any:
-    from matplotlib import colormaps
-
+    colormaps = import_matplotlib().colormaps
     palette = colormaps["tab10"] if num_classes <= 10 else colormaps["nipy_spectral"]
     return [palette(k if num_classes <= 10 else k / num_classes) for k in range(num_classes)]
 
@@ -148,6 +176,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _empty_figure(width: float, height: float) -> Any:
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -8,10 +8,11 @@ served badly is half of what it is for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fedexp.config.schema import Config
-from fedexp.core.pictures import confusion_png, partition_png
+from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.core.statistics import fairness
 from fedexp.core.weights import Weights, hash_weights
 from fedexp.data.federated import FederatedData
@@ -68,6 +69,12 @@ def conclude(
         "model_sha256": hash_weights(weights),
         "partition_sha256": data.partition.sha256,
     }
+    pictures, problems = drawn(
+        {
+            "confusion": partial(confusion_png, confusion, data.spec.classes),
+            "partition": partial(partition_png, counts, data.spec.classes),
+        }
+    )
     return Ending(
         COMPLETED,
         summary,
@@ -79,12 +86,9 @@ def conclude(
         reported=frozenset(outcome.reported),
         weights=weights,
         confusion=confusion,
-        pictures={
-            "confusion": confusion_png(confusion, data.spec.classes),
-            "partition": partition_png(counts, data.spec.classes),
-        },
+        pictures=pictures,
         clients=client_rows(partition, scores, config.measured),
-        note=_stop_note(config, outcome),
+        notes=[*_stop_notes(config, outcome), *problems],
     )
 
 
@@ -132,11 +136,11 @@ def _final(outcome: Outcome) -> dict[str, dict[str, float]]:
     }
 
 
-def _stop_note(config: Config, outcome: Outcome) -> str:
+def _stop_notes(config: Config, outcome: Outcome) -> list[str]:
     if not outcome.stopped_early:
-        return ""
+        return []
     stop = config.stop
-    return (
+    return [
         f"stopped after round {outcome.rounds}: {stop.metric} improved by less than "
         f"{stop.min_delta} for {stop.patience} rounds"
-    )
+    ]

@@ -115,7 +115,7 @@ class Ending:
             None, or of every client's. None if there is no final model.
         pictures: Name -> PNG.
         clients: A row per client: ``client``, ``images``, ``test_images``, ``labels``, and its metrics.
-        note: What is to be said of the ending, a line; empty if nothing.
+        notes: What is to be said of the ending, a line each.
     """
 
     status: str
@@ -126,7 +126,7 @@ class Ending:
     confusion: Mapping[int | None, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     clients: Sequence[Mapping[str, Any]] = ()
-    note: str = ""
+    notes: Sequence[str] = ()
 
 
 class Listener:

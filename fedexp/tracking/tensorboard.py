@@ -7,10 +7,10 @@ import json
 import shutil
 from collections.abc import Mapping
 
-import matplotlib.image
 from torch.utils.tensorboard import SummaryWriter
 
 from fedexp.config.schema import config_bytes
+from fedexp.core.plotting import import_matplotlib
 from fedexp.federation.events import Ending, RunInfo
 
 
@@ -36,8 +36,11 @@ class TensorBoardMirror:
     def finish(self, ending: Ending) -> list[str]:
         """Write pictures and summary, and close the file."""
         last = ending.summary.get("rounds", 0)
+        import_matplotlib()
+        from matplotlib.image import imread
+
         for name, picture in ending.pictures.items():
-            pixels = matplotlib.image.imread(io.BytesIO(picture), format="png")
+            pixels = imread(io.BytesIO(picture), format="png")
             self._writer.add_image(name, pixels, last, dataformats="HWC")
         self._write("summary", json.dumps(ending.summary, indent=2))
         self._writer.close()

@@ -67,7 +67,7 @@ class Terminal(Listener):
         """Say how the run ended and where its folder is."""
         self._bar.stop()
         if ending.status == COMPLETED:
-            self.say(*([f"  {ending.note}"] if ending.note else []))
+            self.say(*(f"  {note}" for note in ending.notes))
             self.say(f"  {os.path.relpath(self._folder)}")
 
     def say(self, *lines: str) -> None:

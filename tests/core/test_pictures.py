@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import warnings
 from itertools import pairwise
 from typing import Any
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fedexp.core.pictures import confusion_png, partition_png
+from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.datasets.cifar100 import Cifar100
 from fedexp.datasets.emnist import Emnist
 from fedexp.datasets.fashion_mnist import FashionMnist
@@ -102,3 +105,49 @@ def test_the_names_of_all_labels_have_room(
     legend = partition.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == list(classes)[::-1]
     assert all(partition.bbox.contains(*corner) for corner in legend.get_window_extent().corners())
+
+
+def test_a_picture_that_cannot_be_drawn_costs_that_picture() -> None:
+    def fails() -> bytes:
+        raise RuntimeError("no font\nat all")
+
+    pictures, problems = drawn({"one": fails, "two": lambda: b"png"})
+    assert pictures == {"two": b"png"}
+    (problem,) = problems
+    assert problem.startswith("one.png is missing")
+    assert "no font" in problem
+    assert "\n" not in problem
+
+
+_IMPORTS = """
+import os, sys
+from fedexp.core.plotting import import_matplotlib
+name = import_matplotlib().rcParams["backend"]
+from fedexp.core.pictures import partition_png
+import numpy as np
+print(name, os.environ["MPLBACKEND"], len(partition_png(np.array([[1, 2], [3, 0]]), "ab")) > 1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("inline", False),
+        pytest.param("module://matplotlib_inline.backend_inline", False, marks=pytest.mark.slow),
+        pytest.param("svg", True, marks=pytest.mark.slow),
+    ],
+)
+def test_pictures_are_drawn_whatever_the_notebook_asks_for(told: str, kept: bool) -> None:
+    # Where the backend of a notebook is installed, its name is one that matplotlib takes.
+    found = subprocess.run(
+        [sys.executable, "-c", _IMPORTS],
+        env={**os.environ, "MPLBACKEND": told},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.stderr == ""
+    backend, variable, drew = found.stdout.split()
+    assert (variable, drew) == (told, "True")
+    if kept:
+        assert backend == told

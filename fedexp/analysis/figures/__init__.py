@@ -5,10 +5,15 @@ figure = figures.learning_curves(found)
 figures.save(figure, "figures/curves")    # curves.png, curves.svg
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from fedexp.core.plotting import import_matplotlib
+
+import_matplotlib()  # before the modules below do, and stumble over MPLBACKEND
 
 from fedexp.analysis.comparison import Comparison, compare
 from fedexp.analysis.figures.clients import gain_bars, partitions
