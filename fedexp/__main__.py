@@ -37,7 +37,7 @@ from fedexp.config.schema import Config
 from fedexp.core import signals
 from fedexp.core.files import without_secrets
 from fedexp.core.options import ConfigError, FedexpError
-from fedexp.federation.events import RunInfo
+from fedexp.federation.events import DIVERGED, RunInfo
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
@@ -49,8 +49,9 @@ def main() -> None:
     A script of one's own registers what it brings, then calls this: ``python mine.py -m
     strategy=mine,fedavg``.
 
-    Exit codes: 0 every run completed, 1 a run failed, 2 the command or its data cannot be used (nothing
-    is written), 130 interrupted; where a signal stopped it, 128 and its number (143 for SIGTERM).
+    Exit codes: 0 every run completed, 1 a run failed or diverged, 2 the command or its data cannot be
+    used (nothing is written), 130 interrupted; where a signal stopped it, 128 and its number (143 for
+    SIGTERM).
     """
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         COMMANDS[sys.argv[1]](sys.argv[2:])
@@ -198,7 +199,7 @@ def _run(node: DictConfig, *, outside: list[type]) -> float:
             )
             summary = runner.run_job(run, verbose=bool(hydra.verbose))
     finally:
-        if summary is None:
+        if summary is None or summary.get("status") == DIVERGED:
             _failed_runs.append(folder)
     if not summary:
         return math.nan

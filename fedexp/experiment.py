@@ -13,12 +13,20 @@ from typing import Any
 from fedexp.config.schema import Config
 from fedexp.core.checkpoints import Checkpoints
 from fedexp.core.files import reason, unwritable
-from fedexp.core.options import AUTO
+from fedexp.core.options import AUTO, DivergedError
 from fedexp.core.state import UnsavableError
 from fedexp.federation.conclusion import conclude, head
 from fedexp.federation.dealing import client_rows, describe_partition, federate
 from fedexp.federation.evaluation import ServerEvaluation
-from fedexp.federation.events import FAILED, INTERRUPTED, Ending, Listener, Listeners, RunInfo
+from fedexp.federation.events import (
+    DIVERGED,
+    FAILED,
+    INTERRUPTED,
+    Ending,
+    Listener,
+    Listeners,
+    RunInfo,
+)
 from fedexp.federation.outcome import Outcome
 from fedexp.federation.rounds import RoundLoop, build_server
 from fedexp.federation.snapshot import Keeper
@@ -42,8 +50,8 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
         What stands in summary.json.
 
     Raises:
-        FedexpError: If the run cannot go on. The folder then says ``failed`` and why, unless it is the
-            folder that cannot be written.
+        FedexpError: If the run cannot go on. The folder then says ``failed`` or ``diverged`` and why,
+            unless it is the folder that cannot be written.
     """
     quieten_flower(verbose)
     folder, terminal = RunFolder(), Terminal()
@@ -60,7 +68,8 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
         listeners.end(attempt.broken_off(INTERRUPTED))
         raise
     except Exception as error:
-        listeners.end(attempt.broken_off(FAILED, reason(error)))
+        status = DIVERGED if isinstance(error, DivergedError) else FAILED
+        listeners.end(attempt.broken_off(status, reason(error)))
         raise
     return folder.summary
 

@@ -18,7 +18,7 @@ from fedexp.config.schema import Config
 from fedexp.core import checkpoints, owner, signals
 from fedexp.core.files import without_secrets
 from fedexp.core.options import ConfigError, FedexpError
-from fedexp.federation.events import COMPLETED, RunInfo
+from fedexp.federation.events import COMPLETED, DIVERGED, RunInfo
 
 DESCRIPTION = """Go on with a run or a sweep that did not come to its end.
 
@@ -110,6 +110,8 @@ def _is_complete(folder: Path, config: Config, state: dict[str, Any] | None) -> 
         summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):
         return False
+    if summary.get("status") == DIVERGED:
+        return True  # another time it would again
     if summary.get("status") != COMPLETED:
         return False
     if summary.get("stopped_early") or summary["rounds"] >= config.num_rounds:

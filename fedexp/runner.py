@@ -14,7 +14,7 @@ from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
 from fedexp.core.files import reason, unwritable
 from fedexp.data.loading import load
-from fedexp.federation.events import RunInfo
+from fedexp.federation.events import DIVERGED, RunInfo
 
 log = logging.getLogger("fedexp")
 
@@ -109,8 +109,7 @@ def run_logged(run: RunInfo) -> bool:
     """Run a job with a run.log of its own, and tell a failure; return whether it completed."""
     completed = False
     with telling_failure(run.folder), logging_to(run.folder), telling_failure(run.folder):
-        run_job(run)
-        completed = True
+        completed = run_job(run).get("status") != DIVERGED
     return completed
 
 

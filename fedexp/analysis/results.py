@@ -28,7 +28,7 @@ FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
 _KINDS_BEFORE = {"local_only": ISOLATED, "centralized": CENTRALIZED}
 """Strategy -> kind, for runs from before summary.json had it."""
 
-COMPLETED = "completed"
+COMPLETED, DIVERGED = "completed", "diverged"
 
 _COLUMNS = ["round", "model", "split", "subset", "client", "metric", "value"]
 _SERIES = ["model", "split", "subset", "metric"]
@@ -47,7 +47,8 @@ class Results:
 
     Attributes:
         runs: Indexed by ``run`` (0, 1, ...): path, name, status (``completed``, ``failed``,
-            ``interrupted``; ``running`` is a run that goes on or was killed; ``unreadable``), error,
+            ``interrupted``; ``diverged``: the loss is NaN or above a million nats, or the weights
+            overflowed; ``running`` is a run that goes on or was killed; ``unreadable``), error,
             strategy, kind (``federated``, ``isolated``, ``centralized``), seed, rounds (done), seconds,
             model_sha256, partition_sha256.
         settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``; NaN where a run has
@@ -133,6 +134,9 @@ def load(*paths: str | Path) -> Results:
     curves, finals = tables.close()
     for run, reason in tables.errors.items():
         rows[run] |= _unreadable(reason)
+    for run in _without_loss(finals):
+        if rows[run]["status"] == COMPLETED:  # from before a run said so itself
+            rows[run] |= {"status": DIVERGED, "error": "the loss is not finite"}
     return Results(
         pd.DataFrame(rows).rename_axis("run"),
         # As objects: 10 beside an unset option would become 10.0, and the unset one would look absent.
@@ -192,6 +196,15 @@ def _summary(folder: Path) -> dict[str, Any]:
         return row | {"kind": before} | {key: content[key] for key in row if key in content}
     except (OSError, ValueError) as error:
         return row | {"status": "unreadable", "error": f"summary.json: {error}"}
+
+
+def _without_loss(finals: pd.DataFrame) -> list[int]:
+    """Return the runs of which no model has a finite loss on the whole test set."""
+    losses = finals[
+        (finals["metric"] == "loss") & (finals["split"] == "test") & (finals["subset"] == "all")
+    ]
+    finite = np.isfinite(losses["value"]).groupby(losses["run"]).any()
+    return [int(run) for run in finite.index[~finite]]
 
 
 def _require_files(folder: Path, row: dict[str, Any]) -> None:

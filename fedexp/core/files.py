@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -77,5 +78,13 @@ def reason(error: Exception) -> str:
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """Render what a JSON file holds."""
-    return (json.dumps(content, indent=2) + "\n").encode()
+    """Render what a JSON file holds; a number that is not finite is null, as JSON knows none."""
+    return (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,6 +20,10 @@ class FedexpError(Exception):
     """A run that cannot go on; the message says what to do about it."""
 
 
+class DivergedError(FedexpError):
+    """A run whose model is of no use any more: its weights overflowed."""
+
+
 class Plan(Protocol):
     """The whole configuration, as the rules between options see it; nobody writes to it."""
 

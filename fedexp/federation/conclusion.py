@@ -18,7 +18,7 @@ from fedexp.core.weights import Weights, hash_weights
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import client_rows
 from fedexp.federation.evaluation import ClientScores, ServerEvaluation
-from fedexp.federation.events import COMPLETED, Ending, Measurement
+from fedexp.federation.events import COMPLETED, DIVERGED, Ending, Measurement
 from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.outcome import Outcome
 
@@ -41,7 +41,7 @@ def conclude(
     evaluation: ServerEvaluation,
     outcome: Outcome,
 ) -> Ending:
-    """Return what a completed run came to; the seconds are still to be added.
+    """Return what a run came to whose rounds are over; the seconds are still to be added.
 
     Args:
         config: The experiment.
@@ -56,8 +56,11 @@ def conclude(
     scores = _client_scores(data, evaluation, outcome.models)
     model = "global" if None in outcome.models else "local"
     accuracies = [metrics["accuracy"] for metrics in scores.values()]
+    status = DIVERGED if outcome.diverged else COMPLETED
+    loss = outcome.headline("loss")
+    problem = f"the loss is {loss:.3g} after round {outcome.rounds}" if outcome.diverged else ""
     summary = {
-        **head(config, COMPLETED),
+        **head(config, status),
         "seconds": 0.0,
         "rounds": outcome.rounds,
         "stopped_early": outcome.stopped_early,
@@ -68,6 +71,7 @@ def conclude(
         "byzantine": byzantine_clients(config),
         "model_sha256": hash_weights(weights),
         "partition_sha256": data.partition.sha256,
+        **({"error": problem} if problem else {}),
     }
     pictures, problems = drawn(
         {
@@ -76,7 +80,7 @@ def conclude(
         }
     )
     return Ending(
-        COMPLETED,
+        status,
         summary,
         measurements=[
             Measurement(outcome.rounds, model, "client_test", "all", client, name, value)
@@ -88,7 +92,11 @@ def conclude(
         confusion=confusion,
         pictures=pictures,
         clients=client_rows(partition, scores, config.measured),
-        notes=[*_stop_notes(config, outcome), *problems],
+        notes=[
+            *([f"{DIVERGED}: {problem}"] if problem else []),
+            *_stop_notes(config, outcome),
+            *problems,
+        ],
     )
 
 

@@ -12,6 +12,9 @@ from fedexp.core.weights import Weights
 
 COMPLETED, FAILED, INTERRUPTED = "completed", "failed", "interrupted"
 
+DIVERGED = "diverged"
+"""The run's model is of no use any more: its loss is NaN or has no bounds, or its weights overflowed."""
+
 
 class Measurement(NamedTuple):
     """One number, and exactly which one it is; a row of metrics.csv.
@@ -105,7 +108,7 @@ class Ending:
     """How a run ended, all of it; made once, and told to every listener.
 
     Attributes:
-        status: ``completed``, ``failed`` or ``interrupted``.
+        status: ``completed``, ``diverged``, ``failed`` or ``interrupted``.
         summary: What stands in summary.json.
         measurements: The clients' last numbers on their own test examples.
         reported: Clients whose last numbers stand in metrics.csv already.

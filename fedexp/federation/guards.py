@@ -18,6 +18,9 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from fedexp.core.weights import Weights
 from fedexp.flower.messages import ARRAYS, METRICS, NUM_EXAMPLES, metrics_of, to_weights
 
+NOT_FINITE = "holds NaN or infinity"
+"""How the problem of weights ends that overflowed."""
+
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -42,7 +45,7 @@ def weights_problem(weights: Arrays, reference: Arrays) -> str | None:
                 f"the model's is {expected.dtype}{expected.shape}"
             )
         if not np.isfinite(array).all():
-            return f"parameter {name} holds NaN or infinity"
+            return f"parameter {name} {NOT_FINITE}"
     return None
 
 

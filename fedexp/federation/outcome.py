@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,9 @@ from fedexp.config.schema import StopConfig
 from fedexp.core.weights import Weights
 from fedexp.federation.evaluation import Scores
 from fedexp.metrics import get as get_metric
+
+MAX_LOSS = 1e6
+"""Nats from which on a model has diverged; an untrained one has the logarithm of the labels' number."""
 
 
 @dataclass
@@ -44,6 +48,12 @@ class Outcome:
         return float(np.mean([scores["all"][metric] for scores in self.headlined]))
 
     @property
+    def diverged(self) -> bool:
+        """Whether the loss of the global model is beyond use, or that of every local model."""
+        losses = [scores["all"]["loss"] for scores in self.headlined]
+        return not any(loss < MAX_LOSS for loss in losses)
+
+    @property
     def headlined(self) -> list[Scores]:
         """The global model's scores, or those of all local models where there is none."""
         return [self.scores[None]] if None in self.scores else list(self.scores.values())
@@ -64,9 +74,11 @@ class Patience:
         self.idle = 0
 
     def take_in(self, value: float) -> None:
-        """Take in the initial model's value, then every round's."""
+        """Take in the initial model's value, then every round's; NaN is no improvement."""
         turned = self._sign * value
-        if self.best is None or turned >= self.best + self._config.min_delta:
+        if math.isnan(turned):
+            self.idle += 1
+        elif self.best is None or turned >= self.best + self._config.min_delta:
             self.best, self.idle = turned, 0
         else:
             self.idle += 1

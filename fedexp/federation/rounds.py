@@ -18,7 +18,7 @@ from flwr.app import Message, MessageType, RecordDict
 from fedexp.config.schema import Config
 from fedexp.core import signals
 from fedexp.core.buffers import BuffersApart
-from fedexp.core.options import FedexpError
+from fedexp.core.options import DivergedError, FedexpError
 from fedexp.core.roles import Order, Server, Setup, Update, Updates, weighted_mean
 from fedexp.core.weights import Weights, restore_dtypes
 from fedexp.federation.cohort import draw_cohort
@@ -26,6 +26,7 @@ from fedexp.federation.evaluation import Scores, ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
 from fedexp.federation.faults import byzantine_clients, collude
 from fedexp.federation.guards import (
+    NOT_FINITE,
     evaluation_problem,
     letting_go,
     training_problem,
@@ -189,7 +190,8 @@ class RoundLoop:
                 after[name] = before[name]  # a mean of equal numbers is not always that number
             problem = weights_problem(after, before)
             if problem:
-                raise FedexpError(f"round {server_round}: the aggregate is unusable: {problem}")
+                kind = DivergedError if problem.endswith(NOT_FINITE) else FedexpError
+                raise kind(f"round {server_round}: the aggregate is unusable: {problem}")
             self.outcome.weights = after
         loss = self._server.loss(updates)
         if loss is not None:

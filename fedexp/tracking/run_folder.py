@@ -20,6 +20,7 @@ from fedexp.core.tables import Position, Table, as_dict
 from fedexp.federation.conclusion import head
 from fedexp.federation.events import (
     COMPLETED,
+    DIVERGED,
     Ending,
     Failure,
     Listener,
@@ -98,7 +99,7 @@ class RunFolder(Listener):
             metrics = self._tables["metrics.csv"]
             metrics.append(m for m in ending.measurements if m.client not in ending.reported)
             for table in self._tables.values():
-                table.close(checked=ending.status == COMPLETED)
+                table.close(checked=ending.status in (COMPLETED, DIVERGED))
             if ending.weights is not None:
                 self._write("model.safetensors", safetensors_bytes(dict(ending.weights)))
             if ending.confusion is not None:

@@ -9,7 +9,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedexp.federation.events import COMPLETED, Ending, Listener, RoundReport, RunInfo
+from fedexp.federation.events import Ending, Listener, RoundReport, RunInfo
 
 log = logging.getLogger("fedexp")
 
@@ -66,7 +66,7 @@ class Terminal(Listener):
     def end(self, ending: Ending) -> None:
         """Say how the run ended and where its folder is."""
         self._bar.stop()
-        if ending.status == COMPLETED:
+        if ending.weights is not None:  # its rounds are over; else what broke it off is told
             self.say(*(f"  {note}" for note in ending.notes))
             self.say(f"  {os.path.relpath(self._folder)}")
 

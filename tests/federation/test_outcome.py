@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from support.helpers import weights_of
 
@@ -63,3 +65,28 @@ def test_where_there_is_a_global_model_the_headline_is_its_alone() -> None:
     outcome = Outcome(weights_of(0.0))
     outcome.scores = {None: {"all": {"accuracy": 0.75}}, 1: {"all": {"accuracy": 0.25}}}
     assert outcome.headline("accuracy") == 0.75
+
+
+@pytest.mark.parametrize(("metric", "better"), [("accuracy", 9.0), ("loss", -9.0)])
+def test_nan_is_never_improved(metric: str, better: float) -> None:
+    stop = StopConfig(metric=metric, min_delta=0.0, patience=1)
+    assert _exhausted(stop, [1.0, math.nan]) == [True]
+    assert _exhausted(stop, [1.0, better, math.nan]) == [False, True]
+    waiting = Patience(StopConfig(metric=metric, min_delta=0.0, patience=2))
+    for value in (math.nan, better, math.nan):  # nor is it the best, that others must beat
+        waiting.take_in(value)
+    assert waiting.idle == 1
+
+
+def test_a_run_diverges_where_no_model_has_a_loss_of_use() -> None:
+    outcome = Outcome(weights_of(0.0))
+    for losses, diverged in (
+        ({None: math.nan}, True),
+        ({None: math.inf}, True),
+        ({None: 1e30}, True),
+        ({None: 1.0, 1: math.nan}, False),
+        ({0: math.nan, 1: 2.0}, False),  # an isolated client that diverged
+        ({0: math.nan, 1: math.inf}, True),
+    ):
+        outcome.scores = {owner: {"all": {"loss": loss}} for owner, loss in losses.items()}
+        assert outcome.diverged == diverged
