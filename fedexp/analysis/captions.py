@@ -28,16 +28,16 @@ def _confusion(found: Results, rows: Rows) -> str:
     row, framed = figures_labels.shown(found, rows.comparison)
     if row not in rows.paired:
         right = rows.number(row, "accuracy").number()
-        return f"{brief(row)} names {right} of the test images right{_over(rows, row)}."
+        return f"{brief(row)} names {right} of the test examples right{_over(rows, row)}."
     over, unseen = _over(rows, row, paired=True), rows.has(row, "gain_unseen")
     if framed and unseen:
         alone, together = _unseen(rows, row)
         return (
-            f"Frames mark labels that a client never saw: trained alone it names {alone} of their "
-            f"images right, the federated model ({brief(row)}) {together}{over}."
+            f"Frames mark labels that a client never saw. Of their examples, an isolated client "
+            f"names {alone} right, the federated model ({brief(row)}) {together}{over}."
         )
     who = "Every client shown" if unseen else "Every client"
-    return f"{who} holds images of every label; {_alone_and_together(rows, row)}{over}."
+    return f"{who} holds examples of every label; {_alone_and_together(rows, row)}{over}."
 
 
 def _over(rows: Rows, row: str, *, paired: bool = False) -> str:
@@ -53,7 +53,7 @@ def _unseen(rows: Rows, row: str) -> tuple[str, str]:
 
 def _alone_and_together(rows: Rows, row: str) -> str:
     alone, together = rows.alone(row).number(), rows.together(row).number()
-    return f"alone {alone} of the test images are named right, with {brief(row)} {together}"
+    return f"isolated clients name {alone} of the test examples right, {brief(row)} {together}"
 
 
 def _curves(found: Results, rows: Rows) -> str:
@@ -65,17 +65,17 @@ def _curves(found: Results, rows: Rows) -> str:
 def _gains(found: Results, rows: Rows) -> str:
     row = rows.paired[0]
     gains = rows.comparison.gains
-    few = gains["client"].nunique() <= MAX_GROUPED  # of more, the figure has own images alone
-    column, where = ("gain", "the whole test set") if few else ("gain_own", "own test images")
+    few = gains["client"].nunique() <= MAX_GROUPED  # of more, the figure shows own examples only
+    column, where = ("gain", "the whole test set") if few else ("gain_own", "own test examples")
     mine = client_gains(rows.comparison, row)
     by_client: Any = mine.groupby("client")[column].mean().dropna()
     if by_client.empty:
-        return f"No client of {brief(row)} has test images of its own."
+        return f"No client of {brief(row)} has test examples of its own."
     low, high = by_client.idxmin(), by_client.idxmax()
     return (
-        f"On {where} {brief(row)} brings from {by_client[low]:+.3f} (client {low}) "
+        f"On {where} {brief(row)} changes a client's accuracy by {by_client[low]:+.3f} (client {low}) "
         f"to {by_client[high]:+.3f} (client {high})"
-        f"{', first seed alone' if row in rows.comparison.dealt_anew else ''}."
+        f"{', first seed only' if row in rows.comparison.dealt_anew else ''}."
     )
 
 
@@ -83,9 +83,13 @@ def _labels(found: Results, rows: Rows) -> str:
     row = rows.paired[0]
     over = _over(rows, row, paired=True)
     if not rows.has(row, "gain_unseen"):
-        return f"Every client holds images of every label; {_alone_and_together(rows, row)}{over}."
+        return (
+            f"Every client holds examples of every label; {_alone_and_together(rows, row)}{over}."
+        )
     alone, together = _unseen(rows, row)
-    return f"On labels that a client never saw: {alone} alone, {together} with {brief(row)}{over}."
+    return (
+        f"On labels that a client never saw: {alone} isolated, {together} with {brief(row)}{over}."
+    )
 
 
 def _subsets(found: Results, rows: Rows) -> str:
@@ -129,9 +133,9 @@ def _partitions(found: Results, rows: Rows) -> str:
     runs = rows.comparison.labels.index
     first = next(run for run in runs if (found.path(run) / "partition.json").is_file())
     counts = np.array(results.partition(found.path(first))["class_counts"])
-    images, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
+    sizes, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
     return (
-        f"{len(counts)} clients in {found.runs['name'][first]} hold {_range(images)} images each, "
+        f"{len(counts)} clients in {found.runs['name'][first]} hold {_range(sizes)} examples each, "
         f"of {_range(held)} of {counts.shape[1]} labels."
     )
 

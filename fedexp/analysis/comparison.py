@@ -1,4 +1,4 @@
-"""Compare finished runs: what federating buys over training alone, and where the clients stand."""
+"""Compare finished runs: what federated learning gains over isolated clients, client by client."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ class Comparison:
             ``<metric>/<subset>``, all with ``.../ci`` (half the 95 % interval, NaN for one run);
             ``rounds_to_target`` (median; NaN if no run gets there),
             ``reached`` (runs that do), ``seconds``; ``client_mean``, ``client_std``,
-            ``client_worst10`` of the clients' accuracies on their own test images,
+            ``client_worst10`` of the clients' accuracies on their own test examples,
             ``client_mean/<metric>`` of every other metric there; ``gain``,
             ``gain_own``, ``gain_unseen`` with ``.../ci`` (mean over clients, see ``gains``),
             ``gain_best`` (over the best isolated client), ``worse_off`` (clients that lose on
-            their own images) of ``clients`` (that have any), both means over runs;
+            their own examples) of ``clients`` (that have any), both means over runs;
             ``to_centralized`` with ``.../ci``; ``p_value`` (Holm-adjusted), of the mean
             ``p_difference`` from the baseline over the ``p_seeds`` seeds that both have.
-        isolated: A row per client that was trained alone: ``row``, ``client``, means over runs of
+        isolated: A row per isolated client: ``row``, ``client``, means over runs of
             ``accuracy`` and ``accuracy/<subset>``; where the runs of a row have different partitions,
             one for the best client of each run, whose ``client`` is NA.
-        gains: A row per run that has isolated clients to be held against, and client: ``row``, ``run``,
+        gains: A row per run that has isolated clients to be compared with, and client: ``row``, ``run``,
             ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
-            (``gain``), on the client's own test images (``gain_own``) and on labels it holds no training
-            image of (``gain_unseen``, NaN if none); and what the isolated client had: ``alone``,
-            ``alone_own``, ``alone_unseen``.
+            (``gain``), on the client's own test examples (``gain_own``) and on labels that it holds
+            no training example of (``gain_unseen``, NaN if none); and what the isolated
+            client had: ``alone``, ``alone_own``, ``alone_unseen``.
         dealt_anew: Rows whose runs have different partitions: their client 0 is another one every time,
             and means over runs by client say nothing.
         labels: Row of every run that was compared.
-        pairs: Run -> the run of isolated clients that it is held against, where there is one.
+        pairs: Run -> the run of isolated clients that it is compared with, where there is one.
         target: The accuracy that ``rounds_to_target`` is about.
         baseline: The row that ``p_value`` tests against; None if there is none.
         notes: What a reader must know: runs that did not complete or were left out, pairs that are
@@ -190,9 +190,9 @@ def _rounds_to(found: Results, target: float) -> pd.Series:
 
 
 def _isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.DataFrame:
-    """Return the accuracies of clients that were trained alone, means over the runs of a row.
+    """Return the accuracies of isolated clients, means over the runs of a row.
 
-    Where seeds deal the images anew, client 0 is another one every time: each run's best client stands
+    Where seeds deal the examples anew, client 0 is another one every time: each run's best client stands
     for all.
     """
     alone = found.finals[
@@ -219,7 +219,7 @@ def _isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.Dat
 def _gains(found: Results, pairing: Pairing) -> pd.DataFrame:
     measured = {split: _by_client(found, split) for split in ("test", "client_test")}
 
-    @cache  # an isolated run is held against every strategy
+    @cache  # an isolated run is compared with every strategy
     def accuracies(run: int) -> npt.NDArray[np.float64]:
         whole, own = (clients[run] for clients in measured.values())
         return _accuracies(whole, own, found.path(run))
@@ -251,7 +251,7 @@ def _by_client(found: Results, split: str) -> dict[int, dict[int | None, float]]
 def _accuracies(
     whole: dict[int | None, float], own: dict[int | None, float], folder: Path
 ) -> npt.NDArray[np.float64]:
-    """Return a client a row: accuracy on the whole test set, on its own images, on unseen labels."""
+    """Return a client a row: accuracy on the whole test set, on its own examples, on unseen labels."""
     matrices = results.confusion(folder)
     rows = []
     for client, held in enumerate(np.array(results.partition(folder)["class_counts"])):
@@ -267,7 +267,7 @@ def _accuracies(
 
 
 def _unseen(matrix: Any, held: Any) -> float:
-    """Return the accuracy on test images of labels of which no training image is held."""
+    """Return the accuracy on test examples of labels of which no training example is held."""
     unseen = held == 0
     total = matrix[unseen].sum()
     return float(matrix.diagonal()[unseen].sum() / total) if total else math.nan

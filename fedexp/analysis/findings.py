@@ -48,7 +48,7 @@ class Headline:
 
 
 def headline(found: Results, comparison: Comparison | None) -> Headline:
-    """Say what federating buys over training alone, as far as the runs can tell.
+    """Say what federated learning gains over isolated clients, as far as the runs show.
 
     Args:
         found: What was read from disk.
@@ -71,7 +71,7 @@ def headline(found: Results, comparison: Comparison | None) -> Headline:
     if incomplete:
         said.sentences.append(
             f"{incomplete} of {counted(len(found.runs), 'run')} did not complete "
-            f"({_statuses(found)}): no number here is of them."
+            f"({_statuses(found)}): no number here includes them."
         )
     return said
 
@@ -108,27 +108,27 @@ def paired_tests(comparison: Comparison) -> list[str]:
 
 
 def _of_gain(rows: Rows) -> Headline:
-    """Say what the best federated row gains, where all are held against clients of one setting."""
+    """Say what the best federated row gains, where all have isolated clients of one setting."""
     row = rows.paired[0]
     runs = rows.runs(row, paired=True)
     said = Headline(_gain_title(rows, row), _gain_facts(rows, row))
     if float(rows.table.at[row, "gain_best"]) < 0 < float(rows.table.at[row, "gain"]):
         said.sentences.append(
-            f"The best client alone is better still: {rows.alone_best(row).number()}."
+            f"The best isolated client is better still: {rows.alone_best(row).number()}."
         )
     said.sentences += _choice(rows, rows.paired)
     better = rows.federated[0]
     if better not in rows.paired:
         said.sentences.append(
             f"{brief(better)} reaches {rows.number(better, 'accuracy').number()}, but has no isolated "
-            "clients to be held against."
+            "clients to be compared with."
         )
     said.sentences += _mixture(rows, row)
     said.sentences.append(_certainty(rows, runs))
     missing = len(rows.runs(row)) - len(runs)
     if missing:
         said.sentences.append(
-            f"{missing} more of {brief(row)} has no isolated clients to be held against."
+            f"{missing} more of {brief(row)} has no isolated clients to be compared with."
         )
     return said
 
@@ -139,14 +139,14 @@ def _gain_title(rows: Rows, row: str) -> str:
     shown, single = gain.text(signed=True), " on one seed" if math.isnan(gain.half) else ""
     if not single and abs(gain.mean) <= gain.half:
         return (
-            f"No clear gain from federating: {shown} accuracy with {brief(row)} "
-            f"({alone} alone, {together} together)"
+            f"No clear gain from federated learning: {shown} accuracy with {brief(row)} "
+            f"({alone} isolated, {together} federated)"
         )
     if round(gain.mean, 3) == 0:
-        return f"No gain from federating{single}: {alone} alone and with {brief(row)}"
+        return f"No gain from federated learning{single}: {alone}, isolated or with {brief(row)}"
     verb = "lifts" if gain.mean > 0 else "lowers"
     return (
-        f"Federating {verb} a client's accuracy from {alone} alone to {together}: "
+        f"Federated learning {verb} a client's accuracy from {alone} (isolated) to {together}: "
         f"{shown} with {brief(row)}{single}"
     )
 
@@ -155,7 +155,7 @@ def _gain_facts(rows: Rows, row: str) -> list[Fact]:
     best = rows.number(row, "gain_best").number(signed=True)
     facts = [
         Fact(
-            "Alone, mean client",
+            "Isolated, mean client",
             rows.alone(row).text(),
             f"best client {rows.alone_best(row).number()}",
         ),
@@ -169,11 +169,13 @@ def _gain_facts(rows: Rows, row: str) -> list[Fact]:
     if rows.has(row, "gain_unseen"):
         alone = rows.alone(row, "alone_unseen").number()
         together = rows.together(row, "alone_unseen", "gain_unseen").text()
-        facts.append(Fact("Labels never seen", f"{alone} → {together}", "alone → federated"))
+        facts.append(Fact("Labels never seen", f"{alone} → {together}", "isolated → federated"))
     if rows.has(row, "gain_own"):
         change = rows.number(row, "gain_own").text(signed=True)
         facts.append(
-            Fact("Clients worse off", _worse_off(rows, row), f"on their own images; mean {change}")
+            Fact(
+                "Clients worse off", _worse_off(rows, row), f"on their own examples; mean {change}"
+            )
         )
     return [*facts, *_distance(rows, row)]
 
@@ -202,8 +204,8 @@ def _of_settings(rows: Rows) -> Headline:
     unclear = [gain for gain in gains.values() if abs(gain.mean) <= gain.half]
     always = gains[ordered[0]].mean > 0 and not unclear
     said = Headline(
-        f"Federating {'gains' if always else 'changes accuracy by'} {low} to {high} "
-        f"{'accuracy over' if always else 'against'} training alone"
+        f"Federated learning {'gains' if always else 'changes accuracy by'} {low} to {high} "
+        f"{'accuracy over' if always else 'compared with'} isolated clients"
     )
     shown = ordered
     if len(ordered) > MAX_SETTINGS:
@@ -218,7 +220,9 @@ def _of_settings(rows: Rows) -> Headline:
         said.sentences.append(
             f"In {len(unclear)} of {len(gains)} settings the gain is not clear: its interval holds 0."
         )
-    said.sentences.append("In every setting, the best federated row against its isolated clients.")
+    said.sentences.append(
+        "In every setting, the best federated row is compared with its isolated clients."
+    )
     said.sentences += dict.fromkeys(
         _certainty(rows, rows.runs(row, paired=True)) for row in best.values()
     )
@@ -234,14 +238,14 @@ def _setting(rows: Rows, alone: str) -> str:
 
 def _setting_fact(rows: Rows, alone: str, row: str) -> Fact:
     name = row.removesuffix(f" {_setting(rows, alone)}")
-    detail = f"alone {rows.alone(row).number()}, {brief(name)} {rows.together(row).number()}" + (
+    detail = f"isolated {rows.alone(row).number()}, {brief(name)} {rows.together(row).number()}" + (
         f"; worse off {_worse_off(rows, row)}" if rows.has(row, "gain_own") else ""
     )
     return Fact(brief(_setting(rows, alone)), rows.number(row, "gain").text(signed=True), detail)
 
 
 def _without_isolated(rows: Rows) -> Headline:
-    """Say what there is of federated runs that nothing isolated can be held against."""
+    """Say what there is of federated runs that no isolated run can be compared with."""
     row = rows.federated[0]
     best = f", the best of {len(rows.federated)} rows" if len(rows.federated) > 1 else ""
     title = (
@@ -260,12 +264,12 @@ def _without_isolated(rows: Rows) -> Headline:
         )
     ]
     if rows.has(row, "client_mean"):
-        detail = f"mean client {rows.number(row, 'client_mean').number()}, each on its own images"
+        detail = f"mean client {rows.number(row, 'client_mean').number()}, each on its own examples"
         facts.append(
             Fact("Worst tenth of clients", rows.number(row, "client_worst10").number(), detail)
         )
     facts += _distance(rows, row)
-    said = Headline(title, facts, [f"What federating buys is not known: {why}."])
+    said = Headline(title, facts, [f"What federated learning gains is not known: {why}."])
     said.sentences += [
         *_choice(rows, rows.federated),
         *_mixture(rows, row),
@@ -280,17 +284,15 @@ def _of_references(rows: Rows) -> Headline:
     row = max(kind, key=lambda name: rows.number(name, "accuracy").mean)
     which = f" with {brief(row)}, the best of {len(kind)} rows" if len(kind) > 1 else ""
     accuracy = rows.number(row, "accuracy").text()
-    nothing = "no federated run to hold against it"
+    nothing = "no federated run to compare it with"
     if row in rows.centralized:
         title = f"One model trained on all the data reaches {accuracy}{which}; {nothing}"
         facts = [Fact("Centralized", accuracy, "whole test set, last round")]
     else:
         clients = rows.comparison.isolated
         best = Estimate(float(clients[clients["row"] == row]["accuracy"].max())).number()
-        title = (
-            f"Clients trained alone reach {accuracy} on average, the best {best}{which}; {nothing}"
-        )
-        facts = [Fact("Alone, mean client", accuracy, f"best client {best}")]
+        title = f"Isolated clients reach {accuracy} on average, the best {best}{which}; {nothing}"
+        facts = [Fact("Isolated, mean client", accuracy, f"best client {best}")]
         facts += _distance(rows, row)
     return Headline(title, facts, [_certainty(rows, rows.runs(row))])
 
@@ -301,7 +303,7 @@ def _choice(rows: Rows, candidates: Sequence[str]) -> list[str]:
     if not others:
         return []
     listed = _listed(f"{brief(name)} {rows.number(name, 'accuracy').number()}" for name in others)
-    which = "" if len(candidates) == len(rows.federated) else " held against isolated clients"
+    which = "" if len(candidates) == len(rows.federated) else " compared with isolated clients"
     return [
         f"{brief(row)} is the best of {len(candidates)} federated rows{which}, chosen by this same "
         f"test accuracy; the others: {listed}."

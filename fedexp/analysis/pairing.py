@@ -1,4 +1,4 @@
-"""Which runs make a row of a comparison, and which of them are held against each other.
+"""Which runs make a row of a comparison, and which of them are compared with each other.
 
 Runs are paired by seed, partition and every setting that is not a strategy's own.
 """
@@ -46,7 +46,7 @@ def varied_settings(found: Results) -> list[str]:
 
 
 def _is_own(key: str) -> bool:
-    """Say whether an option belongs to one strategy and does not concern what it is held against."""
+    """Say whether an option belongs to one strategy and does not concern what it is compared with."""
     return key == _ISOLATED_ROUNDS or key.startswith("strategy.")
 
 
@@ -55,8 +55,8 @@ class Pairing:
 
     Attributes:
         labels: Row of every run that counts, in the order of the runs.
-        isolated: Run -> the run of isolated clients that it is held against, where there is one.
-        centralized: Run -> the centralized run that it is held against.
+        isolated: Run -> the run of isolated clients that it is compared with, where there is one.
+        centralized: Run -> the centralized run that it is compared with.
         notes: What was left out, and what is not comparable.
     """
 
@@ -109,7 +109,7 @@ class Pairing:
         return str(self._found.runs.at[run, "kind"])
 
     def key(self, run: int) -> Key:
-        """Return what runs must have in common to be held against each other."""
+        """Return what runs must have in common to be compared with each other."""
         shared = [key for key in self._varied if not _is_own(key)]
         settings = (repr(self._found.settings.at[run, key]) for key in shared)
         return (self.draws(run), *settings)
@@ -154,18 +154,18 @@ class Pairing:
             names = ", ".join(dict.fromkeys(str(self.labels[run]) for run in alone))
             self.notes.append(
                 f"no {reference} run of the same seed, partition and settings for "
-                f"{_count(len(alone), 'run')} ({names}), which are not held against one"
+                f"{_count(len(alone), 'run')} ({names}), which are not compared with one"
             )
         return pairs
 
     def _note_choice(self, reference: str, chosen: dict[Key, int], kinds: dict[int, str]) -> None:
-        """Say which runs the others are held against where they could be held against several."""
+        """Say which runs the others are compared with where they could be compared with several."""
         of_kind = [run for run, kind in kinds.items() if kind == reference]
         if len(of_kind) > len(chosen):
             names = ", ".join(dict.fromkeys(str(self.labels[run]) for run in chosen.values()))
             self.notes.append(
                 f"several {reference} runs of the same seed, partition and settings: the others are "
-                f"held against {names}"
+                f"compared with {names}"
             )
 
     def _note_mixtures(self, by: Sequence[str]) -> None:
@@ -183,7 +183,7 @@ class Pairing:
             if len(hashes) > 1:
                 self.notes.append(
                     f"seed {seed}: the runs hold {len(hashes)} different partitions; only runs on the "
-                    "same one are held against each other"
+                    "same one are compared with each other"
                 )
 
     def _note_rounds(self) -> None:

@@ -73,7 +73,7 @@ class Results:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics on test images beside accuracy and loss, in alphabetical order."""
+        """The metrics on test examples beside accuracy and loss, in alphabetical order."""
         tested = self.finals.loc[self.finals["split"] == "test", "metric"].unique()
         return sorted(str(name) for name in tested if name not in ("accuracy", "loss"))
 
@@ -98,7 +98,7 @@ class Results:
             return 0.0
 
     def select(self, runs: Iterable[int]) -> Results:
-        """Return the given runs alone, under the same numbers."""
+        """Return only the given runs, under the same numbers."""
         chosen = list(runs)
         return Results(
             self.runs.loc[chosen],
@@ -326,7 +326,7 @@ def _curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _finals(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the last number of every series that is of the test images."""
+    """Return the last number of every series that is of the test examples."""
     tested = table[table["split"] != "train"]
     return tested.drop_duplicates(["run", *_SERIES, "client"], keep="last").drop(columns="round")
 

@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
     half: float = math.nan
 
     def number(self, *, signed: bool = False) -> str:
-        """Write the mean alone."""
+        """Write only the mean."""
         return format(self.mean, "+.3f" if signed else ".3f").replace("-", "−")
 
     def text(self, *, signed: bool = False) -> str:
@@ -49,10 +49,10 @@ class Rows:
         comparison: The comparison.
         table: Its table, indexed by the name of the row.
         strategies: Strategies of every row.
-        isolated: Rows of isolated clients alone.
+        isolated: Rows of nothing but isolated clients.
         centralized: Rows of nothing but centralized runs.
         federated: The others, from the best accuracy down.
-        paired: Those of them that are held against isolated clients.
+        paired: Those of them that are compared with isolated clients.
     """
 
     def __init__(self, found: Results, comparison: Comparison) -> None:
@@ -74,7 +74,7 @@ class Rows:
 
     @cached_property
     def by_setting(self) -> dict[str, str]:
-        """The best federated row by the row of isolated clients that it is held against."""
+        """The best federated row by the row of isolated clients that it is compared with."""
         labels = self.comparison.labels
         best: dict[str, str] = {}
         for row in self.paired:
@@ -84,7 +84,7 @@ class Rows:
         return best
 
     def runs(self, row: str, *, paired: bool = False) -> list[int]:
-        """Return a row's runs; those alone that are held against isolated clients, if asked to."""
+        """Return a row's runs; only those that are compared with isolated clients, if asked to."""
         labels = self.comparison.labels
         runs = labels.index[labels == row].tolist()
         return [run for run in runs if run in self.comparison.pairs] if paired else runs
@@ -96,15 +96,15 @@ class Rows:
         return seeds if same else f"{len(runs)} runs of {seeds}"
 
     def alone(self, row: str, column: str = "alone") -> Estimate:
-        """Return what the mean isolated client had that a row is held against."""
+        """Return the mean of the isolated clients that a row is compared with."""
         return _over_runs(self._by_run(row, column).mean())
 
     def alone_best(self, row: str) -> Estimate:
-        """Return what the best isolated client had that a row is held against."""
+        """Return the best of the isolated clients that a row is compared with."""
         return _over_runs(self._by_run(row, "alone").max())
 
     def together(self, row: str, alone: str = "alone", gain: str = "gain") -> Estimate:
-        """Return what a row has where it is held against isolated clients."""
+        """Return what a row reaches where it is compared with isolated clients."""
         if gain == "gain" and self.runs(row, paired=True) == self.runs(row):
             return self.number(row, "accuracy")  # to the last digit what the table says
         return _over_runs(self._by_run(row, alone).mean() + self._by_run(row, gain).mean())
@@ -125,7 +125,7 @@ class Rows:
 
 
 def client_gains(comparison: Comparison, row: str) -> pd.DataFrame:
-    """Return gains by client and run: of the first run alone where each has other clients."""
+    """Return gains by client and run: of the first run only, where each run has other clients."""
     mine = comparison.gains[comparison.gains["row"] == row].astype({"client": int})
     return mine[mine["run"] == mine["run"].iloc[0]] if row in comparison.dealt_anew else mine
 

@@ -24,7 +24,7 @@ WIDTH = 110
 _CLIENT_COLUMNS = {
     "gain": "gain",
     "gain_best": "over best",
-    "gain_own": "own images",
+    "gain_own": "own examples",
     "gain_unseen": "unseen labels",
     "worse_off": "worse off",
     "client_mean": "own mean",
@@ -50,17 +50,18 @@ class Table(NamedTuple):
 
 
 def tables(found: Comparison) -> list[Table]:
-    """Return accuracies, then what the clients have of it, then the gain of each where they are few."""
+    """Return accuracies, then what the clients gain, then the gain of each client where they are few."""
     over_runs = _over_runs(found)
     shown = [
         Table(f"Accuracy on the test set after the last round{over_runs}", _accuracy_rows(found)),
         Table(
-            "Clients: gain over training alone, and accuracy on their own test images" + over_runs,
+            "Clients: gain over isolated training, and accuracy on their own test examples"
+            + over_runs,
             _client_rows(found),
         ),
     ]
     if 0 < len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
-        shown.append(Table(f"Gain of every client over training alone{over_runs}", gains))
+        shown.append(Table(f"Gain of every client over isolated training{over_runs}", gains))
     return shown
 
 
@@ -135,7 +136,7 @@ def _accuracy_rows(found: Comparison) -> list[dict[str, str]]:
 
 
 def _isolated_rows(clients: pd.DataFrame, subsets: list[str]) -> list[dict[str, str]]:
-    """Return the best of the clients that were trained alone, and each of them where they are few."""
+    """Return the best of the isolated clients, and each of them where they are few."""
     rows = _records(clients)
     if not rows:
         return []
@@ -185,7 +186,7 @@ def _gain_rows(found: Comparison) -> list[dict[str, str]]:
             "": str(row["row"]),
             "client": str(row["client"]),
             "whole test set": _plain(row["gain"], "+.3f"),
-            "own images": _plain(row["gain_own"], "+.3f"),
+            "own examples": _plain(row["gain_own"], "+.3f"),
             "unseen labels": _plain(row["gain_unseen"], "+.3f"),
         }
         for row in _records(means)
@@ -202,9 +203,9 @@ def legend(found: Comparison) -> list[str]:
     if found.table["gain"].notna().any():
         lines.append(
             "gain: accuracy on the whole test set minus that of the isolated client, same seed and "
-            "partition, mean over clients; over best: over the best of them; own images: the same on a "
-            "client's share of the test images; unseen labels: on those it holds no training image of; "
-            "worse off: clients that lose on their own images."
+            "partition, mean over clients; over best: over the best of them; own examples: the same on a "
+            "client's share of the test set; unseen labels: on those it holds no training example of; "
+            "worse off: clients that lose on their own examples."
         )
     each = found.gains.groupby("row")["client"].nunique()
     if each.sum() > MAX_GAIN_ROWS or found.dealt_anew & set(each.index):

@@ -50,7 +50,7 @@ def test_one_seed_of_each(tmp_path: Path) -> None:
         # 95 % of 0.75 is 0.7125: to 0.71 it takes one round (0.99).
         **{"rounds_to_target": 1.0, "reached": 1, "seconds": 1.5},
         **{"client_mean": 0.75, "client_std": 0.25, "client_worst10": 0.5},
-        # 0.75 - 0.25 and 0.75 - 0.5; own images -0.25 and 0.25.
+        # 0.75 - 0.25 and 0.75 - 0.5; own examples -0.25 and 0.25.
         **{"gain": 0.375, "gain_best": 0.25, "gain_own": 0.0, "worse_off": 1.0, "clients": 2.0},
         # Unseen: client 0 names 6 of 8 zeros against none; client 1 7 of 8 ones against 2 of 8.
         "gain_unseen": (0.75 + 0.625) / 2,
@@ -110,8 +110,8 @@ def test_runs_are_paired_by_seed_partition_and_settings(tmp_path: Path) -> None:
     assert _row(found, "fedavg training.learning_rate=0.5")["gain"] == 0.5
     assert found.notes == [
         "no isolated run of the same seed, partition and settings for 1 run (fedavg "
-        "training.learning_rate=0.1), which are not held against one",
-        "seed 1: the runs hold 2 different partitions; only runs on the same one are held against "
+        "training.learning_rate=0.1), which are not compared with one",
+        "seed 1: the runs hold 2 different partitions; only runs on the same one are compared with "
         "each other",
     ]
 
@@ -217,8 +217,8 @@ def test_isolated_rounds_concern_isolated_clients_alone(tmp_path: Path) -> None:
     assert _row(found, "fedavg")["gain"] == 0.25
     assert found.notes[:2] == [
         "2 runs left out: run again later with the same seed and settings",
-        "several isolated runs of the same seed, partition and settings: the others are held "
-        "against local_only isolated_rounds=3",
+        "several isolated runs of the same seed, partition and settings: the others are compared "
+        "with local_only isolated_rounds=3",
     ]
 
 

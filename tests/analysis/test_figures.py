@@ -175,7 +175,7 @@ def test_losses_far_apart_have_a_log_scale_that_is_named(tmp_path: Path) -> None
 
 def test_subsets_have_a_panel_each(lesson: Path, tmp_path: Path) -> None:
     (panel,) = figures.subset_curves(load(lesson)).axes
-    assert panel.get_title() == "test images of labels 1-3-7"
+    assert panel.get_title() == "test examples of labels 1-3-7"
     assert _lines(panel)["fedavg"] == ([2], [0.5])
     half = [sum(values) / 3 for values in _read(lesson / "alone-0", "test", "accuracy").values()]
     assert _lines(panel)["local_only"][1] == pytest.approx([value / 2 for value in half])
@@ -192,7 +192,7 @@ def test_confusion_shows_isolated_clients_beside_the_best_federated_row(lesson: 
     # Three of four images of seven labels, and of ten.
     alone_, together = "accuracy 0.525", "accuracy 0.750"
     assert [panel.get_title() for panel in panels] == [
-        *(f"Client {client}, alone\n{alone_}" for client in range(3)),
+        *(f"Client {client}, isolated\n{alone_}" for client in range(3)),
         f"Federated: fedavg\n{together}",
     ]
     for client, gone in enumerate(EXCLUDED):
@@ -219,9 +219,9 @@ def test_of_many_isolated_clients_best_median_and_worst_are_shown(tmp_path: Path
     )
     figure = figures.confusion_matrices(load(tmp_path))
     assert [axes.get_title().replace("\n", " ") for axes in figure.axes[:3]] == [
-        "Client 3, alone (best) accuracy 1.000",
-        "Client 2, alone (median) accuracy 0.500",
-        "Client 0, alone (worst) accuracy 0.250",
+        "Client 3, isolated (best) accuracy 1.000",
+        "Client 2, isolated (median) accuracy 0.500",
+        "Client 0, isolated (worst) accuracy 0.250",
     ]
     assert "3 of 4 isolated clients are shown" in _note(figure)
     assert "frame" not in _note(figure)
@@ -239,7 +239,7 @@ def test_the_heat_map_marks_exactly_the_labels_never_seen(lesson: Path) -> None:
         "isolated clients",
         "federated: fedavg",
     ]
-    assert "A frame marks a label that the client holds no training image of" in _note(figure)
+    assert "A frame marks a label that the client holds no training example of" in _note(figure)
 
 
 def test_gain_bars_are_federated_minus_isolated(lesson: Path) -> None:
@@ -270,7 +270,7 @@ def test_gains_of_clients_that_every_seed_makes_anew_are_one_seeds(tmp_path: Pat
     figure = figures.gain_bars(found)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert heights[:2] == [0.25, -0.25]  # means by number would all be 0
-    assert "bars are of the first one alone" in _note(figure)
+    assert "bars are of the first seed only" in _note(figure)
     assert "means over runs" not in _note(figure)
 
 
@@ -280,7 +280,7 @@ def test_a_measure_that_no_client_has_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path / "1", "local_only", alone(0.25, 0.5, **own))
     figure = figures.gain_bars(load(tmp_path))
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["whole test set", "own test images"]
+    assert names == ["whole test set", "own test examples"]
 
 
 def test_many_clients_are_sorted_by_their_gain_and_rows_are_capped(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_partitions_are_the_counts(lesson: Path, tmp_path: Path) -> None:
         tops = [path.vertices[:, 1] for path in bars.get_paths()]
         heights = [round(top.max() - top.min()) for top in tops]
         assert heights == [counts[label] for counts in COUNTS]
-    assert _note(figure) == "Seed 0; other seeds deal the same images."
+    assert _note(figure) == "Seed 0; other seeds deal the same examples."
     for k in range(5):
         settings = {"partition": {"alpha": k}}
         counts = [[1, 1]] * 101
@@ -341,7 +341,7 @@ def test_partitions_are_the_counts(lesson: Path, tmp_path: Path) -> None:
     capped = "Seed 0. The first 100 of 101 clients are shown. 4 of 5 partitions are shown."
     assert _note(figure) == capped
     write_run(tmp_path / "5", "fedavg", federated(0.5), seed=1, partition="other")
-    assert "Seed 0; other seeds deal other images" in _note(figures.partitions(load(tmp_path)))
+    assert "Seed 0; other seeds deal other examples" in _note(figures.partitions(load(tmp_path)))
     assert len(figure.axes[0].collections[0].get_paths()) == 100
 
 
@@ -406,8 +406,8 @@ def test_figures_show_in_notebooks(lesson: Path) -> None:
         (figures.learning_curves, "no run has the loss on the test set"),
         (figures.accuracy_against_time, r"timings\.csv"),
         (figures.accuracy_against_bytes, "bytes sent"),
-        (figures.gain_bars, "no federated run is held against isolated clients"),
-        (figures.class_accuracies, "no federated run is held against isolated clients"),
+        (figures.gain_bars, "no federated run is compared with isolated clients"),
+        (figures.class_accuracies, "no federated run is compared with isolated clients"),
     ],
 )
 def test_what_the_runs_lack_is_said(draw: Callable[..., Any], message: str, tmp_path: Path) -> None:
@@ -450,4 +450,4 @@ def test_the_best_row_is_called_so_only_if_it_is(tmp_path: Path) -> None:
     write_run(tmp_path / "1", "local_only", alone(0.25, 0.25))
     write_run(tmp_path / "2", "fedadam", federated(0.75), partition="other")
     note = _note(figures.confusion_matrices(load(tmp_path)))
-    assert "fedavg is the best of the federated rows held against isolated clients. " in note
+    assert "fedavg is the best of the federated rows compared with isolated clients. " in note

@@ -76,15 +76,15 @@ def test_several_strategies_and_seeds(sweep: Path) -> None:
     said = _said(sweep)
     # Gains 0.375, 0.125, 0.25: deviation 0.125, t 4.302653, half interval 0.3105: 0 is in it.
     assert said.title == (
-        "No clear gain from federating: +0.250 ± 0.311 accuracy with fedavg "
-        "(0.375 alone, 0.625 together)"
+        "No clear gain from federated learning: +0.250 ± 0.311 accuracy with fedavg "
+        "(0.375 isolated, 0.625 federated)"
     )
     assert [tuple(fact) for fact in said.facts] == [
-        ("Alone, mean client", "0.375 ± 0.000", "best client 0.500"),
+        ("Isolated, mean client", "0.375 ± 0.000", "best client 0.500"),
         ("Federated: fedavg", "0.625 ± 0.311", "whole test set, last round"),
         ("Gain per client", "+0.250 ± 0.311", "over the best client +0.125"),
-        ("Labels never seen", "0.000 → 1.000 ± 0.000", "alone → federated"),
-        ("Clients worse off", "1 of 2", "on their own images; mean +0.000 ± 0.000"),
+        ("Labels never seen", "0.000 → 1.000 ± 0.000", "isolated → federated"),
+        ("Clients worse off", "1 of 2", "on their own examples; mean +0.000 ± 0.000"),
         ("To centralized", "−0.250 ± 0.311", "one model, all the data"),
     ]
     assert said.sentences == [
@@ -99,19 +99,24 @@ def test_several_strategies_and_seeds(sweep: Path) -> None:
     [
         (
             (0.75, 0.765625),
-            "Federating lifts a client's accuracy from 0.375 alone to 0.758: +0.383 ± 0.099 with fedavg",
+            "Federated learning lifts a client's accuracy from 0.375 (isolated) to 0.758: "
+            "+0.383 ± 0.099 with fedavg",
         ),
         (
             (0.25, 0.265625),
-            "Federating lowers a client's accuracy from 0.375 alone to 0.258: −0.117 ± 0.099 with fedavg",
+            "Federated learning lowers a client's accuracy from 0.375 (isolated) to 0.258: "
+            "−0.117 ± 0.099 with fedavg",
         ),
-        ((0.375, 0.375), "No clear gain from federating: +0.000 ± 0.000 accuracy with fedavg "),
+        (
+            (0.375, 0.375),
+            "No clear gain from federated learning: +0.000 ± 0.000 accuracy with fedavg ",
+        ),
         (
             (0.75,),
-            "Federating lifts a client's accuracy from 0.375 alone to 0.750: "
+            "Federated learning lifts a client's accuracy from 0.375 (isolated) to 0.750: "
             "+0.375 with fedavg on one seed",
         ),
-        ((0.375,), "No gain from federating on one seed: 0.375 alone and with fedavg"),
+        ((0.375,), "No gain from federated learning on one seed: 0.375, isolated or with fedavg"),
     ],
 )
 def test_the_title_says_which_way_it_goes(
@@ -129,7 +134,7 @@ def test_the_title_says_which_way_it_goes(
 def test_a_gain_for_the_mean_client_that_the_best_does_not_have(tmp_path: Path) -> None:
     _federated(tmp_path / "0", 0.5)
     _alone(tmp_path / "1", 0.25, 0.625)
-    assert "The best client alone is better still: 0.625." in _said(tmp_path).sentences
+    assert "The best isolated client is better still: 0.625." in _said(tmp_path).sentences
 
 
 def test_federated_runs_alone(tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ def test_federated_runs_alone(tmp_path: Path) -> None:
     assert said.title == "fedavg reaches 0.750 on the whole test set"
     assert [fact.label for fact in said.facts] == ["Federated: fedavg", "Worst tenth of clients"]
     assert said.sentences[0] == (
-        "What federating buys is not known: no isolated clients were trained; "
+        "What federated learning gains is not known: no isolated clients were trained; "
         "strategy=local_only trains them."
     )
     _federated(tmp_path / "1", 0.5, name="fedadam")
@@ -153,17 +158,17 @@ def test_isolated_clients_of_another_seed_are_held_against_nobody(tmp_path: Path
     assert "no isolated run has their seed, partition and settings" in said.sentences[0]
     _alone(tmp_path / "2", 0.25, 0.5)
     _federated(tmp_path / "3", 0.75, seed=2)
-    missing = "1 more of fedavg has no isolated clients to be held against."
+    missing = "1 more of fedavg has no isolated clients to be compared with."
     assert missing in _said(tmp_path).sentences
 
 
 def test_references_alone(tmp_path: Path) -> None:
     _federated(tmp_path / "0", 0.875, name="centralized")
-    nothing = "no federated run to hold against it"
+    nothing = "no federated run to compare it with"
     assert _said(tmp_path).title == f"One model trained on all the data reaches 0.875; {nothing}"
     _alone(tmp_path / "1", 0.25, 0.5)
     said = _said(tmp_path)
-    assert said.title == f"Clients trained alone reach 0.375 on average, the best 0.500; {nothing}"
+    assert said.title == f"Isolated clients reach 0.375 on average, the best 0.500; {nothing}"
     assert said.facts[-1][:2] == ("To centralized", "−0.500")
 
 
@@ -181,7 +186,7 @@ def test_failed_runs_alone(tmp_path: Path) -> None:
 def test_runs_that_did_not_complete_are_told(sweep: Path) -> None:
     write_run(sweep / "99", "fedavg", [], seed=9, status="failed", error="disk full")
     assert _said(sweep).sentences[-1] == (
-        "1 of 13 runs did not complete (1 failed): no number here is of them."
+        "1 of 13 runs did not complete (1 failed): no number here includes them."
     )
 
 
@@ -192,13 +197,13 @@ def test_settings_have_a_gain_each(tmp_path: Path) -> None:
         _alone(tmp_path / f"a{number}", 0.25, 0.5, **more)
     said = _said(tmp_path)
     assert said.title == (
-        "Federating changes accuracy by −0.125 (partition.alpha=100) to +0.375 (partition.alpha=0.1) "
-        "against training alone"
+        "Federated learning changes accuracy by −0.125 (partition.alpha=100) to +0.375 "
+        "(partition.alpha=0.1) compared with isolated clients"
     )
     assert said.facts[1] == (
         "partition.alpha=0.1",
         "+0.375",
-        "alone 0.375, fedavg 0.750; worse off 1 of 2",
+        "isolated 0.375, fedavg 0.750; worse off 1 of 2",
     )
     mixed = _said(tmp_path, "seed")
     assert "seed=0 averages over fedavg, local_only." in mixed.sentences
@@ -264,7 +269,7 @@ def test_a_better_row_without_isolated_clients_is_named(tmp_path: Path) -> None:
         write_run(tmp_path / str(job), strategy, rows, settings=settings)
     found = load(tmp_path)
     said = " ".join(headline(found, compare(found)).sentences)
-    assert "is the best of 2 federated rows held against isolated clients" in said
+    assert "is the best of 2 federated rows compared with isolated clients" in said
     assert "fedavg training.learning_rate=0.5 reaches 0.875, but has no isolated clients" in said
 
 
@@ -278,8 +283,8 @@ def test_of_several_isolated_rows_the_title_names_its_own(tmp_path: Path) -> Non
     found = load(tmp_path)
     title = headline(found, compare(found)).title
     assert title == (
-        "Clients trained alone reach 0.750 on average, the best 0.750 with local_only "
-        "partition.alpha=10, the best of 2 rows; no federated run to hold against it"
+        "Isolated clients reach 0.750 on average, the best 0.750 with local_only "
+        "partition.alpha=10, the best of 2 rows; no federated run to compare it with"
     )
 
 
@@ -321,12 +326,14 @@ def test_frames_are_told_if_there_are_any(tmp_path: Path) -> None:
     _thirteen(tmp_path / "hidden", lacking=7)
     said = _caption("confusion_matrices", tmp_path / "hidden")
     assert said == (
-        "Every client shown holds images of every label; "
-        "alone 0.500 of the test images are named right, with fedavg 0.750."
+        "Every client shown holds examples of every label; "
+        "isolated clients name 0.500 of the test examples right, fedavg 0.750."
     )
     _thirteen(tmp_path / "framed", lacking=6)
     said = _caption("confusion_matrices", tmp_path / "framed")
-    assert said.startswith("Frames mark labels that a client never saw: trained alone it names")
+    assert said.startswith(
+        "Frames mark labels that a client never saw. Of their examples, an isolated client names"
+    )
 
 
 def test_the_matrices_caption_is_of_the_row_that_is_drawn(tmp_path: Path, sweep: Path) -> None:
@@ -334,7 +341,7 @@ def test_the_matrices_caption_is_of_the_row_that_is_drawn(tmp_path: Path, sweep:
         settings = {"training": {"momentum": number}}
         _alone(tmp_path / "rows" / f"{number}", final, final, settings=settings)
     said = _caption("confusion_matrices", tmp_path / "rows")
-    assert said == "local_only training.momentum=1 names 0.500 of the test images right."
+    assert said == "local_only training.momentum=1 names 0.500 of the test examples right."
     assert _caption("confusion_matrices", sweep).endswith("(fedavg) 1.000, mean over 3 seeds.")
 
 
@@ -342,7 +349,8 @@ def test_gains_of_many_clients_are_told_as_they_are_drawn(tmp_path: Path) -> Non
     _thirteen(tmp_path, lacking=6)
     said = _caption("gain_bars", tmp_path)
     assert said == (
-        "On own test images fedavg brings from +0.000 (client 0) to +0.188 (client 12)."
+        "On own test examples fedavg changes a client's accuracy by +0.000 (client 0) to "
+        "+0.188 (client 12)."
     )
 
 
@@ -704,7 +712,9 @@ def test_the_story_is_on_the_first_screen(page: Any, width: int, top: int) -> No
     _screen(page, width, "light")
     box = "return document.querySelector('.hero img').getBoundingClientRect()"
     assert page.execute_script(box)["top"] < top
-    assert page.find_element("tag name", "h1").text.startswith("No clear gain from federating")
+    assert page.find_element("tag name", "h1").text.startswith(
+        "No clear gain from federated learning"
+    )
 
 
 def test_dark_mode_is_dark_and_figures_stay_on_white(page: Any) -> None:

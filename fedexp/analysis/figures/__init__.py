@@ -49,7 +49,7 @@ _ALL = {
         "What isolated clients and the federated model take each label for",
     ),
     "learning_curves": (learning_curves, "Learning curves"),
-    "gain_bars": (gain_bars, "What every client gains over training alone"),
+    "gain_bars": (gain_bars, "What every client gains over isolated training"),
     "class_accuracies": (class_accuracies, "Accuracy of every client on every label"),
     "subset_curves": (subset_curves, "Accuracy on subsets of the labels"),
     "accuracy_against_time": (accuracy_against_time, "Accuracy against time"),

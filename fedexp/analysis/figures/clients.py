@@ -46,7 +46,7 @@ Matrix = npt.NDArray[np.int64]
 
 
 class _Partition(NamedTuple):
-    """Who holds what: images by client and label, under the settings that tell it from others."""
+    """Who holds what: examples by client and label, under the settings that tell it from others."""
 
     title: str
     counts: Matrix
@@ -56,8 +56,8 @@ class _Partition(NamedTuple):
 def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
     """Draw every client's gain over training alone, a panel per federated row.
 
-    Up to 12 clients have a bar for the whole test set, their own images and unseen labels; more of them
-    have one for their own images, from the largest gain to the largest loss.
+    Up to 12 clients have a bar for the whole test set, their own examples and unseen labels; more of them
+    have one for their own examples, from the largest gain to the largest loss.
 
     Args:
         found: What was read from disk.
@@ -67,13 +67,13 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
         A matplotlib Figure.
 
     Raises:
-        NothingToDraw: If no federated run is held against isolated clients.
+        NothingToDraw: If no federated run is compared with isolated clients.
     """
     view = View(found, comparison)
     gains = view.comparison.gains
     rows = [row for row in view.federated if (gains["row"] == row).any()]
     if not rows:
-        raise NothingToDraw("no federated run is held against isolated clients (local_only)")
+        raise NothingToDraw("no federated run is compared with isolated clients (local_only)")
     shown = view.best(rows, MAX_GAIN_PANELS)
     columns = min(3, len(shown))
     figure = new(max(6.5, 3.6 * columns), 3.1 * math.ceil(len(shown) / columns) + 1.0)
@@ -85,7 +85,7 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
         panel.axhline(0, color="black", linewidth=0.8)
         tidy(panel)
         panel.set_title(wrapped(row), fontsize=10)
-    what = "accuracy" if few else "accuracy on own test images"
+    what = "accuracy" if few else "accuracy on own test examples"
     figure.supylabel(f"{what},\nfederated − isolated", fontsize=10)
     _legend_above(figure, axes)
     anew = view.comparison.dealt_anew
@@ -95,9 +95,9 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
         bars = ["Bars are means over runs, lines their 95 % intervals, which may leave the frame"]
     explain(
         figure,
-        "Above 0 the client is better off than alone (same seed and partition)",
+        "Above 0 the client is better off than isolated (same seed and partition)",
         *bars,
-        "Where every seed deals other images to a client, bars are of the first one alone"
+        "Where every seed deals other examples to a client, bars are of the first seed only"
         if anew & set(shown)
         else "",
         f"{len(shown)} of {len(rows)} federated rows are shown: the most accurate"
@@ -161,7 +161,7 @@ def _grouped_bars(axes: Any, gains: pd.DataFrame) -> None:
     """Draw three bars a client; a measure that no client has is left out."""
     measures = {
         "gain": "whole test set",
-        "gain_own": "own test images",
+        "gain_own": "own test examples",
         "gain_unseen": "labels never seen",
     }
     for number, (column, name) in enumerate(measures.items()):
@@ -219,7 +219,7 @@ def _partitions(view: View) -> list[_Partition]:
     distinct: dict[Any, _Partition] = {}
     for run in map(int, runs.index[runs["seed"] == runs["seed"].iloc[0]]):
         dataset = [str(settings.at[run, key]) for key in keys if key.startswith("dataset.")]
-        # The hash is of the images' numbers alone, which equally large datasets share.
+        # The hash is of the examples' numbers only, which equally large datasets share.
         which = (runs.at[run, "partition_sha256"], *dataset)
         if which in distinct:
             continue
@@ -237,7 +237,7 @@ def _which_seeds(view: View) -> str:
     runs = view.found.runs
     first = runs["seed"] == runs["seed"].iloc[0]
     others, shown = (set(runs.loc[which, "partition_sha256"]) for which in (~first, first))
-    rest = "deal other images" if others - shown else "deal the same images"
+    rest = "deal other examples" if others - shown else "deal the same examples"
     return f"Seed {runs['seed'].iloc[0]}" + (f"; other seeds {rest}" if others else "")
 
 

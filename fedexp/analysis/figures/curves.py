@@ -60,14 +60,14 @@ def learning_curves(found: Results, comparison: Comparison | None = None) -> Any
     accuracy, loss, *rest = panels(figure, 2 + len(others), 2)
     _lines(accuracy, view, _tested(view, "accuracy", "all"))
     _frame(accuracy)
-    tidy(accuracy, xlabel="round", ylabel="accuracy (share of all test images)")
+    tidy(accuracy, xlabel="round", ylabel="accuracy (share of all test examples)")
     _lines(loss, view, _tested(view, "loss", "all"))
     scale = _loss_scale(loss)
-    tidy(loss, xlabel="round", ylabel=f"loss on all test images (nats{scale})")
+    tidy(loss, xlabel="round", ylabel=f"loss on all test examples (nats{scale})")
     for axes, name in zip(rest, others, strict=True):
         _lines(axes, view, _tested(view, name, "all"))
         _frame(axes)
-        tidy(axes, xlabel="round", ylabel=f"{name} on all test images")
+        tidy(axes, xlabel="round", ylabel=f"{name} on all test examples")
     for axes in (accuracy, loss, *rest):
         whole_rounds(axes)
     legend(figure, accuracy)
@@ -94,8 +94,8 @@ def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
     together = panels(figure, len(shown), 3, sharex=True, sharey=True)
     for number, (axes, subset) in enumerate(zip(together, shown, strict=True)):
         _lines(axes, view, _tested(view, "accuracy", subset))
-        ylabel = "accuracy (share of images)" if number % 3 == 0 else ""
-        tidy(axes, xlabel="round", ylabel=ylabel, title=f"test images of labels {subset}")
+        ylabel = "accuracy (share of examples)" if number % 3 == 0 else ""
+        tidy(axes, xlabel="round", ylabel=ylabel, title=f"test examples of labels {subset}")
         axes.title.set_fontsize(10)
     _frame(*together)
     whole_rounds(together[0])
@@ -115,7 +115,9 @@ def accuracy_against_time(found: Results, comparison: Comparison | None = None) 
     """
     view = View(found, comparison)
     figure, axes = _against(view, _seconds(view), "timings.csv")
-    tidy(axes, xlabel="seconds since the run's start", ylabel="accuracy (share of all test images)")
+    tidy(
+        axes, xlabel="seconds since the run's start", ylabel="accuracy (share of all test examples)"
+    )
     axes.set_xlim(left=0)
     legend(figure, axes)
     explain(
@@ -145,7 +147,7 @@ def accuracy_against_bytes(found: Results, comparison: Comparison | None = None)
     for row in silent:
         axes.axhline(view.accuracy()[row], label=row, clip_on=False, **view.style(row))
     xlabel = f"weights sent to and by clients so far ({unit})"
-    tidy(axes, xlabel=xlabel, ylabel="accuracy (share of all test images)")
+    tidy(axes, xlabel=xlabel, ylabel="accuracy (share of all test examples)")
     legend(figure, axes)
     explain(
         figure,

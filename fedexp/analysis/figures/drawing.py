@@ -53,7 +53,7 @@ class View:
 
     Attributes:
         comparison: The comparison.
-        found: Its runs alone.
+        found: Only its runs.
         rows: Names of the rows to show, MAX_ROWS at most: the best accuracies, references among them.
         federated: Names of all rows that are neither isolated nor centralized.
         notes: What the reader of a figure must know: rows left out.

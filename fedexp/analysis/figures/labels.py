@@ -35,8 +35,8 @@ MAX_ISOLATED = 3
 MAX_CLIENTS = 100
 """Rows of the heat map."""
 
-_FRAMED = "A frame marks a label that the client holds no training image of"
-_HELD = "federated rows held against isolated clients"
+_FRAMED = "A frame marks a label that the client holds no training example of"
+_COMPARED = "federated rows compared with isolated clients"
 
 Matrix = npt.NDArray[np.int64]
 
@@ -107,7 +107,7 @@ def confusion_matrices(
         for label in unseen:
             _frame(panel, label - 0.5, -0.5, 1, len(classes))
     colours = figure.colorbar(image, ax=axes, fraction=0.02, aspect=30)
-    colours.set_label("% of the true label's images", fontsize=SMALL)
+    colours.set_label("% of the true label's examples", fontsize=SMALL)
     framed = _FRAMED if any(panel.unseen for panel in shown) else ""
     explain(figure, _which_runs(view, pair), left_out, framed)
     return figure
@@ -124,12 +124,12 @@ def class_accuracies(found: Results, comparison: Comparison | None = None) -> An
         A matplotlib Figure.
 
     Raises:
-        NothingToDraw: If no federated run is held against isolated clients.
+        NothingToDraw: If no federated run is compared with isolated clients.
     """
     view = View(found, comparison)
     pair = _pair(view)
     if pair.together is None or pair.alone is None:
-        raise NothingToDraw("no federated run is held against isolated clients (local_only)")
+        raise NothingToDraw("no federated run is compared with isolated clients (local_only)")
     held = np.array(results.partition(view.found.path(pair.alone))["class_counts"])
     apart = results.confusion(view.found.path(pair.alone))
     (together,) = results.confusion(view.found.path(pair.together)).values()
@@ -151,7 +151,7 @@ def class_accuracies(found: Results, comparison: Comparison | None = None) -> An
             _frame(panel, label, client, 1, 1, thin=len(clients) > 30)
     axes[0].set_ylabel("client")
     colours = figure.colorbar(axes[0].collections[0], ax=axes, fraction=0.02, aspect=30)
-    colours.set_label("accuracy on the label's images", fontsize=SMALL)
+    colours.set_label("accuracy on the label's examples", fontsize=SMALL)
     cut = f"The first {len(held)} of {num_clients} clients are shown"
     explain(
         figure,
@@ -172,7 +172,7 @@ def shown(found: Results, comparison: Comparison) -> tuple[str, bool]:
 
 
 def _pair(view: View) -> _Pair:
-    """Choose the best federated row that is held against isolated clients; else what there is."""
+    """Choose the best federated row that is compared with isolated clients; else what there is."""
     pairs, merit = view.comparison.pairs, view.accuracy()
     ordered = sorted(view.federated, key=lambda row: -merit[row])
     for row in ordered:
@@ -199,7 +199,7 @@ def _isolated_panels(view: View, pair: _Pair) -> tuple[list[_Panel], str]:
         for client, counts in enumerate(held)
     }
     shown = [
-        _Panel(f"Client {client}, alone{what}", matrices[client], unseen[client])
+        _Panel(f"Client {client}, isolated{what}", matrices[client], unseen[client])
         for client, what in chosen.items()
     ]
     left_out = f"{len(chosen)} of {len(matrices)} isolated clients are shown"
@@ -231,7 +231,7 @@ def _accuracy(matrix: Matrix) -> float:
 
 
 def _shares(matrix: Matrix) -> npt.NDArray[np.float64]:
-    """Return the accuracy on every label's images, NaN for a label without any."""
+    """Return the accuracy on every label's examples, NaN for a label without any."""
     totals = matrix.sum(axis=1)
     return np.where(totals > 0, matrix.diagonal() / np.maximum(1, totals), np.nan)
 
@@ -244,7 +244,7 @@ def _which_runs(view: View, pair: _Pair) -> str:
     """Say which runs are shown."""
     merit, several = view.accuracy(), pair.row in view.federated and len(view.federated) > 1
     first = all(merit[pair.row] >= merit[row] for row in view.federated)
-    which = "federated row with the best accuracy" if first else f"best of the {_HELD}"
+    which = "federated row with the best accuracy" if first else f"best of the {_COMPARED}"
     best = f"{pair.row} is the {which}. " if several else ""
     return f"{best}Seed {view.found.runs['seed'][pair.first]}, whole test set after the last round"
 
