@@ -760,6 +760,43 @@ class Fussy(Mean):
         return AllOrNothing()
 
 
+class Momentum:
+    def __init__(self) -> None:
+        self.seen = 0
+
+
+class HidesItsState(Server):
+    def __init__(self) -> None:
+        self.momentum = Momentum()
+
+    def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+        self.momentum.seen += 1
+        return {name: array * np.float32(0.9) for name, array in updates.mean().items()}
+
+
+class Unsavable(Mean):
+    def server(self, setup: Setup) -> Server:
+        return HidesItsState()
+
+
+class ForgetsItsState(Server):
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+        self.rounds += 1
+        factor = np.float32(1 / (1 + self.rounds))
+        return {name: array * factor for name, array in updates.mean().items()}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+class Forgetful(Mean):
+    def server(self, setup: Setup) -> Server:
+        return ForgetsItsState()
+
+
 class Mute(Client):
     def run(self, job: Job) -> None:
         job.train()
@@ -791,6 +828,8 @@ class PartlyBroken(Mean):
         (OwnMemory, "backend=inline gives another model than backend=inline"),
         (Overshooting, "BatchNorm's running variances become negative"),
         (Fussy, "ValueError: where are they? ("),
+        (Unsavable, "a run cannot be resumed: server/momentum is a Momentum"),
+        (Forgetful, "a run that is resumed comes to other numbers"),
         (Silent, "round 1: all 3 clients failed to train; client 0: ValueError: the strategy's"),
     ],
 )

@@ -21,11 +21,11 @@ from fedexp.partitions import Partition
 from fedexp.partitions.base import make_partition
 from fedexp.partitions.iid import Iid
 from fedexp.strategies import Strategy
-from fedexp.testing.runs import TinyImages, require, run, same_everywhere, small
+from fedexp.testing.runs import TinyImages, require, resumes_alike, run, same_everywhere, small
 
 
 def strategy_conforms(strategy: Strategy, backends: Sequence[str]) -> None:
-    """Same bits, dtypes kept, BatchNorm survived, failing clients survived."""
+    """Same bits, dtypes kept, BatchNorm and failing clients survived, resumed to the bit."""
     clients = max(3, strategy.min_clients)
     config = small(strategy=strategy, clients=ClientsConfig(clients, fraction_evaluate=1.0))
     check_sides(strategy, config)
@@ -33,6 +33,7 @@ def strategy_conforms(strategy: Strategy, backends: Sequence[str]) -> None:
     more = ClientsConfig(2 * clients + 2, fraction_train=1.0, dropout=0.2)
     ending = same_everywhere(replace(config, clients=more, rounds=3), backends[:2])
     require(ending.summary["rounds"] == 3, "a run in which clients drop out does not complete")
+    resumes_alike(replace(config, rounds=3))
     if not strategy.measures_distances:
         # Nobody evaluates on clients: a negative variance is NaN there, which ends the run.
         one = replace(config, model=MobilenetV3Small(), rounds=1, clients=ClientsConfig(clients))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,11 @@ from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import Config
 from fedexp.config.training import TrainingConfig
 from fedexp.core.registry import PluginError
+from fedexp.core.state import UnsavableError, pack, unpack
 from fedexp.data.examples import Examples, Spec
 from fedexp.datasets import Dataset, ImageDataset
 from fedexp.federation.events import Ending, Failure, Listener, Measurement, RoundReport
+from fedexp.federation.snapshot import Keeper
 from fedexp.models import Model
 from fedexp.models.mlp import Mlp
 from fedexp.partitions.iid import Iid
@@ -97,13 +99,45 @@ class _Recorder(Listener):
         self.failures += report.failures if report.round else []  # round 0 says who is faulty
 
 
-def run(config: Config) -> tuple[Ending, _Recorder]:
+class _FirstRound(Keeper):
+    """Keeps what a checkpoint would hold after the first round."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def is_due(self, server_round: int) -> bool:
+        return server_round == 1
+
+    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
+        if server_round == 1:
+            self.content = pack(state)
+
+
+def run(
+    config: Config, keeper: Keeper | None = None, resume: Mapping[str, Any] | None = None
+) -> tuple[Ending, _Recorder]:
     """Run an experiment that leaves no folder."""
     from fedexp.experiment import Attempt, quieten_flower
 
     quieten_flower()
     recorder = _Recorder()
-    return Attempt(config, recorder, verbose=False).complete(), recorder
+    return Attempt(config, recorder, keeper, resume, verbose=False).complete(), recorder
+
+
+def resumes_alike(config: Config) -> None:
+    """Run, and run again from what was kept after round 1; both must come to the same bits."""
+    keeper = _FirstRound()
+    try:
+        whole, told = run(config, keeper)
+    except UnsavableError as error:
+        raise DoesNotConform(f"a run cannot be resumed: {error}") from error
+    ending, rest = run(config, resume=unpack(keeper.content))
+    require(
+        ending.summary["model_sha256"] == whole.summary["model_sha256"]
+        and _rows(rest) == [repr(row) for row in told.measurements if row.round > 1],
+        "a run that is resumed comes to other numbers: keep what the server remembers in attributes "
+        "that hold arrays, numbers, words or collections of them, and what clients remember in job.state",
+    )
 
 
 def small(**changes: Any) -> Config:
