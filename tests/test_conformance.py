@@ -792,7 +792,7 @@ class ForgetsItsState(Server):
         return {}
 
 
-class Forgetful(Mean):
+class LosesItsState(Mean):
     def server(self, setup: Setup) -> Server:
         return ForgetsItsState()
 
@@ -829,7 +829,7 @@ class PartlyBroken(Mean):
         (Overshooting, "BatchNorm's running variances become negative"),
         (Fussy, "ValueError: where are they? ("),
         (Unsavable, "a run cannot be resumed: server/momentum is a Momentum"),
-        (Forgetful, "a run that is resumed comes to other numbers"),
+        (LosesItsState, "a run that is resumed comes to other numbers"),
         (Silent, "round 1: all 3 clients failed to train; client 0: ValueError: the strategy's"),
     ],
 )
