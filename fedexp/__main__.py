@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -12,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
@@ -21,7 +18,7 @@ from omegaconf import DictConfig
 
 from fedexp import runner
 from fedexp.commands import COMMANDS
-from fedexp.config.callbacks import SweepFolder
+from fedexp.config.callbacks import SweepFolder, manifest_of
 from fedexp.config.composition import (
     CONFIG_NAME,
     Job,
@@ -34,8 +31,8 @@ from fedexp.config.composition import (
 from fedexp.config.hydra_internals import argument_parser, is_basic_launcher, is_basic_sweeper
 from fedexp.config.plugins import load_plugins, outside_pages, register_again
 from fedexp.config.schema import Config
-from fedexp.core import signals
-from fedexp.core.files import without_secrets
+from fedexp.core import owner, signals
+from fedexp.core.files import unwritable, without_secrets
 from fedexp.core.options import ConfigError, FedexpError
 from fedexp.federation.events import DIVERGED, RunInfo
 
@@ -75,7 +72,7 @@ def main() -> None:
         failed = _conclude(compare=trains)
     except KeyboardInterrupt:
         failed, code = True, code or signals.exit_code()
-    _leave(code or (EXIT_FAILED if failed else 0))
+    runner.leave(code or (EXIT_FAILED if failed else 0), at_once=SweepFolder.in_this_process)
 
 
 def _prepare(args: Namespace) -> bool:
@@ -88,6 +85,7 @@ def _prepare(args: Namespace) -> bool:
         training = [config for config in configs if config.mode == "train"]
         if training:
             _start_up(training)
+            _reserve_folder(jobs)
     except (ConfigError, FedexpError) as error:
         sys.exit(_complain(error))
     return bool(training)
@@ -95,13 +93,21 @@ def _prepare(args: Namespace) -> bool:
 
 def _keep_manifest(jobs: Sequence[Job], config_dir: str | None) -> None:
     """Note what a multirun consists of, where it is known, so that it can be resumed."""
-    if all(job.folder is not None and not job.chosen_later for job in jobs):
-        listed = [
-            {"folder": job.folder.name, "overrides": [without_secrets(o) for o in job.overrides]}
-            for job in jobs
-            if job.folder is not None
-        ]
-        SweepFolder.manifest = {"config_dir": config_dir, "jobs": listed}
+    sweep = jobs[0].sweep
+    if sweep is not None and not any(job.folder is None or job.chosen_later for job in jobs):
+        SweepFolder.manifest = manifest_of(jobs, sweep, config_dir)
+
+
+def _reserve_folder(jobs: Sequence[Job]) -> None:
+    """Keep other processes from the folder of a run, or of a multirun, while this one lasts.
+
+    Raises:
+        FedexpError: If another process writes it, or it cannot be made.
+    """
+    folder = jobs[0].sweep or jobs[0].folder
+    if folder is not None:
+        with unwritable(folder):
+            owner.reserve(folder)
 
 
 def _hand_to_hydra() -> None:
@@ -121,40 +127,8 @@ def _conclude(*, compare: bool) -> bool:
     """Print the table of a multirun; return whether a run failed."""
     failed = bool(_failed_runs)
     if compare and SweepFolder.path is not None:
-        from fedexp.analysis.tables import closing_table
-
-        text, all_completed = closing_table(SweepFolder.path)
-        read = _print(text)
-        failed = failed or not all_completed or not read
+        failed = not runner.tell_table(SweepFolder.path) or failed
     return failed
-
-
-def _print(text: str) -> bool:
-    """Print, and return whether anybody reads it."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process once all is written: tearing down torch's libraries takes most of a second.
-
-    Not where a launcher has processes of its own, which only a full exit ends.
-    """
-    signals.ignore_signals()
-    if not SweepFolder.in_this_process:
-        sys.exit(code)
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()  # ends its service process
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _start_up(configs: list[Config]) -> None:

@@ -9,14 +9,20 @@ figures.learning_curves(found)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedexp import runner
 from fedexp.analysis.comparison import compare
 from fedexp.analysis.results import Results, load
-from fedexp.config.composition import plan
+from fedexp.config.callbacks import add_to_manifest, manifest_of
+from fedexp.config.composition import Job, plan
 from fedexp.config.folders import folder_errors, free_name, stamp
+from fedexp.config.schema import Config
+from fedexp.core import owner
+from fedexp.core.files import unwritable
 from fedexp.core.options import ConfigError
 from fedexp.federation.events import RunInfo
 
@@ -72,10 +78,30 @@ def run(
     errors = [] if several else folder_errors([root], multirun=False)
     if errors:
         raise ConfigError(errors)
-    for number, job in enumerate(jobs):
-        config = job.config
-        name = free_name(str(root), f"{number}-{config.strategy.name}-s{config.seed}")
-        where = root / name if several else root
-        sweep = runner.sweep_name(root) if several else None
-        runner.run_logged(RunInfo(config, where, job.overrides, sweep))
+    with unwritable(root):
+        owner.reserve(root)
+    try:
+        _run_all(jobs, root, None if config_dir is None else str(config_dir))
+    finally:
+        owner.release()
     return load(root)
+
+
+def _run_all(jobs: Sequence[Job], root: Path, config_dir: str | None) -> None:
+    if len(jobs) == 1:
+        runner.run_logged(RunInfo(jobs[0].config, root, jobs[0].overrides))
+        return
+    jobs = [
+        replace(job, folder=root / free_name(str(root), f"{number}-{_name(job.config)}"))
+        for number, job in enumerate(jobs)
+    ]
+    with unwritable(root):
+        add_to_manifest(root, manifest_of(jobs, root, config_dir))
+    for job in jobs:
+        assert job.folder is not None
+        run = RunInfo(job.config, job.folder, job.overrides, runner.sweep_name(root))
+        runner.run_logged(run)
+
+
+def _name(config: Config) -> str:
+    return f"{config.strategy.name}-s{config.seed}"

@@ -11,10 +11,8 @@ from importlib import import_module
 from typing import Any
 
 from fedexp.config.schema import Config
-from fedexp.core.checkpoints import Checkpoints
-from fedexp.core.files import reason, unwritable
-from fedexp.core.options import AUTO, DivergedError
-from fedexp.core.state import UnsavableError
+from fedexp.core.files import reason
+from fedexp.core.options import DivergedError
 from fedexp.federation.conclusion import conclude, head
 from fedexp.federation.dealing import client_rows, describe_partition, federate
 from fedexp.federation.evaluation import ServerEvaluation
@@ -31,6 +29,7 @@ from fedexp.federation.outcome import Outcome
 from fedexp.federation.rounds import RoundLoop, build_server
 from fedexp.federation.snapshot import Keeper
 from fedexp.flower.grid import CohortGrid
+from fedexp.tracking.keeping import RunKeeper
 from fedexp.tracking.run_folder import RunFolder
 from fedexp.tracking.terminal import Terminal
 from fedexp.tracking.trackers import Trackers
@@ -58,10 +57,11 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
     trackers = Trackers(terminal.say)
     listeners = Listeners(folder, terminal, trackers)
     clock = Clock(float(run.resume["seconds"]) if run.resume else 0.0)
-    keeper = _Kept(run, folder, trackers, clock)
+    keeper = RunKeeper(run, folder, trackers, clock.seconds, terminal.say)
     attempt = Attempt(run.config, listeners, keeper, run.resume, clock, verbose=verbose)
     try:
         listeners.begin(run)
+        keeper.begin()
         ending = attempt.complete()
         listeners.end(ending)
     except (KeyboardInterrupt, SystemExit):  # rich raises the latter where its reader is gone
@@ -83,40 +83,6 @@ class Clock:
     def seconds(self) -> float:
         """Return the seconds so far."""
         return time.monotonic() - self._since
-
-
-class _Kept(Keeper):
-    """Checkpoints of a run, with what its folder and its trackers add to them."""
-
-    def __init__(self, run: RunInfo, folder: RunFolder, trackers: Trackers, clock: Clock) -> None:
-        every = run.config.checkpoint.every
-        self._checkpoints = Checkpoints(run.folder, None if every == AUTO else int(every))
-        self._run, self._folder, self._trackers, self._clock = run, folder, trackers, clock
-
-    def is_due(self, server_round: int) -> bool:
-        """Ask whether it is time."""
-        return self._checkpoints.is_due(server_round)
-
-    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint; a strategy whose state cannot be saved goes on without.
-
-        Raises:
-            FedexpError: If it cannot be written.
-        """
-        if self._run.config.checkpoint.every == 0:
-            return
-        whole = {
-            **state,
-            "files": self._folder.positions(),
-            "seconds": self._clock.seconds(),
-            "trackers": self._trackers.ids(),
-        }
-        try:
-            with unwritable(self._run.folder):
-                self._checkpoints.save(server_round, whole)
-        except UnsavableError as error:
-            if server_round == self._run.config.num_rounds:
-                log.warning("this run cannot be resumed: %s", error)
 
 
 class Attempt:

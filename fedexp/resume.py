@@ -5,34 +5,48 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedexp import runner
 from fedexp.analysis.results import environment
-from fedexp.config.callbacks import SWEEP_FILE
-from fedexp.config.plugins import plugins_in_use
+from fedexp.config.callbacks import SWEEP_FILE, jobs_in
+from fedexp.config.plugins import load_plugins
 from fedexp.config.saved import saved_config
 from fedexp.config.schema import Config
 from fedexp.core import checkpoints, owner, signals
-from fedexp.core.files import without_secrets
+from fedexp.core.files import unwritable, without_secrets
 from fedexp.core.options import ConfigError, FedexpError
+from fedexp.core.tables import Position, content_at
 from fedexp.federation.events import COMPLETED, DIVERGED, RunInfo
+from fedexp.tracking.identity import FREE, differences, is_free
 
 DESCRIPTION = """Go on with a run or a sweep that did not come to its end.
 
     fedexp resume results/lesson/2026-11-26_10-00-00-1a2b
     fedexp resume results/lesson/2026-11-26_10-00-00-1a2b rounds=200
+    python mine.py resume results/...      where a script of your own began it
 
 A run goes on from its last checkpoint and ends with the same bits as if it had never stopped. One that
 is complete is left alone unless it is to have more rounds. In a sweep, complete runs are left alone, the
-others go on or are run. Exits with 0 if all are complete at the end, with 1 if a run failed, with 2 if
-nothing here can go on.
+others go on or are run, and the table follows. Exits with 0 if all are complete at the end, with 1 if a
+run failed, with 2 if something here cannot go on.
 """
 
-FREE = ("rounds", "isolated_rounds", "backend", "tracking", "checkpoint", "name")
-"""Options that may differ from before: they change no number of the rounds that are done."""
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left to do in a folder.
+
+    Attributes:
+        runs: The runs that are not complete.
+        sweep: The sweep's folder; None where the folder is a run's.
+    """
+
+    runs: list[RunInfo]
+    sweep: Path | None = None
 
 
 def resume_program(arguments: Sequence[str]) -> None:
@@ -46,66 +60,95 @@ def resume_program(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", help="such as rounds=200 or backend=inline")
     args = parser.parse_args(arguments)
     signals.stop_on_signals()
+    code = 0
     try:
-        runs = _runs(args.folder, args.overrides)
-        runner.ensure(run.config for run in runs)
-    except (ConfigError, FedexpError) as error:
-        for line in without_secrets(str(error)).splitlines():
-            print(f"fedexp resume: {line}", file=sys.stderr)
-        sys.exit(2)
-    code = _go_on(runs)
-    sys.exit(code)
-
-
-def _go_on(runs: Sequence[RunInfo]) -> int:
-    failed = False
-    try:
-        for run in runs:
-            failed = not runner.run_logged(run) or failed
+        try:
+            rest = _prepared(args.folder, args.overrides)
+        except (ConfigError, FedexpError) as error:
+            for line in without_secrets(str(error)).splitlines():
+                print(f"fedexp resume: {line}", file=sys.stderr)
+            runner.leave(2)
+        for run in rest.runs:
+            code = code if runner.run_logged(run) else 1
     except KeyboardInterrupt:
-        return signals.exit_code()
-    return 1 if failed else 0
+        code = signals.exit_code()
+    if rest.sweep is not None:
+        code = code or int(not runner.tell_table(rest.sweep))
+    runner.leave(code)
 
 
-def _runs(folder: Path, overrides: Sequence[str]) -> list[RunInfo]:
-    """Return what is left to do in a folder.
+def _prepared(folder: Path, overrides: Sequence[str]) -> Rest:
+    """Return what is left to do, once it is known that it can be done here.
 
     Raises:
         ConfigError: If something that changes results differs from before.
-        FedexpError: If there is nothing here that can be resumed.
+        FedexpError: If there is nothing here that can be resumed, or another process writes it.
     """
+    load_plugins()
+    _refuse_changes(overrides)
+    owner.wait_for(folder, print)
+    with unwritable(folder):
+        if (folder / "config.yaml").is_file() or (folder / SWEEP_FILE).is_file():
+            owner.reserve(folder)
+    rest = _rest(folder, overrides)
+    runner.ensure(run.config for run in rest.runs)
+    _all_or_errors(rest.runs, _refuse_other_ground)
+    return rest
+
+
+def _rest(folder: Path, overrides: Sequence[str]) -> Rest:
     if (folder / "config.yaml").is_file():
         run = _rest_of_run(folder, overrides, None)
         if run is None:
             print(f"{folder}: complete already")
-        return [] if run is None else [run]
-    sweep = folder / SWEEP_FILE
-    if not sweep.is_file():
+        return Rest([] if run is None else [run])
+    if (folder / SWEEP_FILE).is_file():
+        return Rest(_rest_of_sweep(folder, overrides), folder)
+    if any(folder.glob("*/config.yaml")):
         raise FedexpError(
-            f"{folder}: neither a run (config.yaml) nor a sweep ({sweep.name}) is here"
+            f"{folder} is a sweep that chose its runs as it went: resume its runs one by one, and start "
+            "its command again for more (an Optuna study goes on if it has hydra.sweeper.storage)"
         )
-    return _rest_of_sweep(folder, json.loads(sweep.read_text()), overrides)
+    raise FedexpError(f"{folder}: neither a run (config.yaml) nor a sweep ({SWEEP_FILE}) is here")
+
+
+def _rest_of_sweep(folder: Path, overrides: Sequence[str]) -> list[RunInfo]:
+    """Return the jobs of a sweep that are not complete."""
+    jobs, name = jobs_in(folder), runner.sweep_name(folder)
+
+    def rest(job: dict[str, Any]) -> RunInfo | None:
+        where = folder / job["folder"]
+        if (where / "config.yaml").is_file():
+            owner.refuse_taken(where)
+            return _rest_of_run(where, overrides, name)
+        return runner.planned([*job["overrides"], *overrides], job["config_dir"], where, name)
+
+    left = [run for run in _all_or_errors(jobs, rest) if run is not None]
+    print(f"{folder}: {len(jobs) - len(left)} of {len(jobs)} runs are complete, {len(left)} to go")
+    return left
 
 
 def _rest_of_run(folder: Path, overrides: Sequence[str], sweep: str | None) -> RunInfo | None:
     """Return a run that is to go on; None if it is complete."""
-    _refuse_changes(overrides)
     config = saved_config(folder, overrides)
-    if owner.is_owned(folder):
-        raise FedexpError(f"{folder} is being written by another process: wait for it")
     state, problems = checkpoints.latest(folder)
     for problem in problems:
-        print(f"fedexp resume: {problem}", file=sys.stderr)
+        after = "the start" if state is None else f"round {state['round']}"
+        print(f"fedexp resume: {problem}; the run goes on from {after}", file=sys.stderr)
     if _is_complete(folder, config, state):
         return None
-    if state is not None:
-        _refuse_other_code(folder, config)
-    told = environment(folder).get("overrides") or []
+    if state is not None and state["round"] > config.num_rounds:
+        raise ConfigError(
+            [f"{folder} has {state['round']} rounds already, rounds={config.num_rounds} are fewer"]
+        )
+    told = _overrides_of(folder)
     return RunInfo(config, folder, [*told, *overrides], sweep, resume=state, again=state is None)
 
 
 def _is_complete(folder: Path, config: Config, state: dict[str, Any] | None) -> bool:
     """Say whether a run has come to its end, also where it is to have more rounds than before."""
+    if config.mode == "partition":
+        return (folder / "partition.png").is_file()
     try:
         summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):
@@ -118,10 +161,17 @@ def _is_complete(folder: Path, config: Config, state: dict[str, Any] | None) -> 
         return True
     if state is None:
         raise FedexpError(
-            f"{folder} is complete and has no checkpoint to go on from (checkpoint.every=0): run it "
-            f"again with rounds={config.rounds} in another folder"
+            f"{folder} is complete and has no checkpoint to go on from: run it again with "
+            f"rounds={config.num_rounds} in another folder"
         )
     return False
+
+
+def _overrides_of(folder: Path) -> list[str]:
+    try:
+        return list(environment(folder).get("overrides") or [])
+    except (OSError, ValueError):
+        return []  # written before the first round, and for people to read
 
 
 def _refuse_changes(overrides: Sequence[str]) -> None:
@@ -130,54 +180,44 @@ def _refuse_changes(overrides: Sequence[str]) -> None:
         option, equals, _ = line.partition("=")
         if not equals:
             errors.append(f"{line}: not of the form option=value")
-        elif option.split(".")[0] not in FREE or option in ("backend.threads", "backend.device"):
+        elif not is_free(option):
             errors.append(
-                f"{line}: would change the results; a run is resumed as it was begun, but for "
-                f"{', '.join(FREE)}"
+                f"{line}: would change the results; what may differ from before is {', '.join(FREE)}"
             )
     if errors:
         raise ConfigError(errors)
 
 
-def _refuse_other_code(folder: Path, config: Config) -> None:
-    """Refuse to go on with other versions or other code from outside: the bits might differ.
+def _refuse_other_ground(run: RunInfo) -> None:
+    """Refuse to go on where the numbers would not be those of one run.
 
     Raises:
         ConfigError: With a line for everything that differs.
+        FedexpError: If a file of the run was removed or changed.
     """
-    from fedexp.tracking.environment import packages
+    if run.resume is None:
+        return
+    found = differences(run.resume["identity"], run.config)
+    if found:
+        raise ConfigError([f"{run.folder} cannot go on: {line}" for line in found])
+    for name, position in run.resume["files"].items():
+        content_at(run.folder / name, Position(**position))
 
-    before, now = environment(folder), packages()
-    errors = [
-        f"{folder} was begun with {name} {old}, here is {now.get(name)}: resume it with the version "
-        "that it was begun with, or run it again"
-        for name, old in before.get("packages", {}).items()
-        if now.get(name) != old
-    ]
-    known = {entry["file"]: entry["sha256"] for entry in before.get("plugins", [])}
-    for entry in plugins_in_use(config):
-        if known.get(entry["file"]) != entry["sha256"]:
-            errors.append(
-                f"{entry['file']} is not what it was when {folder} was begun: its results would not be "
-                "those of one run"
-            )
+
+def _all_or_errors(items: Sequence[Any], step: Callable[[Any], Any]) -> list[Any]:
+    """Do the same for several runs, and name what is wrong with each.
+
+    Raises:
+        ConfigError: With the lines of all.
+    """
+    done, errors = [], []
+    for item in items:
+        try:
+            done.append(step(item))
+        except ConfigError as error:
+            errors += error.errors
+        except FedexpError as error:
+            errors.append(str(error))
     if errors:
         raise ConfigError(errors)
-
-
-def _rest_of_sweep(folder: Path, told: dict[str, Any], overrides: Sequence[str]) -> list[RunInfo]:
-    """Return the jobs of a sweep that are not complete."""
-    name, left, done = runner.sweep_name(folder), [], 0
-    for job in told["jobs"]:
-        where = folder / job["folder"]
-        if (where / "config.yaml").is_file():
-            run = _rest_of_run(where, overrides, name)
-        else:
-            lines = [*job["overrides"], *overrides]
-            run = runner.planned(lines, told.get("config_dir"), where, name)
-        if run is None:
-            done += 1
-        else:
-            left.append(run)
-    print(f"{folder}: {done} of {len(told['jobs'])} runs are complete, {len(left)} to go")
-    return left
+    return done

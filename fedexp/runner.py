@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fedexp.config.composition import plan
 from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
+from fedexp.core import owner, signals
 from fedexp.core.files import reason, unwritable
 from fedexp.data.loading import load
 from fedexp.federation.events import DIVERGED, RunInfo
@@ -54,8 +56,43 @@ def planned(
     Raises:
         ConfigError: If its overrides are no longer sound.
     """
-    (job,) = plan([*overrides, f"hydra.run.dir={folder}"], multirun=False, config_dir=config_dir)
+    # An experiment may ask for a multirun by itself; this is one job of it.
+    (job,) = plan([*overrides, "hydra.mode=RUN"], multirun=False, config_dir=config_dir)
     return RunInfo(job.config, folder, overrides, sweep)
+
+
+def tell_table(sweep: Path) -> bool:
+    """Print the table of a multirun; return whether all of its runs completed, and somebody reads it."""
+    from fedexp.analysis.tables import closing_table
+
+    text, all_completed = closing_table(sweep)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return all_completed
+
+
+def leave(code: int, *, at_once: bool = True) -> NoReturn:
+    """End the process once all is written: tearing down torch's libraries takes most of a second.
+
+    Args:
+        code: The exit code.
+        at_once: Whether to do without a full exit. Processes of a launcher are ended by nothing else.
+    """
+    signals.ignore_signals()
+    owner.release()
+    if not at_once:
+        sys.exit(code)
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # ends its service process
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager

@@ -171,7 +171,7 @@ def test_private_names_stay_in_their_corner() -> None:
     }
     # os._exit and NumPy's legacy seeding have no public form; _target_ is Hydra's word in YAML.
     known = {
-        "__main__.py: os._exit",
+        "runner.py: os._exit",
         "flower/messages.py: _array=",
         "partitions/exclude.py: generator._legacy_seeding",
         "config/hydra_internals.py: hydra.sweeper._target_",
@@ -218,7 +218,7 @@ def test_nothing_asks_which_choice_was_made() -> None:
 
 
 NOT_CHOICES = {
-    ("__main__.py", "'ray'"),  # the module
+    ("runner.py", "'ray'"),  # the module
     ("tracking/scalars.py", "'accuracy'"),
     ("tracking/scalars.py", "'loss'"),
     ("analysis/comparison.py", "'accuracy'"),

@@ -828,7 +828,7 @@ class PartlyBroken(Mean):
         (OwnMemory, "backend=inline gives another model than backend=inline"),
         (Overshooting, "BatchNorm's running variances become negative"),
         (Fussy, "ValueError: where are they? ("),
-        (Unsavable, "a run cannot be resumed: server/momentum is a Momentum"),
+        (Unsavable, "a run cannot be resumed: server/momentum is of type "),
         (LosesItsState, "a run that is resumed comes to other numbers"),
         (Silent, "round 1: all 3 clients failed to train; client 0: ValueError: the strategy's"),
     ],

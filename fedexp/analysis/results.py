@@ -8,6 +8,7 @@ found.finals      one row a number of the last round, of the global model and of
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable
@@ -22,13 +23,15 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
+from fedexp.core import owner
+
 FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
 """What a run is: ``kind`` in summary.json."""
 
 _KINDS_BEFORE = {"local_only": ISOLATED, "centralized": CENTRALIZED}
 """Strategy -> kind, for runs from before summary.json had it."""
 
-COMPLETED, DIVERGED = "completed", "diverged"
+COMPLETED, DIVERGED, RUNNING, KILLED = "completed", "diverged", "running", "killed"
 
 _COLUMNS = ["round", "model", "split", "subset", "client", "metric", "value"]
 _SERIES = ["model", "split", "subset", "metric"]
@@ -48,9 +51,10 @@ class Results:
     Attributes:
         runs: Indexed by ``run`` (0, 1, ...): path, name, status (``completed``, ``failed``,
             ``interrupted``; ``diverged``: the loss is NaN or above a million nats, or the weights
-            overflowed; ``running`` is a run that goes on or was killed; ``unreadable``), error,
-            strategy, kind (``federated``, ``isolated``, ``centralized``), seed, rounds (done), seconds,
-            model_sha256, partition_sha256.
+            overflowed; ``running``, or ``killed`` where no process is behind it any more;
+            ``unreadable``, also where metrics.csv was changed since), error, strategy, kind
+            (``federated``, ``isolated``, ``centralized``), seed, rounds (done), seconds, model_sha256,
+            partition_sha256.
         settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``; NaN where a run has
             no such option.
         curves: run, round, model (``global`` or ``local``), split, subset, metric, value: the global
@@ -122,11 +126,11 @@ def load(*paths: str | Path) -> Results:
     rows, settings = [], []
     tables = _Tables()
     for run, folder in enumerate(folders):
-        row, config = _summary(folder), {}
+        (row, position), config = _summary(folder), {}
         try:
             config = _flat(_config(folder), "")
             _require_files(folder, row)
-            tables.add(run, _metrics_text(folder))
+            tables.add(run, _metrics_text(folder, position))
         except (OSError, ValueError, yaml.YAMLError) as error:
             row |= _unreadable(error)
         rows.append(row)
@@ -187,15 +191,20 @@ def _natural(path: Path) -> tuple[str, int, str]:
     return str(path.parent), int(head) if head.isdigit() else -1, path.name
 
 
-def _summary(folder: Path) -> dict[str, Any]:
+def _summary(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a run's row, and what its metrics.csv must be if it is complete and says so."""
     row: dict[str, Any] = {"path": str(folder), "name": folder.name}
     row |= dict.fromkeys((*_SUMMARY, *_HASHES))
     try:
         content = json.loads((folder / "summary.json").read_text())
         before = _KINDS_BEFORE.get(content.get("strategy"), FEDERATED)
-        return row | {"kind": before} | {key: content[key] for key in row if key in content}
+        row |= {"kind": before} | {key: content[key] for key in row if key in content}
+        if row["status"] == RUNNING and not owner.is_owned(folder):
+            row |= {"status": KILLED, "error": f"it can go on: fedexp resume {folder}"}
+        over = row["status"] in (COMPLETED, DIVERGED)
+        return row, content.get("metrics_csv") if over else None
     except (OSError, ValueError) as error:
-        return row | {"status": "unreadable", "error": f"summary.json: {error}"}
+        return row | {"status": "unreadable", "error": f"summary.json: {error}"}, None
 
 
 def _without_loss(finals: pd.DataFrame) -> list[int]:
@@ -237,12 +246,26 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _metrics_text(folder: Path) -> bytes:
-    """Return the lines of metrics.csv below its head; none where there is no file yet."""
+def _metrics_text(folder: Path, position: dict[str, Any] | None = None) -> bytes:
+    """Return the lines of metrics.csv below its head; none where there is no file yet.
+
+    Args:
+        folder: The run's.
+        position: How many rows and bytes of what hash the file had when the run ended; None if unknown.
+
+    Raises:
+        ValueError: If it is not what the run wrote.
+    """
     file = folder / "metrics.csv"
     if not file.is_file():
         return b""
-    head, _, content = file.read_bytes().partition(b"\n")
+    whole = file.read_bytes()
+    if position is not None and hashlib.sha256(whole).hexdigest() != position["sha256"]:
+        rows = whole.count(b"\n") - 1
+        raise ValueError(
+            f"metrics.csv was changed since the run ended ({rows} rows now, {position['rows']} then)"
+        )
+    head, _, content = whole.partition(b"\n")
     if head.decode(errors="replace").rstrip("\r").split(",") != _COLUMNS:
         raise ValueError(f"metrics.csv: the columns must be {','.join(_COLUMNS)}")
     return content[: content.rfind(b"\n") + 1]  # a run that was cut off may end in half a line

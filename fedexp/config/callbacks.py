@@ -12,8 +12,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fedexp.config.composition import Job
 from fedexp.config.hydra_internals import is_basic_launcher
 from fedexp.core.files import json_bytes, without_secrets, write_whole
+from fedexp.core.options import FedexpError
 
 SWEEP_FILE = "sweep.json"
 """What a sweep consists of, so that it can be resumed."""
@@ -28,7 +30,7 @@ class SweepFolder(Callback):
 
     path: ClassVar[Path | None] = None
     in_this_process: ClassVar[bool] = True
-    manifest: ClassVar[dict[str, Any] | None] = None
+    manifest: ClassVar[Sequence[dict[str, Any]] | None] = None
     """The jobs of the command, where they are known beforehand."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -42,7 +44,7 @@ class SweepFolder(Callback):
                 number += 1
             written.rename(aside)
         if SweepFolder.manifest is not None:
-            _add_to_manifest(folder, SweepFolder.manifest)
+            add_to_manifest(folder, SweepFolder.manifest)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Rewrite what Hydra wrote just before the job."""
@@ -59,9 +61,46 @@ def _hydras_own(folder: Path, subfolder: str | None) -> Sequence[Path]:
     return sorted((folder / subfolder).glob("*.yaml")) if subfolder else []
 
 
-def _add_to_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def manifest_of(jobs: Sequence[Job], sweep: Path, config_dir: str | None) -> list[dict[str, Any]]:
+    """Return what ``fedexp resume`` must know of a sweep's jobs.
+
+    Args:
+        jobs: Their folders are known.
+        sweep: The sweep's folder.
+        config_dir: The further folder of YAML files that they were composed with.
+    """
+    return [
+        {
+            "folder": os.path.relpath(job.folder, sweep),
+            "overrides": [without_secrets(line) for line in job.overrides],
+            "config_dir": config_dir and str(Path(config_dir).absolute()),
+        }
+        for job in jobs
+        if job.folder is not None
+    ]
+
+
+def add_to_manifest(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
     """Write which jobs a sweep's folder is for, those of an earlier command included."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SWEEP_FILE
-    before = json.loads(path.read_text())["jobs"] if path.is_file() else []
-    write_whole(path, json_bytes({**manifest, "jobs": [*before, *manifest["jobs"]]}))
+    before = jobs_in(folder) if path.is_file() else []
+    new = {job["folder"] for job in jobs}
+    kept = [job for job in before if job["folder"] not in new]
+    write_whole(path, json_bytes({"jobs": [*kept, *jobs]}))
+
+
+def jobs_in(folder: Path) -> list[dict[str, Any]]:
+    """Return the jobs that a sweep's folder is for: ``folder``, ``overrides``, ``config_dir``.
+
+    Raises:
+        FedexpError: If the file that lists them cannot be read.
+    """
+    path = folder / SWEEP_FILE
+    try:
+        jobs = json.loads(path.read_text())["jobs"]
+        return [{name: job[name] for name in ("folder", "overrides", "config_dir")} for job in jobs]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FedexpError(
+            f"{path} cannot be read ({error}): its runs can be resumed one by one"
+        ) from error

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -26,7 +27,7 @@ from yaml import YAMLError
 
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.explain import explain, one_line, unknown_option
-from fedexp.config.folders import folder_errors, folder_of, register_resolvers
+from fedexp.config.folders import folder_errors, folder_of, register_resolvers, sweep_of
 from fedexp.config.hydra_internals import (
     child_of,
     is_basic_sweeper,
@@ -130,12 +131,14 @@ class Job:
         config: Its checked configuration.
         chosen_later: Whether it only stands for the runs that a sweeper such as Optuna will choose.
         folder: What it will write, where that is known beforehand.
+        sweep: The folder of the multirun that it is part of, where that is known beforehand.
     """
 
     overrides: list[str]
     config: Config
     chosen_later: bool = False
     folder: Path | None = None
+    sweep: Path | None = None
 
 
 def compose_config(overrides: Sequence[str] = ()) -> Config:
@@ -149,6 +152,25 @@ def compose_config(overrides: Sequence[str] = ()) -> Config:
     """
     (job,) = plan(overrides, multirun=False)
     return job.config
+
+
+def composed_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what overrides compose to, unchecked: nested dictionaries, without Hydra's own part.
+
+    Raises:
+        ConfigError: If Hydra cannot compose them.
+    """
+    register()
+    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+        parsed, errors = _parse_all(overrides)
+        errors += [f"{o.input_line}: one value, please" for o in parsed if o.is_sweep_override()]
+        if errors:
+            raise ConfigError(errors)
+        node = _compose([], _lines(parsed))
+    with open_dict(node):
+        node.pop("hydra", None)
+    values: Any = OmegaConf.to_container(node)
+    return {str(key): value for key, value in values.items()}
 
 
 def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> list[Job]:
@@ -189,15 +211,17 @@ def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = N
 
 
 def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> list[Job]:
+    sweep = sweep_of(base)
     if not is_basic_sweeper(base.hydra):
-        return [Job(_lines(parsed), from_hydra(base), chosen_later=True)]
+        return [Job(_lines(parsed), from_hydra(base), chosen_later=True, sweep=sweep)]
     params = OmegaConf.select(base, "hydra.sweeper.params") or {}
     swept = [_parse(f"{key}={value}") for key, value in params.items()]
     jobs, errors = [], []
     for number, lines in enumerate(split_into_jobs([*swept, *parsed])):
         try:
             node = _compose(search, lines)
-            jobs.append(Job(lines, from_hydra(node), folder=folder_of(node, number)))
+            folder = folder_of(node, number)
+            jobs.append(Job(lines, from_hydra(node), folder=folder, sweep=sweep))
         except ConfigError as error:
             errors += [line for line in error.errors if line not in errors]
     errors += folder_errors([job.folder for job in jobs], multirun=True)

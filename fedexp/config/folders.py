@@ -6,6 +6,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -16,8 +17,8 @@ from fedexp.core.files import holds_run
 
 def register_resolvers() -> None:
     """Give Hydra's YAML ``fedexp_stamp``, and ``fedexp_job`` of a sweep's folder and a name."""
-    # Hydra's config caches the answers, so that every use of one in a command is the same.
-    for name, resolver in (("fedexp_stamp", stamp), ("fedexp_job", free_name)):
+    # Hydra's config caches the answers, so that every use of one in a job is the same.
+    for name, resolver in (("fedexp_stamp", _stamp_of_command), ("fedexp_job", free_name)):
         OmegaConf.register_new_resolver(name, resolver, use_cache=True, replace=True)
 
 
@@ -25,6 +26,12 @@ def stamp() -> str:
     """Return the name of a new run's folder: date, time and four random hexadecimal digits."""
     # The random end keeps apart two runs that start in the same second.
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
+
+
+@cache
+def _stamp_of_command() -> str:
+    """Return the stamp of this process's command: known before Hydra composes it once more."""
+    return stamp()
 
 
 def free_name(sweep: str, name: str) -> str:
@@ -52,6 +59,14 @@ def folder_of(node: DictConfig, number: int | None) -> Path | None:
             return Path(node.hydra.sweep.dir) / str(node.hydra.sweep.subdir)
         except (OmegaConfBaseException, TypeError):
             return None
+
+
+def sweep_of(node: DictConfig) -> Path | None:
+    """Return the folder of a composed multirun; None where only Hydra will know."""
+    try:
+        return Path(node.hydra.sweep.dir)
+    except (OmegaConfBaseException, TypeError):
+        return None
 
 
 def folder_errors(folders: Sequence[Path | None], *, multirun: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedexp.config.composition import from_hydra
+from fedexp.config.composition import composed_values, from_hydra
 from fedexp.config.explain import one_line
 from fedexp.config.hydra_internals import writable_schema
 from fedexp.config.schema import GROUPS, Config
@@ -22,7 +23,7 @@ def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         folder: The run's, which holds config.yaml.
-        overrides: Such as ``["rounds=200"]``.
+        overrides: As on the command line, such as ``["rounds=200", "backend=inline"]``.
 
     Raises:
         ConfigError: If the file is not there or damaged, names a choice that is not known here, or a
@@ -35,13 +36,35 @@ def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError([f"{path} cannot be read: {one_line(error)}"]) from error
     if not isinstance(content, dict):
         raise ConfigError([f"{path} holds no configuration"])
+    content = _changed(content, overrides)
     try:
-        changes = OmegaConf.from_dotlist(list(overrides))
-        node = OmegaConf.merge(_schema(content, path), content, changes)
+        node = OmegaConf.merge(_schema(content, path), content)
     except OmegaConfBaseException as error:
         raise ConfigError([f"{path}: {one_line(error)}"]) from error
     assert isinstance(node, DictConfig)
     return from_hydra(node)
+
+
+def _changed(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration with the values that overrides give."""
+    if not overrides:
+        return content
+    # An option of a group can be given where its choice is known only.
+    chosen = [
+        f"{group}={content[group]['name']}"
+        for group in GROUPS
+        if isinstance(content.get(group), dict) and "name" in content[group]
+    ]
+    composed, changed = composed_values([*chosen, *overrides]), copy.deepcopy(content)
+    for option in sorted(
+        line.partition("=")[0] for line in overrides
+    ):  # a choice before its options
+        source, target = composed, changed
+        *above, last = option.split(".")
+        for key in above:
+            source, target = source[key], target.setdefault(key, {})
+        target[last] = source[last]
+    return changed
 
 
 def _schema(content: Mapping[str, Any], path: Path) -> DictConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +34,45 @@ class Checkpoints:
         self._last_round = 0
         self._rest_until = 0.0
 
+    def begin(self, last_round: int) -> None:
+        """Remove what stands in the way of a run that begins, or goes on after a round.
+
+        Later checkpoints are damaged, or of a run that nobody can go on with; they would take the places
+        of the new ones.
+
+        Args:
+            last_round: The round that the run goes on after; 0 for a run that begins.
+
+        Raises:
+            OSError: If one cannot be removed.
+        """
+        later = [path for number, path in _files(self._folder).items() if number > last_round]
+        for path in (*later, *self._folder.glob(".*.partial")):  # the latter were cut off
+            path.unlink(missing_ok=True)
+        self._last_round = last_round
+
     def is_due(self, server_round: int) -> bool:
         """Say whether a checkpoint is to be made after a round."""
         if self._every is None:
             return time.monotonic() >= self._rest_until
         return self._every > 0 and server_round - self._last_round >= self._every
 
-    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
+    def save(self, server_round: int, state: Callable[[], Mapping[str, Any]]) -> None:
         """Write a checkpoint: it is on the disk when this returns.
+
+        Args:
+            server_round: The round that is over.
+            state: Gathers what is to be kept; that takes its time, too.
 
         Raises:
             OSError: If it cannot be written; the earlier ones are as they were.
             UnsavableError: If the state holds what cannot be saved.
         """
         start = time.monotonic()
-        content = pack(state)
+        content = pack(state())
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"round-{server_round}.safetensors"
-        write_whole(path, content)
-        for old in _files(self._folder)[:-KEPT]:
+        write_whole(self._folder / f"round-{server_round}.safetensors", content)
+        for old in list(_files(self._folder).values())[:-KEPT]:
             old.unlink(missing_ok=True)
         self._last_round = server_round
         now = time.monotonic()
@@ -73,17 +93,17 @@ def latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         had to be passed over.
     """
     problems: list[str] = []
-    for path in reversed(_files(folder / FOLDER)):
+    for path in reversed(_files(folder / FOLDER).values()):
         try:
             return unpack(path.read_bytes()), problems
         except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}; the one before it is used")
+            problems.append(f"{path}: {error}")
     return None, problems
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return a folder's checkpoints, the earliest first."""
+def _files(folder: Path) -> dict[int, Path]:
+    """Return a folder's checkpoints by round, the earliest first."""
     found = {
         int(match[1]): path for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))
     }
-    return [found[number] for number in sorted(found)]
+    return dict(sorted(found.items()))

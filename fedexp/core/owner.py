@@ -9,23 +9,70 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fedexp.core.options import FedexpError
+
 FILE = "owner.json"
 
-SILENCE = 120.0
-"""Seconds without a heartbeat after which a process on another machine counts as gone."""
+BEAT, SILENCE = 20.0, 120.0
+"""Seconds from one heartbeat to the next, and after which a process on another machine counts as gone."""
 
 
-class TakenError(Exception):
+class TakenError(FedexpError):
     """Another process writes the folder."""
 
 
-def take(folder: Path) -> None:
+class Hold:
+    """Keeps a folder for this process: made by :func:`take`, ended by :meth:`give_back`.
+
+    A thread touches ``owner.json`` meanwhile, however long a round takes: other machines see none of
+    this one's processes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._ended = folder, threading.Event()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def give_back(self) -> None:
+        """Stop being the owner; of a folder that is somebody else's by now, nothing changes."""
+        self._ended.set()
+        if read(self._folder) == _myself():
+            with suppress(OSError):
+                (self._folder / FILE).unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            with suppress(OSError):
+                os.utime(self._folder / FILE)
+
+
+_reserved: dict[Path, Hold] = {}
+
+
+def reserve(folder: Path) -> None:
+    """Take a folder, which is made if need be, before the run that is to write it begins.
+
+    Raises:
+        TakenError: If another process owns it.
+        OSError: If it cannot be made, or nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _reserved[folder.resolve()] = _become_owner(folder)
+
+
+def release() -> None:
+    """Give back what was reserved and not taken since."""
+    while _reserved:
+        _reserved.popitem()[1].give_back()
+
+
+def take(folder: Path) -> Hold:
     """Become the folder's owner; one that is gone is replaced.
 
     Args:
@@ -33,29 +80,56 @@ def take(folder: Path) -> None:
 
     Raises:
         TakenError: If another process owns it, with the process and the machine.
+        OSError: If nothing can be written there.
     """
+    return _reserved.pop(folder.resolve(), None) or _become_owner(folder)
+
+
+def _become_owner(folder: Path) -> Hold:
+    folder = folder.absolute()  # a job may change the working directory
     with _alone_in(folder):
-        owner = read(folder)
-        if owner is not None and is_there(folder, owner):
-            raise TakenError(
-                f"{folder} is being written by process {owner.get('pid')} on {owner.get('host')}"
-            )
+        refuse_taken(folder)
         # Whole or not at all: a reader may come at any time.
         partial = folder / f".{FILE}.partial"
         partial.write_text(json.dumps(_myself()))
         os.replace(partial, folder / FILE)
+    return Hold(folder)
 
 
-def give_back(folder: Path) -> None:
-    """Stop being the owner; of a folder that is somebody else's by now, nothing changes."""
-    if read(folder) == _myself():
-        (folder / FILE).unlink(missing_ok=True)
+def refuse_taken(folder: Path) -> None:
+    """Refuse a folder that a process writes.
+
+    Raises:
+        TakenError: With the process and the machine.
+    """
+    owner = read(folder)
+    if owner is not None and is_there(folder, owner):
+        raise TakenError(
+            f"{folder} is being written by process {owner['pid']} on {owner.get('host')}: wait for "
+            "it, or choose another folder"
+        )
 
 
-def heartbeat(folder: Path) -> None:
-    """Show other machines that the owner is there."""
-    with suppress(OSError):
-        os.utime(folder / FILE)
+def wait_for(folder: Path, say: Callable[[str], None]) -> None:
+    """Wait until it is plain whether a folder's owner on another machine is still there.
+
+    A node that was lost leaves a heartbeat that is fresh for a while; a job that a scheduler has started
+    again elsewhere must not fail for that.
+
+    Args:
+        folder: The folder.
+        say: Told once, if it takes longer than a moment.
+    """
+    owner = read(folder)
+    if owner is None or is_near(owner) or not is_there(folder, owner):
+        return
+    first, patience = last_beat(folder), time.monotonic() + SILENCE
+    say(
+        f"{folder}: waiting up to {SILENCE:.0f} s for a sign of life of process {owner['pid']} on "
+        f"{owner['host']}"
+    )
+    while time.monotonic() < patience and is_there(folder, owner) and last_beat(folder) == first:
+        time.sleep(0.2)
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -64,7 +138,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         content = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if isinstance(content, dict) and isinstance(content.get("pid"), int) else None
 
 
 def is_owned(folder: Path) -> bool:
@@ -75,26 +149,50 @@ def is_owned(folder: Path) -> bool:
 
 def is_there(folder: Path, owner: dict[str, Any]) -> bool:
     """Say whether a folder's owner is still there."""
-    myself = _myself()
-    if owner.get("host") != myself["host"]:
-        try:
-            return time.time() - (folder / FILE).stat().st_mtime < SILENCE
-        except OSError:
-            return False
-    if owner.get("boot") != myself["boot"]:
+    if not is_near(owner):
+        last = last_beat(folder)
+        return last is not None and time.time() - last < SILENCE
+    if owner.get("boot") != _boot():
         return False  # the machine was started again since
-    pid = owner.get("pid")
-    return isinstance(pid, int) and _started(pid) == owner.get("started") is not None
+    return _started(owner["pid"]) == owner.get("started") is not None
+
+
+def is_near(owner: dict[str, Any]) -> bool:
+    """Say whether an owner, if it is there, is among the processes that this one can see."""
+    # Another container has processes of its own, under the same numbers.
+    here = {"host": socket.gethostname(), "namespace": _namespace()}
+    return os.name == "posix" and all(owner.get(name) == here[name] for name in here)
+
+
+def last_beat(folder: Path) -> float | None:
+    """Return when a folder's owner last showed that it is there; None if it has none."""
+    try:
+        return (folder / FILE).stat().st_mtime
+    except OSError:
+        return None
 
 
 def _myself() -> dict[str, Any]:
     pid = os.getpid()
-    return {"pid": pid, "host": socket.gethostname(), "boot": _boot(), "started": _started(pid)}
+    return {
+        "pid": pid,
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        "namespace": _namespace(),
+        "started": _started(pid),
+    }
 
 
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
@@ -106,7 +204,8 @@ def _started(pid: int) -> str | None:
     """
     try:
         # The second field, the program's name, may hold blanks and parentheses.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]  # a zombie writes nothing any more
     except (OSError, IndexError):
         pass
     if Path("/proc/self/stat").exists():

@@ -12,6 +12,7 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 
+from fedexp.core.state import is_code
 from fedexp.core.weights import Weights
 
 Number = int | float
@@ -196,11 +197,12 @@ class Server:
         return updates.mean_loss()
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the server: its attributes, functions left out.
+        """Return what a checkpoint keeps of the server: its attributes, functions and classes left out.
 
-        Arrays, numbers, words, and dictionaries, lists, tuples and sets of them can be kept.
+        Arrays, numbers, words, NumPy generators, and dictionaries, lists, tuples and sets of them can be
+        kept. A server that holds anything else overrides this and :meth:`restore`.
         """
-        return {name: value for name, value in vars(self).items() if not callable(value)}
+        return {name: value for name, value in vars(self).items() if not is_code(value)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` returned, in a server that was made from the same options."""

@@ -57,6 +57,11 @@ class Table:
         else:
             self._take_up(position)
 
+    def kept_position(self) -> Position:
+        """Return how far it has grown, once all of that is on the disk."""
+        os.fsync(self._file.fileno())
+        return self.position()
+
     def position(self) -> Position:
         """Return how far it has grown."""
         return Position(self._rows, self._bytes, self._digest.hexdigest())
@@ -96,15 +101,7 @@ class Table:
         self._bytes += len(content)
 
     def _take_up(self, position: Position) -> None:
-        try:
-            before = self._path.read_bytes()[: position.bytes]
-        except FileNotFoundError:
-            before = b""
-        self._digest.update(before)
-        if (len(before), self._digest.hexdigest()) != (position.bytes, position.sha256):
-            raise FedexpError(
-                f"{self._path} is not as the run left it: it cannot be resumed from here"
-            )
+        self._digest.update(content_at(self._path, position))
         self._file = self._path.open("r+b")
         self._file.truncate(position.bytes)
         self._file.seek(position.bytes)
@@ -118,6 +115,24 @@ class Table:
             raise FedexpError(f"{self._path} was removed while the run went on") from error
         if (here.st_ino, here.st_dev, here.st_size) != (there.st_ino, there.st_dev, self._bytes):
             raise FedexpError(f"{self._path} was changed by somebody else while the run went on")
+
+
+def content_at(path: Path, position: Position) -> bytes:
+    """Return what a file held at a position; what was written since is left out.
+
+    Raises:
+        FedexpError: If it does not begin with that any more.
+    """
+    try:
+        content = path.read_bytes()[: position.bytes]
+    except OSError:
+        content = b""
+    if (len(content), hashlib.sha256(content).hexdigest()) != (position.bytes, position.sha256):
+        raise FedexpError(
+            f"{path} was removed or changed since the run wrote it: restore it, or run the experiment "
+            "again in another folder"
+        )
+    return content
 
 
 def _rendered(rows: Iterable[Iterable[Any]]) -> bytes:

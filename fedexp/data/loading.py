@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from typing import Protocol
 
@@ -40,6 +41,20 @@ def load(dataset: Readable) -> tuple[Examples, Examples]:
     while len(_loaded) > _KEPT:
         _loaded.popitem(last=False)
     return _loaded[key]
+
+
+def digest(dataset: Readable) -> str:
+    """Return the SHA-256 of a dataset's examples: dtypes, shapes and bytes.
+
+    Raises:
+        FedexpError: As :func:`load`.
+    """
+    found = hashlib.sha256()
+    for part in load(dataset):
+        for array in (part.inputs, part.targets):
+            found.update(f"{array.dtype.str} {array.shape}\n".encode())
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def measure(train: Examples, test: Examples) -> Spec:

@@ -107,7 +107,7 @@ class RoundLoop:
             stop.take_in(outcome.headline(stopping.metric))
             last = server_round == self._config.num_rounds or stop.exhausted
             if last or signals.received() or keeper.is_due(server_round):
-                keeper.save(server_round, take(outcome, self._server, grid, stop))
+                keeper.save(server_round, partial(take, outcome, self._server, grid, stop))
             signals.obey()
         outcome.stopped_early = outcome.rounds < self._config.num_rounds
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ class Keeper:
         """Say whether the state after a round is to be kept."""
         return False
 
-    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
-        """Keep the state after a round."""
+    def save(self, server_round: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Keep the state after a round, gathered by a function: that may take its time."""
 
 
 def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Order, Server, Update, Updates
+from fedexp.core.state import is_code
 from fedexp.core.weights import Weights
 from fedexp.flower.grid import CohortView
 from fedexp.flower.messages import (
@@ -107,7 +108,7 @@ def _state(strategy: Strategy) -> dict[str, Any]:
             kept[name] = {_RECORD: {key: array.numpy() for key, array in value.items()}}
         elif isinstance(value, Strategy):
             kept[name] = {_INNER: _state(value)}
-        elif not callable(value):
+        elif not is_code(value):
             kept[name] = value
     return kept
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,9 +108,9 @@ class _FirstRound(Keeper):
     def is_due(self, server_round: int) -> bool:
         return server_round == 1
 
-    def save(self, server_round: int, state: Mapping[str, Any]) -> None:
+    def save(self, server_round: int, state: Callable[[], dict[str, Any]]) -> None:
         if server_round == 1:
-            self.content = pack(state)
+            self.content = pack(state())
 
 
 def run(

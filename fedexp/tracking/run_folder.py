@@ -6,7 +6,8 @@ they come, so that a run that is cut off keeps every round it completed. A folde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +60,25 @@ class RunFolder(Listener):
         self.path = run.folder
         with unwritable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                owner.take(self.path)
-            except owner.TakenError as error:
-                raise FedexpError(f"{error}: wait for it, or choose another folder") from error
-            if not run.again and run.resume is None:
-                refuse_occupied(self.path)
-            self._write("config.yaml", config_bytes(run.config))
-            if run.resume is None:
-                self._write("environment.json", json_bytes(environment(run)))
-            self._open_tables({} if run.resume is None else run.resume["files"])
-            self._write("summary.json", json_bytes(head(run.config, "running")))
+            self._hold = owner.take(self.path)
+            with self._held(until_error=True):
+                self._begin(run)
+
+    def _begin(self, run: RunInfo) -> None:
+        if not run.again and run.resume is None:
+            refuse_occupied(self.path)
+        self._write("config.yaml", config_bytes(run.config))
+        if run.resume is None:
+            self._write("environment.json", json_bytes(environment(run)))
+        self._open_tables({} if run.resume is None else run.resume["files"])
+        self._write("summary.json", json_bytes(head(run.config, "running")))
 
     def positions(self) -> dict[str, dict[str, Any]]:
-        """Return how far each table has grown, so that a checkpoint can say what belongs to it."""
-        return {name: as_dict(table.position()) for name, table in self._tables.items()}
+        """Return how far each table has grown, so that a checkpoint can say what belongs to it.
+
+        All of that is on the disk then.
+        """
+        return {name: as_dict(table.kept_position()) for name, table in self._tables.items()}
 
     def dealt(self, partition: Mapping[str, Any]) -> None:
         """Write partition.json."""
@@ -85,7 +90,6 @@ class RunFolder(Listener):
         Raises:
             FedexpError: If a file was removed or changed by somebody else.
         """
-        owner.heartbeat(self.path)
         with unwritable(self.path):
             self._tables["failures.csv"].append(report.failures)
             self._tables["timings.csv"].append(
@@ -95,7 +99,7 @@ class RunFolder(Listener):
 
     def end(self, ending: Ending) -> None:
         """Write what there is of the final models, and summary.json last: it says that all is there."""
-        with unwritable(self.path):
+        with self._held(), unwritable(self.path):
             metrics = self._tables["metrics.csv"]
             metrics.append(m for m in ending.measurements if m.client not in ending.reported)
             for table in self._tables.values():
@@ -108,7 +112,17 @@ class RunFolder(Listener):
                 self._write(f"{name}.png", picture)
             self.summary = {**ending.summary, "metrics_csv": as_dict(metrics.position())}
             self._write("summary.json", json_bytes(self.summary))
-            owner.give_back(self.path)
+
+    @contextmanager
+    def _held(self, *, until_error: bool = False) -> Iterator[None]:
+        """Give the folder back after a block; where it is to be kept, only if the block fails."""
+        try:
+            yield
+        except BaseException:
+            self._hold.give_back()
+            raise
+        if not until_error:
+            self._hold.give_back()
 
     def _open_tables(self, positions: Mapping[str, Any]) -> None:
         for name, columns in TABLES.items():

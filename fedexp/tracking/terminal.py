@@ -38,6 +38,8 @@ class Terminal(Listener):
             f"partition={config.partition.name} clients={config.clients.num} "
             f"rounds={config.num_rounds} backend={config.backend.name} seed={config.seed}"
         )
+        if run.resume:
+            self.say(f"  goes on after round {run.resume['round']}")
         self._bar.start()
 
     def progress(self, server_round: int, phase: str, done: int, total: int) -> None:

@@ -82,7 +82,7 @@ class Trackers(Listener):
             self._guard("W&B", partial(self._open_wandb, run))
         if tracking.tensorboard:
             self._guard("TensorBoard", partial(self._open_tensorboard, run))
-        if run.resume:
+        if run.resume and self._mirrors:
             for report in past_rounds(run.folder):
                 self._told = self._scalars.of(report)
                 self._mirror(report.round, self._told, past=True)

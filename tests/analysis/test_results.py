@@ -4,6 +4,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.folders import HEADER, alone, federated, write_run
 from fedexp.analysis import results
 from fedexp.analysis.comparison import compare
 from fedexp.analysis.results import load
+from fedexp.core import owner
 
 
 def _finals(path: Path, query: str) -> list[float]:
@@ -103,6 +105,34 @@ def test_several_folders_and_a_selection(tmp_path: Path) -> None:
     assert set(second.curves["run"]) == set(second.finals["run"]) == {1}
 
 
+def test_a_run_goes_on_while_its_process_is_there(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "0", "fedavg", federated(0.5), status="running")
+    hold = owner.take(folder)
+    assert load(tmp_path).runs["status"].tolist() == ["running"]
+    hold.give_back()
+    assert load(tmp_path).runs["status"].tolist() == ["killed"]
+
+
+@pytest.mark.parametrize("change", ["0.75", "0.5", None])
+def test_numbers_that_were_changed_after_the_end_are_noticed(
+    tmp_path: Path, change: str | None
+) -> None:
+    file = write_run(tmp_path / "0", "fedavg", federated(0.75)) / "metrics.csv"
+    content = file.read_bytes()
+    position = {"rows": 8, "bytes": len(content), "sha256": sha256(content).hexdigest()}
+    write_run(tmp_path / "1", "fedavg", federated(0.75), metrics_csv=position)
+    file = tmp_path / "1" / "metrics.csv"
+    content = content[:-1] if change is None else content.replace(b"0.75", change.encode())
+    file.write_bytes(content)
+    found = load(tmp_path)
+    if change == "0.75":
+        assert found.completed == [0, 1]
+    else:
+        assert found.completed == [0]
+        assert "metrics.csv was changed" in str(found.runs.at[1, "error"])
+        assert set(found.curves["run"]) == {0}
+
+
 def test_incomplete_runs_are_there_and_named(tmp_path: Path) -> None:
     write_run(tmp_path / "0", "fedavg", federated(0.75))
     write_run(tmp_path / "1", "fedavg", [], status="failed", error="OSError: disk full")
@@ -116,14 +146,14 @@ def test_incomplete_runs_are_there_and_named(tmp_path: Path) -> None:
     (tmp_path / "6" / "config.yaml").write_text("a: [")
     found = load(tmp_path)
     assert found.completed == [0]
-    states = ["completed", "failed", "interrupted", "running", *["unreadable"] * 3]
+    states = ["completed", "failed", "interrupted", "killed", *["unreadable"] * 3]
     assert found.runs["status"].tolist() == states
     problems = found.problems()
     assert len(problems) == 6
     assert problems[:3] == [
         f"failed: {tmp_path / '1'}: OSError: disk full",
         f"interrupted: {tmp_path / '2'}: see run.log",
-        f"running: {tmp_path / '3'}: see run.log",
+        f"killed: {tmp_path / '3'}: it can go on: fedexp resume {tmp_path / '3'}",
     ]
     assert problems[3].startswith(f"unreadable: {tmp_path / '4'}: summary.json: ")
     assert problems[4] == (

@@ -151,6 +151,6 @@ def test_a_signal_while_the_table_is_made_is_the_exit_code(
     monkeypatch.setattr(program, "_prepare", lambda _: True)
     monkeypatch.setattr(program, "_hand_to_hydra", lambda: None)
     monkeypatch.setattr(program, "_conclude", lambda **_: signal.raise_signal(signal.SIGTERM))
-    monkeypatch.setattr(program, "_leave", codes.append)
+    monkeypatch.setattr("fedexp.runner.leave", lambda code, **_: codes.append(code))
     program.main()
     assert codes == [143]
