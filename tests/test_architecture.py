@@ -40,7 +40,8 @@ CORNERS = {
     "training/torch_internals.py": (),
     "training/network.py": (),
     "tracking/wandb_internals.py": ("wandb.sdk",),
-    "backends/ray_session.py": ("ray._private",),
+    "backends/ray_internals.py": ("ray._private", "ray._raylet"),
+    "backends/ray_session.py": (),
 }
 """Where the private corners of a dependency may be named: modules, and what begins with an underscore."""
 

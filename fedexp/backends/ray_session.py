@@ -1,4 +1,4 @@
-"""Start Ray quietly on this machine only, once for all jobs of a command.
+"""Start Ray quietly, for this process alone, once for all jobs of a command.
 
 Imports no torch: Ray's processes start while the driver is still importing it.
 """
@@ -6,10 +6,12 @@ Imports no torch: Ray's processes start while the driver is still importing it.
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 import ray
 
+from fedexp.backends.ray_internals import private_session, read_environment
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
 from fedexp.core.machine import usable_cpus
@@ -79,16 +81,22 @@ def _init(num_cpus: float | None = None, address: str | None = None) -> None:
             "_system_config": _PROMPT,
         }
     try:
-        with kept():
+        with ExitStack() as stack:
+            stack.enter_context(kept())
+            if address is None:
+                stack.enter_context(private_session())
+            else:
+                read_environment()  # a cluster has a token of its own, or none
             ray.init(
                 address=address or "local",  # None would be what RAY_ADDRESS says
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **options,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        token = "" if address is None else "A cluster's own token is given as RAY_AUTH_TOKEN. "
         raise FedexpError(
-            f"Ray did not start (backend.address={address}): {error}. "
+            f"Ray did not start (backend.address={address}): {' '.join(str(error).split())}. {token}"
             "backend=inline runs without Ray."
         ) from error
 

@@ -1,0 +1,57 @@
+"""Sessions of Ray that are this user's alone, by corners of Ray that are not its public interface.
+
+By default Ray listens on every address of the machine and runs whatever anybody sends there. A session
+that is started in :func:`private_session` listens on loopback, takes nothing without its token, and is
+gone soon after the process that started it was killed. ``docs/reliability.md`` says what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+ORPHANS_WAIT = 5
+"""Seconds that Ray's agents go on looking for a session that was killed; Ray's own is 60."""
+
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Where it is 0, as by default on macOS and Windows, Ray keeps to 127.0.0.1 with every port."""
+
+
+@contextmanager
+def private_session() -> Iterator[None]:
+    """Run a block that starts Ray; the session is for this process and its own workers.
+
+    The token is new each time, and known to the session's processes by their environment: it stands in
+    no file and on no command line. This process's environment is as before afterwards.
+    """
+    ours = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        _LOOPBACK: "0",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(ORPHANS_WAIT),
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    spread = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(ours)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    read_environment()
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = spread
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def read_environment() -> None:
+    """Let Ray look anew at the environment's settings and token, which it reads once in a process."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
