@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -19,18 +19,17 @@ from omegaconf import DictConfig
 from fedexp import runner
 from fedexp.commands import COMMANDS
 from fedexp.config.callbacks import SweepFolder, manifest_of
-from fedexp.config.composition import (
-    CONFIG_NAME,
-    Job,
-    conf_dir,
-    from_hydra,
-    plan,
-    register,
-    without_plus,
+from fedexp.config.composition import Job, from_hydra, plan, register
+from fedexp.config.hydra_internals import (
+    argument_parser,
+    flag_errors,
+    is_basic_launcher,
+    is_basic_sweeper,
+    words_of,
 )
-from fedexp.config.hydra_internals import argument_parser, is_basic_launcher, is_basic_sweeper
 from fedexp.config.plugins import load_plugins, outside_pages, register_again
 from fedexp.config.schema import Config
+from fedexp.config.source import conf_dir, source, without_plus
 from fedexp.core import owner, signals
 from fedexp.core.files import unwritable, without_secrets
 from fedexp.core.options import ConfigError, FedexpError
@@ -58,14 +57,16 @@ def main() -> None:
     except FedexpError as error:
         sys.exit(_complain(error))
     args = argument_parser().parse_args()
+    if errors := flag_errors(args):
+        sys.exit(_complain(ConfigError(errors)))
     if any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)):
-        _hand_to_hydra()
+        _hand_to_hydra(args)
         return
     signals.stop_on_signals()
     trains, code = False, 0
     try:
         trains = _prepare(args)
-        _hand_to_hydra()
+        _hand_to_hydra(args)
     except KeyboardInterrupt:
         code = signals.exit_code()
     try:
@@ -78,10 +79,11 @@ def main() -> None:
 def _prepare(args: Namespace) -> bool:
     """Start what a command needs before Hydra takes over; return whether it trains anything."""
     try:
-        jobs = plan(args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+        files = {name: getattr(args, name) for name in ("config_dir", "config_name", "config_path")}
+        jobs = plan(args.overrides, multirun=args.multirun, **files)
         configs = [job.config for job in jobs]
         runner.ensure(configs)
-        _keep_manifest(jobs, args.config_dir)
+        _keep_manifest(jobs, files)
         training = [config for config in configs if config.mode == "train"]
         if training:
             _start_up(training)
@@ -91,11 +93,11 @@ def _prepare(args: Namespace) -> bool:
     return bool(training)
 
 
-def _keep_manifest(jobs: Sequence[Job], config_dir: str | None) -> None:
+def _keep_manifest(jobs: Sequence[Job], files: Mapping[str, str | None]) -> None:
     """Note what a multirun consists of, where it is known, so that it can be resumed."""
     sweep = jobs[0].sweep
     if sweep is not None and not any(job.folder is None or job.chosen_later for job in jobs):
-        SweepFolder.manifest = manifest_of(jobs, sweep, config_dir)
+        SweepFolder.manifest = manifest_of(jobs, sweep, files)
 
 
 def _reserve_folder(jobs: Sequence[Job]) -> None:
@@ -110,15 +112,21 @@ def _reserve_folder(jobs: Sequence[Job]) -> None:
             owner.reserve(folder)
 
 
-def _hand_to_hydra() -> None:
+def _hand_to_hydra(args: Namespace) -> None:
+    """Let Hydra do what a command asks for."""
+    try:
+        begin = source(args.config_dir, args.config_name, args.config_path)
+        begin.register()
+    except ConfigError as error:
+        sys.exit(_complain(error))
     register()
     told = sys.argv
-    sys.argv = [told[0], *without_plus(told[1:])]
+    sys.argv = [told[0], *words_of(args, without_plus(args.overrides))]
     # A launcher's processes are sent what a script has registered along with the function they call.
-    task = partial(_run, outside=outside_pages())
+    task = partial(_run, outside=outside_pages(), told=told)
     task.__module__ = __name__
     try:
-        hydra_main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+        hydra_main(config_path=str(conf_dir()), config_name=begin.name, version_base="1.3")(task)()
     finally:
         sys.argv = told
 
@@ -150,13 +158,14 @@ def _complain(error: Exception) -> int:
     return EXIT_BAD_CONFIG
 
 
-def _run(node: DictConfig, *, outside: list[type]) -> float:
+def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
     """Run one job and return its objective, NaN if it has none.
 
     A failure is recorded in the job's folder and must not end the multirun. A sweeper that learns from
     its jobs, such as Optuna, is told by the exception itself.
     """
     signals.stop_on_signals()  # for the processes that a launcher may have
+    sys.argv = told  # what the user has typed is noted in the run's folder
     register_again(outside)
     hydra = HydraConfig.get()
     folder, several = Path(hydra.runtime.output_dir), hydra.mode is RunMode.MULTIRUN

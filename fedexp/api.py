@@ -96,7 +96,7 @@ def _run_all(jobs: Sequence[Job], root: Path, config_dir: str | None) -> None:
         for number, job in enumerate(jobs)
     ]
     with unwritable(root):
-        add_to_manifest(root, manifest_of(jobs, root, config_dir))
+        add_to_manifest(root, manifest_of(jobs, root, {"config_dir": config_dir}))
     for job in jobs:
         assert job.folder is not None
         run = RunInfo(job.config, job.folder, job.overrides, runner.sweep_name(root))

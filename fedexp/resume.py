@@ -121,7 +121,7 @@ def _rest_of_sweep(folder: Path, overrides: Sequence[str]) -> list[RunInfo]:
         if (where / "config.yaml").is_file():
             owner.refuse_taken(where)
             return _rest_of_run(where, overrides, name)
-        return runner.planned([*job["overrides"], *overrides], job["config_dir"], where, name)
+        return runner.planned([*job["overrides"], *overrides], job["files"], where, name)
 
     left = [run for run in _all_or_errors(jobs, rest) if run is not None]
     print(f"{folder}: {len(jobs) - len(left)} of {len(jobs)} runs are complete, {len(left)} to go")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,7 +49,7 @@ def warm_up(config: Config) -> None:
 
 
 def planned(
-    overrides: Sequence[str], config_dir: str | None, folder: Path, sweep: str | None
+    overrides: Sequence[str], files: Mapping[str, str | None], folder: Path, sweep: str | None
 ) -> RunInfo:
     """Return a job that was planned but not begun.
 
@@ -57,7 +57,7 @@ def planned(
         ConfigError: If its overrides are no longer sound.
     """
     # An experiment may ask for a multirun by itself; this is one job of it.
-    (job,) = plan([*overrides, "hydra.mode=RUN"], multirun=False, config_dir=config_dir)
+    (job,) = plan([*overrides, "hydra.mode=RUN"], multirun=False, **files)
     return RunInfo(job.config, folder, overrides, sweep)
 
 

@@ -67,12 +67,15 @@ def _program(told: Sequence[str], plugins: Sequence[dict[str, Any]]) -> list[str
     return ["python", told[0]] if told and told[0] in scripts else ["fedexp"]
 
 
+_FILES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+
+
 def _words(overrides: Sequence[str], told: Sequence[str]) -> list[str]:
     words: list[str] = []
-    for number, word in enumerate(told):  # a folder of further YAML files is no override
-        if word in ("--config-dir", "-cd"):
+    for number, word in enumerate(told):  # files of one's own are no overrides
+        if word in _FILES:
             words += told[number : number + 2]
-        elif word.startswith("--config-dir="):
+        elif word.startswith(tuple(f"{flag}=" for flag in _FILES)):
             words.append(word)
     # An experiment may ask for a multirun by itself, where a sweeper would choose values anew.
     single = ["hydra.mode=RUN"] if any("experiment=" in word for word in overrides) else []

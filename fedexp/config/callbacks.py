@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,19 +61,27 @@ def _hydras_own(folder: Path, subfolder: str | None) -> Sequence[Path]:
     return sorted((folder / subfolder).glob("*.yaml")) if subfolder else []
 
 
-def manifest_of(jobs: Sequence[Job], sweep: Path, config_dir: str | None) -> list[dict[str, Any]]:
+def manifest_of(
+    jobs: Sequence[Job], sweep: Path, files: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
     """Return what ``fedexp resume`` must know of a sweep's jobs.
 
     Args:
         jobs: Their folders are known.
         sweep: The sweep's folder.
-        config_dir: The further folder of YAML files that they were composed with.
+        files: What they were composed with beside their overrides: ``config_dir``, ``config_name`` and
+            ``config_path``, where they were given.
     """
+    folders = {
+        name: str(Path(told).absolute())
+        for name in ("config_dir", "config_path")
+        if (told := files.get(name)) is not None
+    }
     return [
         {
             "folder": os.path.relpath(job.folder, sweep),
             "overrides": [without_secrets(line) for line in job.overrides],
-            "config_dir": config_dir and str(Path(config_dir).absolute()),
+            "files": {**files, **folders},
         }
         for job in jobs
         if job.folder is not None
@@ -91,7 +99,7 @@ def add_to_manifest(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
 
 
 def jobs_in(folder: Path) -> list[dict[str, Any]]:
-    """Return the jobs that a sweep's folder is for: ``folder``, ``overrides``, ``config_dir``.
+    """Return the jobs that a sweep's folder is for: ``folder``, ``overrides``, ``files``.
 
     Raises:
         FedexpError: If the file that lists them cannot be read.
@@ -99,7 +107,7 @@ def jobs_in(folder: Path) -> list[dict[str, Any]]:
     path = folder / SWEEP_FILE
     try:
         jobs = json.loads(path.read_text())["jobs"]
-        return [{name: job[name] for name in ("folder", "overrides", "config_dir")} for job in jobs]
+        return [{name: job[name] for name in ("folder", "overrides", "files")} for job in jobs]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FedexpError(
             f"{path} cannot be read ({error}): its runs can be resumed one by one"

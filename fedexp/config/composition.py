@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fedexp.config.clients import ClientsConfig
-from fedexp.config.explain import explain, one_line, unknown_option
+from fedexp.config.explain import cause, explain, one_line, unknown_option
 from fedexp.config.folders import folder_errors, folder_of, register_resolvers, sweep_of
 from fedexp.config.hydra_internals import (
     child_of,
@@ -34,27 +31,25 @@ from fedexp.config.hydra_internals import (
     split_into_jobs,
     writable_schema,
 )
-from fedexp.config.plugins import conf_folders
 from fedexp.config.schema import GROUPS, Config
+from fedexp.config.source import CHOSEN, CONFIG_NAME, Source, conf_dir, source, without_plus
 from fedexp.config.validation import validate
 from fedexp.core.options import ConfigError
 
-CONFIG_NAME = "config"
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, YAMLError)
-SLOTS = ("experiment", "debug")
-"""Groups of presets that change several others; empty unless one is chosen."""
 
-
-def conf_dir() -> Path:
-    """Return the YAML tree: inside the package when installed from a wheel, else the checkout's."""
-    packaged = Path(__file__).parents[1] / "conf"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+_registered: list[object] = []
+"""Where the schema was stored, and of which pages: it is made once, because that takes its time."""
 
 
 def register() -> None:
     """Give Hydra the schema, the choices from outside, and the resolver of the run folders' names."""
-    Plugins.instance().register(PluginFolders)
+    register_resolvers()
+    pages = {group: registry.pages() for group, registry in GROUPS.items()}
     store = ConfigStore.instance()
+    if _registered == [store, pages]:
+        return
+    _registered[:] = [store, pages]
     root = writable_schema(Config)
     for group, registry in GROUPS.items():
         root[group] = "???"
@@ -66,24 +61,6 @@ def register() -> None:
     root["clients"] = "???"
     store.store(name="schema_clients_clients", node=writable_schema(ClientsConfig))
     store.store(name="base_config", node=root)
-    register_resolvers()
-
-
-def search_path(config_dir: str | None = None) -> list[str]:
-    """Return Hydra's override for a folder that is searched beside fedexp's own.
-
-    Raises:
-        ConfigError: If ``config_dir`` is no folder.
-    """
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError([f"--config-dir {config_dir}: no such folder"])
-    return [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-
-
-def without_plus(overrides: Sequence[str]) -> list[str]:
-    """Write ``+experiment=lesson`` as ``experiment=lesson``: the slot is there, as it once was not."""
-    slots = tuple(f"+{slot}=" for slot in SLOTS)
-    return [line[1:] if line.startswith(slots) else line for line in overrides]
 
 
 def from_hydra(node: DictConfig) -> Config:
@@ -92,6 +69,10 @@ def from_hydra(node: DictConfig) -> Config:
     Raises:
         ConfigError: With one line for every mistake.
     """
+    if OmegaConf.get_type(node) is not Config:
+        raise ConfigError(
+            ["the configuration is not built on fedexp's own: name config in its list of defaults"]
+        )
     node = node.copy()
     with open_dict(node):
         node.pop("hydra", None)
@@ -166,20 +147,29 @@ def composed_values(overrides: Sequence[str]) -> dict[str, Any]:
         errors += [f"{o.input_line}: one value, please" for o in parsed if o.is_sweep_override()]
         if errors:
             raise ConfigError(errors)
-        node = _compose([], _lines(parsed))
+        node = _compose(Source(), _lines(parsed))
     with open_dict(node):
         node.pop("hydra", None)
     values: Any = OmegaConf.to_container(node)
     return {str(key): value for key, value in values.items()}
 
 
-def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> list[Job]:
+def plan(
+    overrides: Sequence[str],
+    *,
+    multirun: bool,
+    config_dir: str | None = None,
+    config_name: str | None = None,
+    config_path: str | None = None,
+) -> list[Job]:
     """Compose and check every job of a command.
 
     Args:
         overrides: What stands on the command line.
         multirun: Whether ``-m`` was given; an experiment may also ask for a multirun by itself.
         config_dir: A further folder of YAML files (Hydra's ``--config-dir``).
+        config_name: The file to begin with, as :func:`fedexp.config.source.source` finds it.
+        config_path: Another such folder.
 
     Returns:
         The jobs in the order in which Hydra runs them; one for all, if a sweeper such as Optuna chooses
@@ -188,17 +178,18 @@ def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = N
     Raises:
         ConfigError: With one line for every mistake in any job.
     """
-    search = search_path(config_dir)
+    begin = source(config_dir, config_name, config_path)
     register()
+    begin.register()
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         parsed, errors = _parse_all(without_plus(overrides))
         swept = [o for o in parsed if o.is_sweep_override()]
         jobs: list[Job] = []
         try:
-            base = _compose(search, _lines([o for o in parsed if o not in swept]))
+            base = _compose(begin, _lines([o for o in parsed if o not in swept]))
             mode = OmegaConf.select(base, "hydra.mode")
             if multirun or (mode is not None and mode.name == "MULTIRUN"):
-                jobs = _check_jobs(base, parsed, search)
+                jobs = _check_jobs(base, parsed, begin)
             else:
                 errors += [f"{o.input_line}: several values need a multirun (-m)" for o in swept]
                 jobs = [Job(_lines(parsed), from_hydra(base), folder=folder_of(base, None))]
@@ -210,16 +201,21 @@ def plan(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = N
     return jobs
 
 
-def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> list[Job]:
+def _check_jobs(base: DictConfig, parsed: list[Override], begin: Source) -> list[Job]:
     sweep = sweep_of(base)
     if not is_basic_sweeper(base.hydra):
         return [Job(_lines(parsed), from_hydra(base), chosen_later=True, sweep=sweep)]
+    whole = _of_multirun(base)
     params = OmegaConf.select(base, "hydra.sweeper.params") or {}
     swept = [_parse(f"{key}={value}") for key, value in params.items()]
     jobs, errors = [], []
     for number, lines in enumerate(split_into_jobs([*swept, *parsed])):
         try:
-            node = _compose(search, lines)
+            node = _compose(begin, lines)
+            if foreign := [
+                name for name, part in _of_multirun(node).items() if part != whole[name]
+            ]:
+                raise ConfigError([_needs_a_command(lines, [*swept, *parsed], foreign)])
             folder = folder_of(node, number)
             jobs.append(Job(lines, from_hydra(node), folder=folder, sweep=sweep))
         except ConfigError as error:
@@ -228,6 +224,28 @@ def _check_jobs(base: DictConfig, parsed: list[Override], search: list[str]) -> 
     if errors:
         raise ConfigError(errors)
     return jobs
+
+
+def _of_multirun(node: DictConfig) -> dict[str, object]:
+    """Return what a whole multirun has, and none of its jobs can have for itself."""
+    names = ("mode", "sweeper", "launcher")
+    parts = {name: OmegaConf.select(node.hydra, name) for name in names}
+    return {
+        name: OmegaConf.to_container(part) if isinstance(part, DictConfig) else part
+        for name, part in parts.items()
+    }
+
+
+def _needs_a_command(lines: list[str], parsed: Sequence[Override], foreign: list[str]) -> str:
+    """Say which choice of a job asks for what only a whole multirun can have."""
+    swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
+    groups = {name for name in swept if name in CHOSEN or "/" in name}
+    chosen = [line for line in lines if line.split("=")[0] in groups]
+    choice, parts = " ".join(chosen), ", ".join(f"hydra.{name}" for name in foreign)
+    return (
+        f"{choice}: sets {parts} for a whole multirun, so it cannot be one job of several: give it a "
+        f"command of its own (fedexp {choice})"
+    )
 
 
 def _parse_all(lines: Sequence[str]) -> tuple[list[Override], list[str]]:
@@ -268,35 +286,31 @@ def _lines(overrides: Sequence[Override]) -> list[str]:
     return [str(o.input_line) for o in overrides]
 
 
-def _compose(search: list[str], lines: list[str]) -> DictConfig:
+def _compose(begin: Source, lines: list[str]) -> DictConfig:
     try:
-        return compose(CONFIG_NAME, overrides=[*search, *lines], return_hydra_config=True)
+        return compose(begin.name, overrides=lines, return_hydra_config=True)
     except _MISTAKES as error:
-        raise ConfigError(_all_errors(search, lines) or [one_line(error)]) from error
+        found = _all_errors(begin, lines) or [one_line(error)]
+        raise ConfigError([begin.told(line) for line in found]) from error
 
 
-def _all_errors(search: list[str], lines: list[str]) -> list[str]:
+def _all_errors(begin: Source, lines: list[str]) -> list[str]:
     """Hydra stops at the first bad override; try each on top of the good choices to name them all."""
+    try:
+        compose(begin.name, return_hydra_config=True)
+    except _MISTAKES as error:
+        return [f"{begin.file or CONFIG_NAME}: {cause(error)}"]
     errors: list[str] = []
     good: list[str] = []
     # Choices of groups first: which options exist depends on them.
     for line in sorted(lines, key=lambda item: "." in item.split("=")[0]):
         try:
-            compose(CONFIG_NAME, overrides=[*search, *good, line], return_hydra_config=True)
+            compose(begin.name, overrides=[*good, line], return_hydra_config=True)
             good.append(line)
         except _MISTAKES as error:
             errors.append(explain(line, error))
     try:
-        from_hydra(compose(CONFIG_NAME, overrides=[*search, *good]))
+        from_hydra(compose(begin.name, overrides=good))
     except ConfigError as error:
         errors += error.errors
     return errors
-
-
-class PluginFolders(SearchPathPlugin):
-    """Hydra plug-in: search the folders of YAML files that packages bring, also for ``--help``."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Add the folders."""
-        for folder in conf_folders():
-            search_path.append("fedexp.plugins", f"file://{folder}")

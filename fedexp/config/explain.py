@@ -53,6 +53,19 @@ def unknown_option(path: str, known: set[str]) -> str:
     return f"{path}: no such option; {hint}" if known else f"{path}: no such option"
 
 
+def cause(error: Exception) -> str:
+    """Return what is wrong with a file, in a line that names the option, from what Hydra raised."""
+    told = str(error).strip() or str(error.__cause__ or "").strip() or type(error).__name__
+    option = re.search(r"full_key: (\S+)", told)
+    missing = re.search(r"Key '.+?' (?:is )?not in '(.+?)'", told)
+    if option and missing:
+        return unknown_option(option[1], _options_of(missing[1]))
+    told = re.sub(r"^In '.+?': \w+ raised while composing config:\n", "", told)
+    told = re.sub(r"\n\s*(?:full_key|reference_type|object_type).*", "", told)
+    line = " ".join(told.split())
+    return f"{option[1]}: {line}" if option else line
+
+
 def one_line(error: Exception) -> str:
     """Return an error's message without its line breaks."""
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -6,7 +6,8 @@ that they were tried with (pyproject.toml).
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,6 +18,37 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 def argument_parser() -> ArgumentParser:
     """Return the parser of Hydra's own flags, such as ``-m`` and ``--config-dir``."""
     return get_args_parser()
+
+
+def words_of(args: Namespace, overrides: Sequence[str]) -> list[str]:
+    """Return what stands for parsed flags on a command line, without those that name files."""
+    shown = [f"--cfg={args.cfg}"] if args.cfg else []
+    shown += [f"--info={args.info}"] if args.info else []
+    shown += [f"--package={args.package}"] if args.package else []
+    names = ("help", "hydra_help", "resolve", "run", "multirun", "shell_completion")
+    flags = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
+    return [*shown, *flags, *overrides]
+
+
+def flag_errors(args: Namespace) -> list[str]:
+    """Return a line for flags that Hydra would refuse, or should not be given."""
+    alone = {
+        "--run": args.run,
+        "--multirun": args.multirun,
+        "--cfg": args.cfg,
+        "--info": args.info,
+        "--shell-completion": args.shell_completion,
+    }
+    given = [flag for flag, value in alone.items() if value]
+    errors = [f"{' and '.join(given)}: only one of them at a time"] if len(given) > 1 else []
+    if args.resolve and not (args.cfg or args.help):
+        errors.append("--resolve: goes with --cfg")
+    if args.experimental_rerun is not None:
+        errors.append(
+            "--experimental-rerun: would run code from a file; a run is gone on with by fedexp resume, "
+            "and begun again by --config-dir FOLDER --config-name config"
+        )
+    return errors
 
 
 def split_into_jobs(overrides: list[Any]) -> list[list[str]]:

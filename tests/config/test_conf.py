@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from fedexp.config.clients import ClientsConfig
-from fedexp.config.composition import compose_config, conf_dir, plan
+from fedexp.config.composition import compose_config, plan
 from fedexp.config.schema import GROUPS, Config, StopConfig
+from fedexp.config.source import conf_dir
 from fedexp.config.tracking import TrackingConfig
 from fedexp.config.training import TrainingConfig
 from fedexp.partitions.exclude import Exclude
