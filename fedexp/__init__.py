@@ -31,10 +31,21 @@ if TYPE_CHECKING:
     from fedexp.metrics import Metric, Predictions
     from fedexp.models import Model
     from fedexp.partitions import Partition
-    from fedexp.strategies import Client, Job, Order, Server, Setup, Strategy, Update, Updates
+    from fedexp.strategies import (
+        Carries,
+        Client,
+        Job,
+        Order,
+        Server,
+        Setup,
+        Strategy,
+        Update,
+        Updates,
+    )
 
 __all__ = [
     "Attack",
+    "Carries",
     "Client",
     "ConfigError",
     "Dataset",
@@ -80,7 +91,7 @@ _HOME = {
     "Model": "models",
     "Partition": "partitions",
     **dict.fromkeys(
-        ("Client", "Job", "Order", "Server", "Setup", "Strategy", "Update", "Updates"),
+        ("Carries", "Client", "Job", "Order", "Server", "Setup", "Strategy", "Update", "Updates"),
         "strategies",
     ),
 }

@@ -25,6 +25,7 @@ from fedexp.federation.events import (
     Listeners,
     RunInfo,
 )
+from fedexp.federation.guards import Holdings
 from fedexp.federation.outcome import Outcome
 from fedexp.federation.rounds import RoundLoop, build_server
 from fedexp.federation.snapshot import Keeper
@@ -120,7 +121,9 @@ class Attempt:
         self._partition = describe_partition(config, data)
         self._listener.dealt(self._partition)
         evaluation = ServerEvaluation(config, data)
-        loop = RoundLoop(config, build_server(config, evaluation), evaluation, self._listener)
+        holdings = Holdings(data.partition.sizes, data.client_test.sizes)
+        server = build_server(config, evaluation)
+        loop = RoundLoop(config, server, evaluation, self._listener, holdings)
         self._outcome = loop.outcome
         # A module per backend: whoever reads the command line knows the file.
         backend = import_module(f"fedexp.backends.{config.backend.name}")

@@ -5,13 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedexp.flower.calling import answer
 from fedexp.flower.grid import RUN_ID, CohortGrid
-from fedexp.flower.internals import CLIENT_RAISED
 from fedexp.flower.messages import NUM_PARTITIONS, PARTITION_ID, own
+
+TRIES = 2
+"""How often a client whose worker died is asked again: somebody else may have killed it."""
+
+GRACE = 30.0
+"""Seconds beyond the time of its clients until a task is given up: its worker may have to start first."""
 
 Body = Callable[[CohortGrid], None]
 """The body of the ServerApp; it must take clients only from the grid's ``cohort``."""
@@ -30,7 +36,13 @@ def run_server(grid: CohortGrid, server: Body) -> None:
 
 
 def call_client(
-    app: ClientApp, message: Message, num_partitions: int, state: RecordDict
+    app: ClientApp,
+    message: Message,
+    num_partitions: int,
+    state: RecordDict,
+    *,
+    timeout: float | None = None,
+    in_worker: bool = False,
 ) -> tuple[Message, RecordDict]:
     """Run one client on one message.
 
@@ -39,9 +51,11 @@ def call_client(
         message: Its ``dst_node_id`` is the partition id.
         num_partitions: Number of clients in all.
         state: What the client put into its ``Context`` last time.
+        timeout: Seconds that the client may take; None is for ever.
+        in_worker: Whether this process serves clients only.
 
     Returns:
-        The reply, which carries an error if the client raised one, and the client's state after it.
+        The reply, which carries an error if the client has none, and the client's state after it.
     """
     client = message.metadata.dst_node_id
     context = Context(
@@ -51,10 +65,13 @@ def call_client(
         state=copy.deepcopy(state),  # a client that fails must leave its state as it was
         run_config={},
     )
-    try:
-        return app(message, context), context.state
-    except Exception as error:
-        return error_reply(message, error), state
+    reply = answer(app, message, context, timeout=timeout, in_worker=in_worker)
+    return reply, state if reply.has_error() else context.state
+
+
+def worker_died(error: str) -> str:
+    """Return the reason of a client whose worker died every time it was asked."""
+    return f"its worker died, {TRIES + 1} times ({error})"
 
 
 def kept(state: RecordDict) -> RecordDict:
@@ -63,8 +80,3 @@ def kept(state: RecordDict) -> RecordDict:
         if isinstance(record, ArrayRecord):
             state[name] = own(record)
     return state
-
-
-def error_reply(message: Message, error: BaseException) -> Message:
-    """Return the reply of a client that raised an error."""
-    return Message(Error(CLIENT_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from flwr.app import Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedexp.backends.base import Body, call_client, error_reply, kept, run_server
+from fedexp.backends.base import GRACE, TRIES, Body, call_client, kept, run_server, worker_died
 from fedexp.backends.ray_session import start_ray
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
+from fedexp.core.replies import told
 from fedexp.data.federated import FederatedData
 from fedexp.federation.client import ClientNode
 from fedexp.flower.app import client_app
+from fedexp.flower.calling import out_of_time
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.internals import message_from
+from fedexp.flower.messages import error_reply
 
 LONG_ROUND = 0.5
 """Seconds from which on a worker gets two tasks a round. Clients are dealt by size, and the second task
@@ -43,6 +48,18 @@ Work = tuple[Metadata, int, RecordDict]
 """A message's metadata, the position of its content among the contents sent along, client state."""
 
 
+class Reason(NamedTuple):
+    """Why a task's clients have no reply.
+
+    Attributes:
+        text: One line.
+        is_final: Whether a client that was alone in the task need not be asked again.
+    """
+
+    text: str
+    is_final: bool = False
+
+
 class RayGrid(CohortGrid):
     """Run clients on Ray tasks, several clients a task.
 
@@ -57,32 +74,78 @@ class RayGrid(CohortGrid):
         self._setup = ray.put((ClientNode(config, _not_here), data))
         self._sizes = data.partition.sizes
         self._workers = int(ray.cluster_resources()["CPU"] / config.backend.num_cpus_per_worker)
+        self._timeout = config.backend.timeout
         self._seconds = LONG_ROUND
-        # Ray would end a worker after each GPU task; max_calls=0 keeps it for the next round.
+        self._contents: dict[int, Any] = {}
+        self._answers: list[Message] = []
+        # Ray would end a worker after each GPU task; max_calls=0 keeps it for the next round. It would
+        # retry a task as a whole, too, with the client in it that kills its worker.
         self._task = ray.remote(
             num_cpus=config.backend.num_cpus_per_worker,
             num_gpus=config.backend.num_gpus_per_worker,
             max_calls=0,
-            max_retries=3,
+            max_retries=0,
         )(_run_clients)
 
     def exchange(self, messages: list[Message]) -> list[Message]:
-        """Spread the clients over tasks of about equal work and collect replies as they come."""
+        """Spread the clients over tasks of about equal work and collect replies as they come.
+
+        A task whose worker died, or whose time is up, takes all its clients' replies with it. Its clients
+        are asked once more, each in a task of its own, so that only the one to blame fails.
+        """
         start = time.perf_counter()
         contents = {id(message.content): message.content for message in messages}
-        refs = {key: ray.put(content) for key, content in contents.items()}
-        pending: dict[Any, list[Message]] = {}
-        for chunk in self._chunks(messages):
-            keys = list(dict.fromkeys(id(message.content) for message in chunk))
-            work = [self._work(message, keys) for message in chunk]
-            pending[self._task.remote([self._setup], [refs[key] for key in keys], work)] = chunk
-        replies: list[Message] = []
-        while pending:
-            (ready,), _ = ray.wait(list(pending), num_returns=1, fetch_local=True)
-            replies += self._collect(ready, pending.pop(ready))
-            self.on_reply(len(replies))
+        self._contents = {key: ray.put(content) for key, content in contents.items()}
+        self._answers = []
+        left = self._work_off(self._chunks(messages), at_once=len(messages))
+        tries = dict.fromkeys((message.metadata.dst_node_id for message, _ in left), 0)
+        while left:
+            again = []
+            for message, reason in left:
+                client = message.metadata.dst_node_id
+                if tries[client] == TRIES or (tries[client] and reason.is_final):
+                    self._take_in([error_reply(message, reason.text)])
+                else:
+                    tries[client] += 1
+                    again.append([message])
+            left = self._work_off(again, at_once=self._workers)
+        self._contents = {}
         self._seconds = time.perf_counter() - start
-        return replies
+        return self._answers
+
+    def _work_off(self, chunks: list[list[Message]], at_once: int) -> list[tuple[Message, Reason]]:
+        """Run a task for every chunk, so many at a time; return the messages that nobody answered."""
+        waiting, pending = deque(chunks), dict[Any, tuple[list[Message], float]]()
+        left: list[tuple[Message, Reason]] = []
+        while waiting or pending:
+            while waiting and len(pending) < max(1, at_once):
+                chunk = waiting.popleft()
+                pending[self._submit(chunk)] = chunk, self._deadline(chunk)
+            until = min(deadline for _, deadline in pending.values())
+            patience = None if until == math.inf else max(0.0, until - time.monotonic())
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=patience, fetch_local=True)
+            now = time.monotonic()
+            for task in ready or [task for task, (_, at) in pending.items() if at <= now]:
+                chunk, _ = pending.pop(task)
+                reason = self._collect(task, chunk) if ready else self._give_up(task)
+                left += [(message, reason) for message in chunk] if reason else []
+        return left
+
+    def _submit(self, chunk: list[Message]) -> Any:
+        keys = list(dict.fromkeys(id(message.content) for message in chunk))
+        work = [self._work(message, keys) for message in chunk]
+        contents = [self._contents[key] for key in keys]
+        return self._task.remote([self._setup], contents, work, self._timeout)
+
+    def _deadline(self, chunk: list[Message]) -> float:
+        """Return until when a task must be done: its clients are stopped one by one before that."""
+        if self._timeout is None:
+            return math.inf
+        return time.monotonic() + GRACE + self._timeout * len(chunk)
+
+    def _give_up(self, task: Any) -> Reason:
+        ray.cancel(task, force=True)
+        return Reason(out_of_time(self._timeout or 0.0), is_final=True)
 
     def _chunks(self, messages: list[Message]) -> list[list[Message]]:
         """Deal clients to tasks, largest first, each to the task that has the least to do so far."""
@@ -102,14 +165,25 @@ class RayGrid(CohortGrid):
         state = self.states.get(message.metadata.dst_node_id, RecordDict())
         return message.metadata, keys.index(id(message.content)), state
 
-    def _collect(self, ready: Any, chunk: list[Message]) -> list[Message]:
+    def _collect(self, task: Any, chunk: list[Message]) -> Reason | None:
+        """Take in what a task returned; or return why there is nothing."""
         try:
-            results = ray.get(ready)
+            results = ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            return Reason(told(error.cause if error.cause is not None else error), is_final=True)
         except ray.exceptions.RayError as error:
-            return [error_reply(message, error) for message in chunk]
+            return Reason(worker_died(type(error).__name__))
+        except Exception as error:  # what a client sent cannot even be unpacked
+            return Reason(told(error), is_final=True)
         for reply, state in results:
-            self.states[reply.metadata.src_node_id] = kept(state)
-        return [reply for reply, _ in results]
+            if not reply.has_error():
+                self.states[reply.metadata.src_node_id] = kept(state)
+        self._take_in([reply for reply, _ in results])
+        return None
+
+    def _take_in(self, replies: list[Message]) -> None:
+        self._answers += replies
+        self.on_reply(len(self._answers))
 
 
 _apps: dict[str, tuple[ClientApp, int]] = {}
@@ -121,7 +195,7 @@ def _not_here() -> FederatedData:
 
 
 def _run_clients(
-    setup: Sequence[Any], contents: Sequence[Any], work: list[Work]
+    setup: Sequence[Any], contents: Sequence[Any], work: list[Work], timeout: float | None = None
 ) -> list[tuple[Message, RecordDict]]:
     """Run some clients in a Ray worker. References come inside lists, so that Ray keeps them as such."""
     key = setup[0].hex()
@@ -136,6 +210,8 @@ def _run_clients(
     results = []
     for metadata, position, state in work:
         message = message_from(metadata, records[position])
-        reply, state = call_client(app, message, num_partitions, state)
+        reply, state = call_client(
+            app, message, num_partitions, state, timeout=timeout, in_worker=True
+        )
         results.append((reply, state))
     return results

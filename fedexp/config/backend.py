@@ -43,7 +43,11 @@ class InlineBackend(BackendConfig):
 @REGISTRY.register
 @dataclass(frozen=True)
 class RayBackend(BackendConfig):
-    """On Ray; ``workers: null`` is one per ``num_cpus_per_worker`` CPUs, at most one per client."""
+    """On Ray; ``workers: null`` is one per ``num_cpus_per_worker`` CPUs, at most one per client.
+
+    ``timeout`` is how many seconds a client may take for its part of a round; with ``null`` the others
+    wait for a client that hangs for ever.
+    """
 
     on_ray: ClassVar[bool] = True
 
@@ -52,6 +56,7 @@ class RayBackend(BackendConfig):
     num_cpus_per_worker: float = ranged(1.0, gt=0)
     num_gpus_per_worker: float = ranged(0.0, ge=0)
     address: str | None = None
+    timeout: float | None = ranged(None, gt=0)
 
     @property
     def reserves_gpu(self) -> bool:

@@ -31,13 +31,15 @@ class ByzantineConfig:
 class ClientsConfig:
     """How many clients there are, which share takes part in a round, and what goes wrong with them.
 
-    ``dropout`` is the chance that a sampled client fails; ``stragglers`` the chance that one trains for
-    fewer epochs than told.
+    ``min_success`` is how many of a round's clients must send what can be used; with fewer the run ends
+    ``failed``. ``dropout`` is the chance that a sampled client fails; ``stragglers`` the chance that one
+    trains for fewer epochs than told.
     """
 
     num: int = ranged(3, ge=1)
     fraction_train: float = ranged(1.0, gt=0, le=1)
     fraction_evaluate: float = ranged(0.0, ge=0, le=1)
+    min_success: int = ranged(1, ge=1)
     dropout: float = ranged(0.0, ge=0, lt=1)
     stragglers: float = ranged(0.0, ge=0, le=1)
     byzantine: ByzantineConfig = field(default_factory=ByzantineConfig)

@@ -172,6 +172,11 @@ def _strategy_errors(config: Config) -> Iterator[str]:
             f"({strategy.formula}), got {clients.cohort} (clients.num={clients.num}, "
             f"clients.fraction_train={clients.fraction_train})"
         )
+    if clients.min_success > clients.cohort:
+        yield (
+            f"clients.min_success must be <= {clients.cohort}, the clients of a round (clients.num="
+            f"{clients.num}, clients.fraction_train={clients.fraction_train}), got {clients.min_success}"
+        )
     if strategy.needs_sgd and config.training.optimizer != "sgd":
         yield (
             f"strategy={strategy.name} divides updates by the SGD steps behind them: "

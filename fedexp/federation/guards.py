@@ -1,42 +1,271 @@
-"""What a reply must hold before it may enter an aggregate.
+"""What a usable reply is; decided here and nowhere else.
 
 Flower's strategies check that replies agree with each other, not that they agree with the model, and
-let a NaN through; one such client would silently spoil the model for all.
+let a NaN through: one such client would end the run, or silently spoil the model for all. A reply that
+passes the gate can be combined by every strategy; one that does not costs its client the round.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from fedexp.config.schema import Config
+from fedexp.core.replies import one_line, told
+from fedexp.core.roles import Number, Order, Update
 from fedexp.core.weights import Weights
-from fedexp.flower.messages import ARRAYS, METRICS, NUM_EXAMPLES, metrics_of, to_weights
-
-NOT_FINITE = "holds NaN or infinity"
-"""How the problem of weights ends that overflowed."""
+from fedexp.federation.overflow import LARGEST_INTEGER, NOT_FINITE, size_problem
+from fedexp.flower.messages import ARRAYS, METRICS, NUM_EXAMPLES, TRAIN_LOSS
+from fedexp.flower.reading import UnreadableError, read_array
+from fedexp.strategies.base import carried
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def weights_problem(weights: Arrays, reference: Arrays) -> str | None:
-    """Say why weights must not be aggregated, or None if they may.
+class UnusableReplyError(Exception):
+    """A reply that must not be used; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """How many examples each client holds, where the server knows it, as in a simulation.
+
+    Attributes:
+        train: Partition id -> training examples.
+        test: Partition id -> test examples of its own.
+    """
+
+    train: Sequence[int] | npt.NDArray[np.int64]
+    test: Sequence[int] | npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a client measured on its own test examples."""
+
+    client: int
+    num_examples: int
+    numbers: Mapping[str, float]
+
+
+class Gate:
+    """Makes an update, or a client's measurements, of a reply, or says why it cannot be used.
 
     Args:
-        weights: What a client sent.
-        reference: The global model that it was sent; decides names, shapes and dtypes.
+        config: The experiment.
+        parameters: Names of what gradients move.
+        holdings: How many examples each client holds; None where nobody knows.
     """
-    if set(weights) != set(reference):
-        missing, extra = (
-            sorted(set(reference) - set(weights)),
-            sorted(set(weights) - set(reference)),
+
+    def __init__(
+        self, config: Config, parameters: Sequence[str], holdings: Holdings | None = None
+    ) -> None:
+        self._strategy, self._carries = config.strategy, carried(config.strategy)
+        self._measured = tuple(dict.fromkeys(["loss", *config.measured]))
+        self._parameters, self._holdings = parameters, holdings
+
+    def update(self, reply: Message, server_round: int, order: Order, model: Weights) -> Update:
+        """Read a reply to training.
+
+        Args:
+            reply: What came back.
+            server_round: The round whose model the client was sent.
+            order: What it was sent.
+            model: The global model; decides names, order, shapes and dtypes.
+
+        Raises:
+            UnusableReplyError: If it must not be combined.
+        """
+        with _refusing():
+            return self._update(reply, server_round, order, model)
+
+    def tested(self, reply: Message) -> Tested:
+        """Read a reply to an evaluation.
+
+        Raises:
+            UnusableReplyError: If it must not be used.
+        """
+        with _refusing():
+            client, content = reply.metadata.src_node_id, _content(reply)
+            numbers = _numbers(content)
+            _agree("records", content, (METRICS,))
+            most = None if self._holdings is None else int(self._holdings.test[client])
+            count = _count(numbers, 0, most)
+            _agree("metrics", numbers, self._measured)
+            found = {name: float(numbers[name]) for name in self._measured}
+            return Tested(client, count, found)
+
+    def _update(self, reply: Message, server_round: int, order: Order, model: Weights) -> Update:
+        client, content = reply.metadata.src_node_id, _content(reply)
+        numbers = _numbers(content)
+        count = _count(numbers, 1, self._most(client, order))
+        record = content.get(ARRAYS)
+        if not isinstance(record, ArrayRecord):
+            raise UnusableReplyError(f"the reply holds no weights ({ARRAYS})")
+        if self._carries is None:
+            further = _whatever(content, model)
+        else:
+            further = self._further(content, numbers, model)
+        loss = numbers.pop(TRAIN_LOSS, None)
+        if isinstance(loss, list):
+            raise UnusableReplyError(f"metric {TRAIN_LOSS} must be one number")
+        weights = _read(record, model)
+        problem = size_problem(weights, model, squared=self._strategy.squares_weights)
+        if problem:
+            raise UnusableReplyError(problem)
+        told_loss = None if loss is None else float(loss)
+        return Update(client, server_round, weights, count, told_loss, further, numbers)
+
+    def _further(
+        self, content: RecordDict, numbers: Mapping[str, Any], model: Weights
+    ) -> dict[str, Weights]:
+        """Hold a reply to what the strategy's page says that it carries."""
+        carries = self._carries
+        assert carries is not None
+        _agree("records", content, (METRICS, ARRAYS, *carries.arrays))
+        _agree("metrics", numbers, (*((TRAIN_LOSS,) if carries.loss else ()), *carries.numbers))
+        for name, (lowest, highest) in carries.numbers.items():
+            value = numbers[name]
+            if isinstance(value, list) or not lowest <= value <= highest:
+                raise UnusableReplyError(
+                    f"metric {name} must be a number from {lowest:g} to {highest:g}, got {value}"
+                )
+        like = {name: model[name] for name in self._parameters} if carries.arrays else {}
+        return {name: _read_further(name, content[name], like) for name in carries.arrays}
+
+    def _most(self, client: int, order: Order) -> int | None:
+        if self._holdings is None:
+            return None
+        return sum(int(self._holdings.train[k]) for k in order.examples_of or (client,))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn whatever reading a reply raises into a refusal: nobody knows what a client has sent."""
+    try:
+        yield
+    except UnusableReplyError as error:
+        raise UnusableReplyError(one_line(str(error))) from None
+    except UnreadableError as error:
+        raise UnusableReplyError(one_line(f"parameter {error}")) from None
+    except Exception as error:
+        raise UnusableReplyError(one_line(f"the reply cannot be read: {told(error)}")) from None
+
+
+def _content(reply: Message) -> RecordDict:
+    if reply.has_error():
+        raise UnusableReplyError(
+            reply.error.reason or f"error {reply.error.code}, without a reason"
         )
-        return f"other parameters than the model's (missing {missing}, unexpected {extra})"
+    return reply.content
+
+
+def _numbers(content: RecordDict) -> dict[str, Any]:
+    """Return the metrics of a reply, all of them finite."""
+    record = content.get(METRICS)
+    if not isinstance(record, MetricRecord):
+        raise UnusableReplyError(f"the reply holds no metrics ({METRICS})")
+    numbers = dict(record.items())
+    for name, value in numbers.items():
+        if name != NUM_EXAMPLES:
+            for number in value if isinstance(value, list) else (value,):
+                if not _is_finite(number):
+                    raise UnusableReplyError(f"metric {name} is {_short(value)}")
+    return numbers
+
+
+def _is_finite(number: Number) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def _count(numbers: dict[str, Any], fewest: int, most: int | None) -> int:
+    """Take the number of examples out of the metrics."""
+    count = numbers.pop(NUM_EXAMPLES, None)
+    if type(count) is not int or count < fewest:
+        raise UnusableReplyError(
+            f"{NUM_EXAMPLES} must be a whole number >= {fewest}, got {_short(count)}"
+        )
+    if count > (LARGEST_INTEGER if most is None else most):
+        held = "can be computed with" if most is None else f"the {most} that the client holds"
+        raise UnusableReplyError(f"{NUM_EXAMPLES} is {_short(count)}, more than {held}")
+    return count
+
+
+def _short(value: Any) -> str:
+    """Write a value that may be as long as a book."""
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        return "an integer beyond 2**53"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _agree(what: str, found: Mapping[str, Any], wanted: Sequence[str]) -> None:
+    if found.keys() != set(wanted):
+        missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+        raise UnusableReplyError(
+            f"other {what} than the strategy's (missing {missing}, unexpected {extra})"
+        )
+
+
+def _whatever(content: RecordDict, model: Weights) -> dict[str, Weights]:
+    """Read arrays of which the page says nothing; what is named as the model's must be like it."""
+    return {
+        name: _read_further(name, record, {p: model[p] for p in record if p in model}, others=True)
+        for name, record in content.items()
+        if isinstance(record, ArrayRecord) and name != ARRAYS
+    }
+
+
+def _read_further(name: str, record: Any, like: Weights, *, others: bool = False) -> Weights:
+    if not isinstance(record, ArrayRecord):
+        raise UnusableReplyError(f"{name} holds no arrays")
+    try:
+        arrays = _read(record, like, others=others)
+    except (UnusableReplyError, UnreadableError) as error:
+        kind = "parameter " if isinstance(error, UnreadableError) else ""
+        raise UnusableReplyError(f"{name}: {kind}{error}") from None
+    problem = size_problem(arrays)
+    if problem:
+        raise UnusableReplyError(f"{name}: {problem}")
+    return arrays
+
+
+def _read(record: ArrayRecord, like: Weights, *, others: bool = False) -> Weights:
+    """Return a record's arrays, in the order of those that they must be like."""
+    if not others and record.keys() != like.keys():
+        raise UnusableReplyError(_names_problem(record, like))
+    found = {name: read_array(name, record[name], like[name]) for name in like}
+    for name in record if others else ():
+        if name not in like:
+            found[name] = read_array(name, record[name], None)
+    return found
+
+
+def _names_problem(found: Mapping[str, Any], reference: Arrays) -> str:
+    missing, extra = sorted(set(reference) - set(found)), sorted(set(found) - set(reference))
+    return f"other parameters than the model's (missing {missing}, unexpected {extra})"
+
+
+def form_problem(weights: Arrays, reference: Arrays) -> str | None:
+    """Say why weights cannot be a model's, or None if they can.
+
+    Args:
+        weights: What somebody made.
+        reference: The global model; decides names, shapes and dtypes.
+    """
+    if weights.keys() != reference.keys():
+        return _names_problem(weights, reference)
     for name, array in weights.items():
         expected = reference[name]
         if array.shape != expected.shape or array.dtype != expected.dtype:
@@ -47,54 +276,6 @@ def weights_problem(weights: Arrays, reference: Arrays) -> str | None:
         if not np.isfinite(array).all():
             return f"parameter {name} {NOT_FINITE}"
     return None
-
-
-def metrics_problem(metrics: Mapping[str, Any], weight_key: str) -> str | None:
-    """Say why metrics must not be aggregated, or None if they may."""
-    weight = metrics.get(weight_key)
-    if not isinstance(weight, int | float) or not weight >= 0:
-        return f"{weight_key} must be a number >= 0, got {weight}"
-    for name, value in metrics.items():
-        if not np.isfinite(value).all():
-            return f"metric {name} is {value}"
-    return None
-
-
-def evaluation_problem(reply: Message) -> str | None:
-    """Say why a reply to an evaluation must not be used, or None if it may."""
-    if not isinstance(reply.content.get(METRICS), MetricRecord):
-        return f"the reply holds no metrics ({METRICS})"
-    return metrics_problem(metrics_of(reply), NUM_EXAMPLES)
-
-
-def training_problem(reply: Message, model: Weights) -> str | None:
-    """Say why a reply to training must not be aggregated, or None if it may.
-
-    Further arrays that are named as the model's must have its shapes and dtypes.
-
-    Args:
-        reply: What a client sent.
-        model: The global model; decides names, shapes and dtypes.
-    """
-    problem = evaluation_problem(reply)
-    if problem:
-        return problem
-    record = reply.content.get(ARRAYS)
-    if not isinstance(record, ArrayRecord):
-        return f"the reply holds no weights ({ARRAYS})"
-    if not metrics_of(reply)[NUM_EXAMPLES]:
-        return f"{NUM_EXAMPLES} must be >= 1 after training"
-    for name, further in reply.content.items():
-        if isinstance(further, ArrayRecord) and name != ARRAYS:
-            arrays = to_weights(further)
-            problem = weights_problem(arrays, {**arrays, **_like(model, arrays)})
-            if problem:
-                return f"{name}: {problem}"
-    return weights_problem(to_weights(record), model)
-
-
-def _like(model: Weights, arrays: Weights) -> Weights:
-    return {name: array for name, array in model.items() if name in arrays}
 
 
 @contextmanager

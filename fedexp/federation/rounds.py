@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
 
@@ -26,22 +25,20 @@ from fedexp.federation.evaluation import Scores, ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
 from fedexp.federation.faults import byzantine_clients, collude
 from fedexp.federation.guards import (
-    NOT_FINITE,
-    evaluation_problem,
+    Gate,
+    Holdings,
+    Tested,
+    UnusableReplyError,
+    form_problem,
     letting_go,
-    training_problem,
-    weights_problem,
 )
 from fedexp.federation.outcome import Outcome, Patience
+from fedexp.federation.overflow import NOT_FINITE, size_problem
 from fedexp.federation.snapshot import Keeper, restore, take
 from fedexp.flower.grid import CohortGrid
-from fedexp.flower.messages import (
-    NUM_EXAMPLES,
-    metrics_of,
-    num_bytes,
-    pack_order,
-    unpack_update,
-)
+from fedexp.flower.messages import num_bytes, pack_order
+
+Read = TypeVar("Read", Update, Tested)
 
 
 def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
@@ -54,13 +51,27 @@ def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
 
 
 class RoundLoop:
-    """One experiment's rounds; :meth:`run` is the ServerApp's body."""
+    """One experiment's rounds; :meth:`run` is the ServerApp's body.
+
+    Args:
+        config: The experiment.
+        server: The server's side of the strategy.
+        evaluation: Tests models.
+        listener: Is told of every round.
+        holdings: How many examples each client holds, where that is known.
+    """
 
     def __init__(
-        self, config: Config, server: Server, evaluation: ServerEvaluation, listener: Listener
+        self,
+        config: Config,
+        server: Server,
+        evaluation: ServerEvaluation,
+        listener: Listener,
+        holdings: Holdings | None = None,
     ) -> None:
         self._config, self._server, self._evaluation = config, server, evaluation
         self._listener = listener
+        self._gate = Gate(config, evaluation.parameters, holdings)
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
         self._report = RoundReport(0)
@@ -82,7 +93,7 @@ class RoundLoop:
             resume: A state that was kept, to go on from.
 
         Raises:
-            FedexpError: If no client of a round returns anything that can be combined.
+            FedexpError: If fewer clients of a round than there must be return what can be used.
         """
         signals.obey()
         outcome, stopping = self.outcome, self._config.stop
@@ -153,12 +164,17 @@ class RoundLoop:
             orders = self._server.instruct(server_round, model, cohort)
             replies = self._exchange(server_round, MessageType.TRAIN, orders, grid, cohort)
         with self._timed("aggregate"), letting_go():
-            usable = self._guard(
-                server_round, "train", replies, partial(training_problem, model=model)
-            )
-            self._require(server_round, len(usable))
-            updates = [unpack_update(reply, server_round) for reply in usable]
-            self._combine(server_round, Updates(self._colluded(server_round, updates, orders)))
+
+            def read(reply: Message) -> Update:
+                order = orders[reply.metadata.src_node_id]
+                return self._gate.update(reply, server_round, order, model)
+
+            updates = self._guard(server_round, "train", replies, read)
+            self._bytes_up += sum(_num_bytes(update) for update in updates)
+            kept = self._colluded(server_round, updates, orders)
+            grid.take_back(set(orders) - {update.client for update in kept})
+            self._require(server_round, len(kept), len(orders))
+            self._combine(server_round, Updates(kept))
 
     def _colluded(
         self, server_round: int, updates: list[Update], orders: Mapping[int, Order]
@@ -173,13 +189,16 @@ class RoundLoop:
         }
         for before in updates:
             update = changed.get(before.client, before)
-            problem = None if update is before else weights_problem(update.weights, model)
+            problem = None if update is before else self._problem(update.weights)
             if problem:
                 self._report.failures.append(Failure(server_round, "train", update.client, problem))
             else:
                 kept.append(update)
-        self._require(server_round, len(kept))
         return kept
+
+    def _problem(self, weights: Weights) -> str | None:
+        model, squared = self.outcome.weights, self._config.strategy.squares_weights
+        return form_problem(weights, model) or size_problem(weights, model, squared=squared)
 
     def _combine(self, server_round: int, updates: Updates) -> None:
         before = self.outcome.weights
@@ -188,7 +207,7 @@ class RoundLoop:
             after = restore_dtypes(combined, before)
             for name in self._evaluation.frozen:
                 after[name] = before[name]  # a mean of equal numbers is not always that number
-            problem = weights_problem(after, before)
+            problem = form_problem(after, before)
             if problem:
                 kind = DivergedError if problem.endswith(NOT_FINITE) else FedexpError
                 raise kind(f"round {server_round}: the aggregate is unusable: {problem}")
@@ -206,31 +225,26 @@ class RoundLoop:
             shared = Order(models[None]) if None in models else None
             orders = {k: Order(models[k]) if k in models or not shared else shared for k in cohort}
             replies = self._exchange(server_round, MessageType.EVALUATE, orders, grid, cohort)
-        usable = self._guard(server_round, "client_evaluate", replies, evaluation_problem)
-        weighty = [reply for reply in usable if metrics_of(reply)[NUM_EXAMPLES]]
-        outcome.reported = {reply.metadata.src_node_id for reply in weighty}
+        tested = self._guard(server_round, "client_evaluate", replies, self._gate.tested)
+        weighty = [found for found in tested if found.num_examples]
+        outcome.reported = {found.client for found in weighty}
         if weighty:  # else no client of the cohort holds a test example
             self._report_clients(server_round, models, weighty)
 
     def _report_clients(
-        self, server_round: int, models: Mapping[int | None, Weights], replies: list[Message]
+        self, server_round: int, models: Mapping[int | None, Weights], tested: list[Tested]
     ) -> None:
         """Report what each client measured on its own share of the test examples, and the mean."""
-        found: dict[str, list[float]] = {}
-        for reply in replies:
-            client = reply.metadata.src_node_id
-            numbers = {k: v for k, v in metrics_of(reply).items() if isinstance(v, float)}
-            self.outcome.own[client] = numbers
-            for name, value in numbers.items():
-                found.setdefault(name, []).append(value)
-                model = "local" if client in models else "global"
-                self._measured(server_round, model, "client_test", client, name, value)
-        counts = [_count(reply) for reply in replies]
-        for name, values in found.items():
-            if len(values) == len(replies):
-                mean = weighted_mean(values, counts)
-                model = "global" if None in models else "local"
-                self._measured(server_round, model, "client_test", None, name, mean)
+        for found in tested:
+            self.outcome.own[found.client] = dict(found.numbers)
+            model = "local" if found.client in models else "global"
+            for name, value in found.numbers.items():
+                self._measured(server_round, model, "client_test", found.client, name, value)
+        counts = [found.num_examples for found in tested]
+        model = "global" if None in models else "local"
+        for name in tested[0].numbers:
+            mean = weighted_mean([found.numbers[name] for found in tested], counts)
+            self._measured(server_round, model, "client_test", None, name, mean)
 
     def _exchange(
         self,
@@ -254,7 +268,6 @@ class RoundLoop:
         )
         replies = list(grid.send_and_receive(messages))
         self._bytes_down += num_bytes(messages)
-        self._bytes_up += num_bytes(replies)
         return replies
 
     def _guard(
@@ -262,26 +275,33 @@ class RoundLoop:
         server_round: int,
         phase: str,
         replies: list[Message],
-        problem_of: Callable[[Message], str | None],
-    ) -> list[Message]:
-        failures = {}
+        read: Callable[[Message], Read],
+    ) -> list[Read]:
+        """Read replies, and report those that cannot be used; one at least must be left."""
+        usable, failures = [], list[Failure]()
         for reply in replies:
-            problem = reply.error.reason if reply.has_error() else problem_of(reply)
-            if problem:
-                failures[reply.metadata.src_node_id] = problem
-        self._report.failures += [
-            Failure(server_round, phase, client, reason) for client, reason in failures.items()
-        ]
-        if len(failures) == len(replies):
-            client, reason = next(iter(failures.items()), (None, "no client replied"))
+            try:
+                usable.append(read(reply))
+            except UnusableReplyError as error:
+                client = reply.metadata.src_node_id
+                failures.append(Failure(server_round, phase, client, str(error)))
+        self._report.failures += failures
+        if not usable:
+            why = "no client replied"
+            if failures:
+                why = f"client {failures[0].client}: {failures[0].reason}"
             raise FedexpError(
-                f"round {server_round}: all {len(replies)} clients failed to {phase}; "
-                f"client {client}: {reason}"
+                f"round {server_round}: all {len(replies)} clients failed to {phase}; {why}"
             )
-        return [reply for reply in replies if reply.metadata.src_node_id not in failures]
+        return usable
 
-    def _require(self, server_round: int, num_replies: int) -> None:
-        strategy = self._config.strategy
+    def _require(self, server_round: int, num_replies: int, num_asked: int) -> None:
+        strategy, fewest = self._config.strategy, self._config.clients.min_success
+        if num_replies < min(fewest, num_asked):
+            raise FedexpError(
+                f"round {server_round}: {num_replies} of {num_asked} clients sent what can be used, "
+                f"fewer than clients.min_success={fewest}: see failures.csv, or lower it"
+            )
         if num_replies < strategy.min_clients:
             raise FedexpError(
                 f"round {server_round}: strategy={strategy.name} needs {strategy.min_clients} replies "
@@ -319,7 +339,6 @@ class RoundLoop:
         self._report.seconds[phase] = time.perf_counter() - start
 
 
-def _count(reply: Message) -> int:
-    count = metrics_of(reply)[NUM_EXAMPLES]
-    assert isinstance(count, int | float)
-    return int(count)
+def _num_bytes(update: Update) -> int:
+    sent = [update.weights, *update.arrays.values()]
+    return sum(array.nbytes for weights in sent for array in weights.values())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedexp.core.roles import Order, State
+from fedexp.flower.calling import answer
 from fedexp.flower.messages import (
     CONFIG,
     PARTITION_ID,
@@ -18,8 +19,8 @@ from fedexp.flower.messages import (
     unpack_state,
 )
 
-STATE, RESTORE = "state", "restore"
-"""Queries for what a client keeps, and with what it is to keep from now on."""
+STATE, RESTORE, TAKE_BACK = "state", "restore", "take_back"
+"""Queries: what a client keeps; what it is to keep from now on; that what it sent last was refused."""
 
 
 class Node(Protocol):
@@ -32,13 +33,57 @@ class Node(Protocol):
         """Test a model on a client's share of the test examples."""
 
 
-def client_app(node: Node) -> ClientApp:
+class WorkerApp(ClientApp):
+    """An app for Flower's own runtime: every call has a reply, and a client can take back its last one.
+
+    Args:
+        timeout: Seconds that a call may take; None is for ever.
+    """
+
+    def __init__(self, timeout: float | None = None) -> None:
+        super().__init__()
+        self._timeout = timeout
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message; what the client kept before it trained is kept beside what it keeps now."""
+        kept, before = _split(context.state)
+        kind = message.metadata.message_type
+        context.state = before if kind == f"query.{TAKE_BACK}" else kept
+        now = RecordDict(dict(kept))
+        reply = answer(super().__call__, message, context, timeout=self._timeout, in_worker=True)
+        if reply.has_error():
+            context.state = now
+        elif kind == MessageType.TRAIN:
+            for name, record in now.items():
+                context.state[f"{_BEFORE}{name}"] = record
+        return reply
+
+
+_BEFORE = "before: "
+
+
+def _split(state: RecordDict) -> tuple[RecordDict, RecordDict]:
+    """Return what a client keeps, and what it kept before."""
+    kept, before = RecordDict(), RecordDict()
+    for name, record in state.items():
+        if name.startswith(_BEFORE):
+            before[name.removeprefix(_BEFORE)] = record
+        else:
+            kept[name] = record
+    return kept, before
+
+
+def client_app(node: Node, app: ClientApp | None = None) -> ClientApp:
     """Build the app that runs on every client.
 
     A client exists only while it is called; what has to last from one call to the next is kept in
     Flower's ``Context``. Asked for it, it says which partition its node holds, and what it keeps.
+
+    Args:
+        node: What clients do.
+        app: An empty app to fill; None makes one.
     """
-    app = ClientApp()
+    app = app or ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -71,6 +116,10 @@ def client_app(node: Node) -> ClientApp:
         context.state.clear()
         for name, record in message.content.items():
             context.state[name] = record
+        return Message(RecordDict(), reply_to=message)
+
+    @app.query(TAKE_BACK)
+    def take_back(message: Message, context: Context) -> Message:
         return Message(RecordDict(), reply_to=message)
 
     return app

@@ -29,6 +29,7 @@ class CohortGrid(Grid):
         self.cohort: list[int] = []
         self.on_reply: Callable[[int], None] = lambda num_replies: None
         self.states: dict[int, RecordDict] = {}
+        self._before: dict[int, RecordDict] = {}
         self._run = empty_run(RUN_ID)
         self._ids = itertools.count()
         self._replies: dict[str, Message] = {}
@@ -41,6 +42,14 @@ class CohortGrid(Grid):
         """Return what clients keep from call to call, by partition id; of those who keep something."""
         kept = {client: unpack_state(records) for client, records in self.states.items()}
         return {client: state for client, state in sorted(kept.items()) if state}
+
+    def take_back(self, clients: Iterable[int]) -> None:
+        """Give clients back what they kept before the last exchange: what they sent was refused."""
+        for client in clients:
+            if client in self._before:
+                self.states[client] = self._before[client]
+            else:
+                self.states.pop(client, None)
 
     def restore_states(self, states: Mapping[int, State]) -> None:
         """Give clients back what :meth:`client_states` returned."""
@@ -92,6 +101,8 @@ class CohortGrid(Grid):
         needed: a client that ends without a reply ends its task, too.
         """
         ordered = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        clients = [message.metadata.dst_node_id for message in ordered]
+        self._before = {client: self.states[client] for client in clients if client in self.states}
         replies = self.exchange(ordered)
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 

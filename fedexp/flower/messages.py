@@ -18,10 +18,11 @@ from typing import Any
 import flwr.app
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fedexp.core.roles import Number, Order, State, Update
+from fedexp.core.roles import Number, Order, State
 from fedexp.core.weights import Weights
+from fedexp.flower.internals import CLIENT_RAISED
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 """Records of a message: weights, what the server says beside them, what a client reports."""
@@ -36,7 +37,7 @@ PARTITION_ID, NUM_PARTITIONS = "partition-id", "num-partitions"
 """Which partition a node holds: in its configuration, and in its answer to a query."""
 
 _OWN = (CONFIG, METRICS, ARRAYS)
-_dtype_name = lru_cache(str)  # NumPy writes the name of a dtype in Python, 5 us each time
+dtype_name = lru_cache(str)  # NumPy writes the name of a dtype in Python, 5 us each time
 
 
 class Array(flwr.app.Array):
@@ -48,12 +49,14 @@ class Array(flwr.app.Array):
     _array: npt.NDArray[Any]
 
     def __init__(self, array: npt.NDArray[Any], *, writable: bool = False) -> None:
+        if type(array) is not np.ndarray:  # a subclass may bring ideas of its own
+            array = np.asarray(array)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         array = array.view()
         array.flags.writeable = writable
         self.__dict__.update(
-            dtype=_dtype_name(array.dtype), shape=array.shape, stype="numpy.ndarray", _array=array
+            dtype=dtype_name(array.dtype), shape=array.shape, stype="numpy.ndarray", _array=array
         )
 
     @property
@@ -160,29 +163,6 @@ def pack_reply(reply: Reply) -> RecordDict:
     return content
 
 
-def unpack_update(message: Message, server_round: int) -> Update:
-    """Return a reply to training, which must have been looked at before; arrays are read-only."""
-    content = message.content
-    numbers: dict[str, Any] = dict(metrics_of(message).items())
-    num_examples, loss = int(numbers.pop(NUM_EXAMPLES)), numbers.pop(TRAIN_LOSS, None)
-    return Update(
-        message.metadata.src_node_id,
-        server_round,
-        weights_in(content, ARRAYS),
-        num_examples,
-        loss,
-        _further(content),
-        numbers,
-    )
-
-
-def metrics_of(reply: Message) -> MetricRecord:
-    """Return what a client reports beside its weights."""
-    record = reply.content[METRICS]
-    assert isinstance(record, MetricRecord)
-    return record
-
-
 def _further(content: RecordDict) -> dict[str, Weights]:
     return {
         name: to_weights(record)
@@ -213,11 +193,11 @@ def pack_state(state: State, records: RecordDict) -> None:
     for name, value in state.items():
         if name != CONFIG and _are_arrays(value):
             records[name] = to_record(value)  # type: ignore[arg-type]
-        elif isinstance(value, int | float | str):
+        elif isinstance(value, float | str) or _is_small(value):
             plain[name] = value
         else:
             raise TypeError(
-                f"job.state[{name!r}] must be a dictionary of arrays, a number or a word, got "
+                f"job.state[{name!r}] must be a dictionary of arrays, a number (64 bits) or a word, got "
                 f"{type(value).__name__}"
             )
     if plain:
@@ -225,7 +205,18 @@ def pack_state(state: State, records: RecordDict) -> None:
 
 
 def _are_arrays(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(a, np.ndarray) for a in value.values())
+    return isinstance(value, dict) and all(
+        isinstance(array, np.ndarray) and array.dtype.kind in "biuf" for array in value.values()
+    )
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, int) and -(2**63) <= value < 2**63  # what messages can hold
+
+
+def error_reply(message: Message, reason: str) -> Message:
+    """Return the reply of a client that has none."""
+    return Message(Error(CLIENT_RAISED, reason), reply_to=message)
 
 
 def num_bytes(messages: Iterable[Message]) -> int:

@@ -1,6 +1,7 @@
 """The pages of ``strategy=``: one file a choice, and a way in for code from outside."""
 
 from fedexp.core.registry import import_pages
+from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job, Order, Server, Setup, Update, Updates
 from fedexp.core.weights import Weights
 from fedexp.strategies.base import (
@@ -9,6 +10,7 @@ from fedexp.strategies.base import (
     ISOLATED,
     REGISTRY,
     Strategy,
+    carried,
     gradient_mass,
     register,
 )
@@ -20,6 +22,7 @@ __all__ = [
     "FEDERATED",
     "ISOLATED",
     "REGISTRY",
+    "Carries",
     "Client",
     "Job",
     "Order",
@@ -29,6 +32,7 @@ __all__ = [
     "Update",
     "Updates",
     "Weights",
+    "carried",
     "choices",
     "get",
     "gradient_mass",

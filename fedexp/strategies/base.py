@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from fedexp.core.options import Plan
 from fedexp.core.registry import Registry
+from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Server, Setup
 
 FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
@@ -27,6 +28,8 @@ class Strategy:
         averages_buffers: Whether its server must not see the model's buffers: BatchNorm's statistics
             and counters are then averaged by examples, as FedAvg does.
         sends_weights: Whether clients and server would send weights over a network.
+        squares_weights: Whether its server squares weights in the model's own precision, as Adam's second
+            moment does: larger ones than others can bear would overflow.
     """
 
     kind: ClassVar[str] = FEDERATED
@@ -35,6 +38,7 @@ class Strategy:
     measures_distances: ClassVar[bool] = False
     averages_buffers: ClassVar[bool] = False
     sends_weights: ClassVar[bool] = True
+    squares_weights: ClassVar[bool] = False
 
     name: str = ""
 
@@ -42,6 +46,14 @@ class Strategy:
     def min_clients(self) -> int:
         """Clients that a round needs for the strategy to be what its paper says."""
         return 1
+
+    @property
+    def carries(self) -> Carries:
+        """What clients send beside weights; the default client sends nothing further.
+
+        A page with a client of its own declares it, or its replies are not held to it.
+        """
+        return Carries()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Return a line for every rule between options that is broken."""
@@ -58,6 +70,16 @@ class Strategy:
 
 REGISTRY: Registry[Strategy] = Registry("strategy", Strategy)
 register = REGISTRY.register
+
+
+def carried(strategy: Strategy) -> Carries | None:
+    """Return what a strategy's replies carry; None where its client is new and nothing was said of it."""
+    for page in type(strategy).__mro__:
+        if "carries" in vars(page):
+            return strategy.carries
+        if "client" in vars(page):
+            return None
+    return None
 
 
 def gradient_mass(steps: int, momentum: float) -> float:

@@ -19,6 +19,7 @@ class FedAdagrad(Strategy):
     """
 
     averages_buffers: ClassVar[bool] = True
+    squares_weights: ClassVar[bool] = True
 
     name: str = "fedadagrad"
     eta: float = ranged(0.03, gt=0)

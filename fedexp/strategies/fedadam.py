@@ -20,6 +20,7 @@ class FedAdam(Strategy):
     """
 
     averages_buffers: ClassVar[bool] = True
+    squares_weights: ClassVar[bool] = True
 
     name: str = "fedadam"
     eta: float = ranged(0.01, gt=0)

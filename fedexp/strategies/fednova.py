@@ -7,11 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job, Server, Setup, Updates
 from fedexp.core.weights import Weights
 from fedexp.strategies.base import Strategy, gradient_mass, register
 
 GRADIENT_MASS = "gradient-mass"
+MASSES = (0.5, 1e9)
+"""One step weighs 1 and nobody takes a thousand million; updates are multiplied and divided by it."""
 
 
 @register
@@ -27,6 +30,11 @@ class FedNova(Strategy):
     averages_buffers: ClassVar[bool] = True
 
     name: str = "fednova"
+
+    @property
+    def carries(self) -> Carries:
+        """A client's gradient mass."""
+        return Carries(numbers={GRADIENT_MASS: MASSES})
 
     def server(self, setup: Setup) -> Server:
         """Return the server's side."""

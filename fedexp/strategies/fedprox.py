@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedexp.core.options import ranged
+from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job
 from fedexp.strategies.base import Strategy, register
 
@@ -20,6 +21,11 @@ class FedProx(Strategy):
 
     name: str = "fedprox"
     proximal_mu: float = ranged(0.1, ge=0)
+
+    @property
+    def carries(self) -> Carries:
+        """Nothing further, as under FedAvg."""
+        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedexp.core.options import ranged
+from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job, Server, Setup
 from fedexp.strategies.base import Strategy, register
 
 GLOBAL_LOSS = "global-loss"
+HIGHEST_POWER = 1e15
+"""Of a loss, by ``q``: updates are multiplied by it in float32."""
 
 
 @register
@@ -23,10 +26,17 @@ class QFedAvg(Strategy):
     """
 
     averages_buffers: ClassVar[bool] = True
+    squares_weights: ClassVar[bool] = True
 
     name: str = "qfedavg"
     q: float = ranged(0.1, ge=0)
     client_learning_rate: float | None = ranged(None, gt=0)
+
+    @property
+    def carries(self) -> Carries:
+        """The loss of the incoming model."""
+        highest = HIGHEST_POWER ** (1 / max(self.q, 1.0))
+        return Carries(numbers={GLOBAL_LOSS: (0.0, highest)})
 
     def server(self, setup: Setup) -> Server:
         """Return Flower's strategy behind the adapter; ``1 / L`` is the learning rate of the round."""

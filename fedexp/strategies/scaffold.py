@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedexp.core.options import ranged
+from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job, Order, Server, Setup, Updates
 from fedexp.core.weights import Weights
 from fedexp.strategies.base import Strategy, gradient_mass, register
@@ -31,6 +32,11 @@ class Scaffold(Strategy):
 
     name: str = "scaffold"
     server_learning_rate: float = ranged(1.0, gt=0)
+
+    @property
+    def carries(self) -> Carries:
+        """How much a client's control variate changed."""
+        return Carries(arrays=(CONTROL,))
 
     def server(self, setup: Setup) -> Server:
         """Return the server's side."""

@@ -135,7 +135,7 @@ def test_waiting_for_flower_ends_when_its_runtime_is_gone(
     ],
 )
 def test_a_reason_is_one_line_without_processes(told: str, reason: str) -> None:
-    assert flower._reason(told) == reason
+    assert flower._raised(told) == reason
 
 
 def test_a_node_that_cannot_say_what_it_holds_ends_the_run(

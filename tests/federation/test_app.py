@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from support.helpers import config, same_weights, tiny_data, weights_of
+from support.helpers import config, same_weights, tiny_data, unpack_update, weights_of
 
 from fedexp.core.roles import Order, State
 from fedexp.federation.client import ClientNode
 from fedexp.flower.app import client_app
 from fedexp.flower.grid import CohortView
-from fedexp.flower.messages import Reply, pack_order, pack_state, unpack_state, unpack_update
+from fedexp.flower.messages import Reply, pack_order, pack_state, unpack_state
 
 Work = Callable[[State], Reply]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.message import Array as FlowersArray
-from support.helpers import same_weights, weights_of
+from support.helpers import same_weights, unpack_update, weights_of
 
 from fedexp.core.roles import Order
 from fedexp.core.weights import Weights
@@ -29,7 +29,6 @@ from fedexp.flower.messages import (
     to_weights,
     unpack_order,
     unpack_state,
-    unpack_update,
 )
 
 ARRAYS = {

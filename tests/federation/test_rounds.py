@@ -18,6 +18,7 @@ from support.helpers import (
     arrays,
     config,
     evaluated,
+    played_by,
     same_weights,
     scripted_app,
     trained,
@@ -31,7 +32,7 @@ from fedexp.backends.inline import InlineGrid
 from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.config.schema import Config, StopConfig
 from fedexp.core.options import DivergedError, FedexpError
-from fedexp.core.roles import Order, Server, Updates
+from fedexp.core.roles import Job, Order, Server, Updates
 from fedexp.core.weights import Weights
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.events import Failure, Listener, RoundReport
@@ -241,7 +242,7 @@ def _other_shape(client: int, weight: Floats) -> RecordDict:
         (_nan, "parameter w holds NaN or infinity"),
         (_infinite_loss, "metric train_loss is inf"),
         (_other_keys, "other parameters than the model's (missing ['w'], unexpected ['v'])"),
-        (_no_examples, "num-examples must be >= 1 after training"),
+        (_no_examples, "num-examples must be a whole number >= 1, got 0"),
         (_other_shape, "parameter w is float32(2,), the model's is float32(1,)"),
         (_no_arrays, "arrays"),
         (_no_metrics, "metrics"),
@@ -310,11 +311,11 @@ def test_faulty_clients_are_recorded_before_the_first_round() -> None:
 
 def test_an_aggregate_that_overflows_ends_the_run() -> None:
     def grow(client: int, weight: Floats) -> RecordDict:
-        return trained(3.4e38, num_examples=1)
+        return trained(3.3e32, num_examples=1)  # the largest number that is let in
 
     class Sum(Server):
         def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
-            return updates.mean([1.0] * len(updates))
+            return updates.mean([1e7] * len(updates))
 
     loop = Loop(config(rounds=1), grow, server=Sum())
     with (
@@ -610,18 +611,19 @@ def test_client_evaluations_are_recorded_and_averaged_by_examples() -> None:
     }
 
 
-def test_a_metric_that_not_all_clients_report_has_no_mean() -> None:
+def test_a_client_that_reports_other_metrics_than_asked_is_left_out() -> None:
     def answer(client: int, _: Floats) -> RecordDict:
         reply = evaluated(1, float(client), 0.5)
         if client == 1:
-            reply.metric_records["metrics"]["extra"] = 3.0
+            reply.metric_records["metrics"]["extra"] = float(client)
         return reply
 
     experiment = config(rounds=1, clients=ClientsConfig(num=3, fraction_evaluate=1.0))
     loop = Loop(experiment, _add, answer)
     loop.run()
-    rows = loop.told.rows(split="client_test", metric="extra")
-    assert [(row.client, row.value) for row in rows] == [(1, 3.0)]
+    assert [row[:3] for row in loop.told.failures] == [(1, "client_evaluate", 1)]
+    assert loop.told.rows(metric="extra") == []
+    # (0 + 2) / 2
     assert loop.values(split="client_test", metric="loss", client=None) == [1.0]
 
 
@@ -780,6 +782,9 @@ def test_clients_that_report_no_loss_leave_no_row() -> None:
         reply["metrics"] = MetricRecord({"num-examples": 1})
         return reply
 
-    loop = Loop(config(rounds=1), without_loss)
+    def silent(job: Job) -> None:
+        """A client of which its page says nothing."""
+
+    loop = Loop(played_by(silent, rounds=1), without_loss)
     loop.run()
     assert loop.told.rows(split="train", metric="loss") == []

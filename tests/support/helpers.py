@@ -43,7 +43,7 @@ from fedexp.federation.events import (
     RunInfo,
 )
 from fedexp.flower.app import client_app
-from fedexp.flower.messages import pack_order, unpack_update
+from fedexp.flower.messages import ARRAYS, METRICS, NUM_EXAMPLES, TRAIN_LOSS, pack_order, to_weights
 from fedexp.models import Model
 from fedexp.models.layers import fully_connected
 from fedexp.models.mlp import Mlp
@@ -202,6 +202,16 @@ class ScriptedJob:
         numbers: Mapping[str, Number] | None = None,
     ) -> None:
         self.sent.append((weights, arrays or {}, numbers or {}))
+
+
+def unpack_update(message: Message, server_round: int) -> Update:
+    """Return a sound reply to training as servers see it, unguarded."""
+    content = message.content
+    numbers: dict[str, Any] = dict(content.metric_records[METRICS])
+    num_examples, loss = numbers.pop(NUM_EXAMPLES), numbers.pop(TRAIN_LOSS, None)
+    records = {name: to_weights(record) for name, record in content.array_records.items()}
+    weights, client = records.pop(ARRAYS), message.metadata.src_node_id
+    return Update(client, server_round, weights, num_examples, loss, records, numbers)
 
 
 class Clients:
