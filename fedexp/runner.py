@@ -14,7 +14,7 @@ from fedexp.config.composition import plan
 from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
 from fedexp.core import owner, signals
-from fedexp.core.files import reason, unwritable
+from fedexp.core.files import DiscreetFormatter, reason, unwritable
 from fedexp.data.loading import load
 from fedexp.federation.events import DIVERGED, RunInfo
 
@@ -105,7 +105,7 @@ def logging_to(folder: Path) -> Iterator[None]:
     with unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / "run.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)

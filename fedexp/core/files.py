@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -13,18 +14,53 @@ from typing import Any
 
 from fedexp.core.options import FedexpError
 
-_SECRET = r"(?<![\w-])[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)[\w-]*[\"']?[ \t]*[=:][ \t]*"
+_NAMES = r"(?:api|access|private|secret|account)[_-]?key|token|secret|passw(?:or)?d|passphrase|credential"
+_SECRET = rf"(?<![\w-])[\w-]*(?:{_NAMES})[\w-]*[\"']?[ \t]*[=:][ \t]*"
 _VALUE = r"""(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^\s,}\]]+)"""
+_ENV_SET = rf"(env_set(?:\.\w+)?=)(?:\{{[^}}]*\}}|{_VALUE})"
+_ENV_SET_BLOCK = r"(?m)^( *)env_set:\n((?:\1 +.*\n)+)"
+_KEYS_VARIABLE = re.compile(rf"(?i)(?:{_NAMES})(?:_|$)|(?:^|_)key$")
 HIDDEN = "<hidden>"
+
+SHORTEST_KEY = 12
+"""Characters of a variable's value from which on it is looked for: a short one may be any word."""
 
 
 def without_secrets(text: str) -> str:
-    """Hide what follows the name of a key, token, secret or password and ``=`` or ``:``.
+    """Hide keys, tokens, secrets and passwords.
 
-    Also what stands before ``@`` in an address.
+    What follows the name of one and ``=`` or ``:``, what stands before ``@`` in an address, whatever
+    Hydra is to set in the environment (``hydra.job.env_set``), and the value of every environment
+    variable that is called like one, wherever it occurs.
     """
+    for value in _keys_in_environment():
+        text = text.replace(value, HIDDEN)
     text = re.sub(r"(://)[^\s/]+@", rf"\g<1>{HIDDEN}@", text)
+    text = re.sub(_ENV_SET_BLOCK, _hide_block, text)
+    text = re.sub(_ENV_SET, rf"\g<1>{HIDDEN}", text)
     return re.sub(rf"(?i)({_SECRET}){_VALUE}", rf"\g<1>{HIDDEN}", text)
+
+
+def _keys_in_environment() -> list[str]:
+    found = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= SHORTEST_KEY and value[0] != "/" and _KEYS_VARIABLE.search(name)
+    }
+    return sorted(found, key=len, reverse=True)  # one may be part of another
+
+
+def _hide_block(block: re.Match[str]) -> str:
+    names = re.sub(r"(?m)^( *[^\s:]+:).*$", rf"\g<1> {HIDDEN}", block[2])
+    return f"{block[1]}env_set:\n{names}"
+
+
+class DiscreetFormatter(logging.Formatter):
+    """Format what is logged, tracebacks included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        return without_secrets(super().format(record))
 
 
 def holds_run(folder: Path) -> bool:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from safetensors.numpy import load_file
 from support.helpers import config
 
 from fedexp.core import owner
-from fedexp.core.files import HIDDEN, without_secrets, write_whole
+from fedexp.core.files import HIDDEN, DiscreetFormatter, without_secrets, write_whole
 from fedexp.core.options import FedexpError
 from fedexp.core.weights import Weights
 from fedexp.federation.events import Ending, Failure, Measurement, RoundReport, RunInfo
@@ -196,10 +198,42 @@ def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
         ("https://me:pw@host/path", f"https://{HIDDEN}@host/path"),
         ("http://host:80/me@home rounds=3", "http://host:80/me@home rounds=3"),
         ("strategy=fedavg", "strategy=fedavg"),
+        ("AWS_ACCESS_KEY_ID=AKIA1", f"AWS_ACCESS_KEY_ID={HIDDEN}"),
+        ("- +hydra.job.env_set.PLAIN=x\n", f"- +hydra.job.env_set.PLAIN={HIDDEN}\n"),
+        ("+hydra.job.env_set={A: x, B: y}", f"+hydra.job.env_set={HIDDEN}"),
+        (
+            "job:\n  env_set:\n    PLAIN: x\n    OTHER: 'y'\n  env_copy: []\n",
+            f"job:\n  env_set:\n    PLAIN: {HIDDEN}\n    OTHER: {HIDDEN}\n  env_copy: []\n",
+        ),
+        ("env_set: {}\nseed: 1\n", "env_set: {}\nseed: 1\n"),
+        ("keypoints: 3\ntask: next_token\n", "keypoints: 3\ntask: next_token\n"),
     ],
 )
 def test_secrets_are_hidden(text: str, kept: str) -> None:
     assert without_secrets(text) == kept
+
+
+def test_the_values_of_variables_that_hold_keys_are_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "SERVICE_KEY"):
+        monkeypatch.setenv(name, f"canary-of-{name.lower()}")
+        assert without_secrets(f"refused: canary-of-{name.lower()}!") == f"refused: {HIDDEN}!"
+    for name, value in (("TOKENIZERS_PARALLELISM", "falsefalsefalse"), ("MY_TOKEN", "short")):
+        monkeypatch.setenv(name, value)
+        assert without_secrets(value) == value
+
+
+def test_a_traceback_in_the_log_is_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    try:
+        raise RuntimeError("refused: 0123456789abcdef, password=open")
+    except RuntimeError:
+        record = logging.LogRecord("x", 40, "", 0, "it failed", (), sys.exc_info())
+    text = DiscreetFormatter().format(record)
+    assert "Traceback" in text
+    assert "0123456789abcdef" not in text
+    assert "open" not in text
 
 
 def test_the_commit_is_the_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
