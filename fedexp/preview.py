@@ -24,12 +24,12 @@ MAX_LABEL_COLUMNS = 20
 
 
 def show_partition(config: Config, folder: Path) -> None:
-    """Deal the images, print who holds what and write config.yaml, partition.json and partition.png.
+    """Deal the examples, print who holds what and write config.yaml, partition.json and partition.png.
 
     There is no summary.json, so that what reads finished runs passes the folder by.
 
     Raises:
-        FedexpError: If the images cannot be dealt as the partition asks.
+        FedexpError: If the examples cannot be dealt as the partition asks.
     """
     data = federate(config)
     counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
@@ -47,7 +47,7 @@ def show_partition(config: Config, folder: Path) -> None:
 def partition_table(config: Config, data: FederatedData) -> str:
     """Render a row per client (the first 20) and what can be said of them all.
 
-    Columns: client, images, test images, then images per label; with more than 20 labels, how many
+    Columns: client, examples, test examples, then examples per label; with more than 20 labels, how many
     labels the client holds.
     """
     counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
@@ -55,7 +55,7 @@ def partition_table(config: Config, data: FederatedData) -> str:
     wide = data.spec.num_classes > MAX_LABEL_COLUMNS
     table = Table(box=box.SIMPLE_HEAD)
     labels = ["labels"] if wide else [str(label) for label in range(data.spec.num_classes)]
-    for column in ("client", "images", "test images", *labels):
+    for column in ("client", "examples", "test examples", *labels):
         table.add_column(column, justify="right")
     for client in range(min(MAX_CLIENT_ROWS, len(counts))):
         numbers = [held[client]] if wide else counts[client].tolist()
@@ -71,9 +71,9 @@ def partition_table(config: Config, data: FederatedData) -> str:
     if len(counts) > MAX_CLIENT_ROWS:
         lines.append(f"  ... and {len(counts) - MAX_CLIENT_ROWS} more clients")
     lines += [
-        f"  images per client: {_spread(data.partition.sizes)}",
+        f"  examples per client: {_spread(data.partition.sizes)}",
         f"  labels per client: {_spread(held)} of {data.spec.num_classes}",
-        f"  {unassigned(data)} of {len(data.train)} training images belong to no client",
+        f"  {unassigned(data)} of {len(data.train)} training examples belong to no client",
         f"  sha256 {data.partition.sha256}",
     ]
     return "\n".join(lines)

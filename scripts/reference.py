@@ -66,6 +66,7 @@ def config_page() -> str:
         ("clients.byzantine.", ByzantineConfig),
         ("training.", TrainingConfig),
         ("stop.", schema.StopConfig),
+        ("checkpoint.", schema.CheckpointConfig),
         ("tracking.", TrackingConfig),
     ):
         parts += [
@@ -121,7 +122,18 @@ def pages() -> dict[str, str]:
         "attack": attacks.REGISTRY,
     }
     found = {f"{group}.md": group_page(group, registry) for group, registry in registries.items()}
-    return {**found, "configuration.md": config_page()}
+    found["configuration.md"] = config_page()
+    return {**found, "README.md": _index(found)}
+
+
+def _index(found: dict[str, str]) -> str:
+    """Render the list of all pages, by what each opens with."""
+    rows = [
+        f"| [{name}]({name}) | {text.splitlines()[0].lstrip('# ')} |"
+        for name, text in found.items()
+    ]
+    table = "\n".join(["| page | about |", "|---|---|", *rows])
+    return f"# Reference\n\n{_MADE}\n\nEvery choice with its options, defaults and ranges.\n\n{table}\n"
 
 
 def main() -> None:

@@ -573,13 +573,13 @@ class Dividing(Turns):
 @pytest.mark.parametrize(
     ("partition", "finding"),
     [
-        (Twice, "partition=turns gives an image to more than one client"),
+        (Twice, "partition=turns gives an example to more than one client"),
         (
             Beyond,
             "partition=turns deals positions from 1 to ",
         ),
         (TooFew, "partition=turns makes 2 partitions, clients.num is 1"),
-        (Empty, "partition=turns leaves 1 of 1 clients without an image"),
+        (Empty, "partition=turns leaves 1 of 1 clients without an example"),
         (OtherEachTime, "deal() gives another assignment for the same seed"),
         (WritesLabels, "deal() writes to the labels it is given"),
         (Dividing, "ZeroDivisionError: integer division or modulo by zero ("),

@@ -54,7 +54,7 @@ def test_a_partition_is_shown_and_written_without_training(tmp_path: Path) -> No
     assert written["sha256"] == expected.partition.sha256
     assert f"  sha256 {written['sha256']}" in lines
     rows = [line.split() for line in lines if line.split()[:1] in [[str(k)] for k in range(10)]]
-    # The client, its images, its test images, then a number a label.
+    # The client, its examples, its test examples, then a number a label.
     counts = [[int(number) for number in row] for row in rows if len(row) == 13]
     assert [row[1] for row in counts] == written["num_examples"]
     assert [row[2] for row in counts] == written["num_test_examples"]
@@ -66,7 +66,7 @@ def test_a_multirun_shows_each_and_compares_nothing(tmp_path: Path) -> None:
     words = ["partition=iid,shards", "hydra.sweep.dir=out", "clients.num=25"]
     found = _run(tmp_path, "-m", *words)
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.count("images per client: min 160, median 160, max 160") == 2
+    assert found.stdout.count("examples per client: min 160, median 160, max 160") == 2
     assert found.stdout.count("... and 5 more clients") == 2
     assert "accuracy" not in found.stdout
     assert found.stdout.splitlines()[-1] == "[]"
@@ -102,7 +102,7 @@ def test_what_no_client_holds_is_counted() -> None:
     part = Assignment.of([data.partition.client(k) for k in (0, 2)])
     some = dataclasses.replace(data, partition=part, client_test=part)
     assert describe_partition(config(), some)["num_unassigned"] == 8
-    assert "8 of 18 training images belong to no client" in partition_table(config(), some)
+    assert "8 of 18 training examples belong to no client" in partition_table(config(), some)
 
 
 def test_noise_is_noted_and_leaves_the_hash() -> None:
@@ -120,5 +120,5 @@ def test_many_labels_are_counted_not_listed() -> None:
         data, spec=dataclasses.replace(data.spec, classes=tuple(map(str, range(100))))
     )
     lines = partition_table(config(), wide).splitlines()
-    assert lines[2].split() == ["client", "images", "test", "images", "labels"]
+    assert lines[2].split() == ["client", "examples", "test", "examples", "labels"]
     assert any(line.strip().endswith("of 100") for line in lines)

@@ -121,7 +121,7 @@ def _relation_errors(config: Config) -> Iterator[str]:
         yield f"name must be a word without '/': it names a folder of results/, got {config.name!r}"
     if clients.num > spec.num_train:
         yield (
-            f"clients.num must be <= {spec.num_train}, the training images of dataset="
+            f"clients.num must be <= {spec.num_train}, the training examples of dataset="
             f"{config.dataset.name}, got {clients.num}"
         )
     yield from _own_errors("dataset", config)

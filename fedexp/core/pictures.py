@@ -49,7 +49,7 @@ def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
     """Draw who holds what: one bar per client, stacked by label.
 
     Args:
-        class_counts: Images per client and label, shape (num_clients, num_classes).
+        class_counts: Examples per client and label, shape (num_clients, num_classes).
         classes: What the labels are called, num_classes names.
     """
     num_clients, num_classes = class_counts.shape
@@ -59,7 +59,7 @@ def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
     legend_width = columns * (0.5 + max(map(len, classes)) * font / 120)
     figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients) + legend_width, 4.0)
     draw_partition(axes, class_counts, classes, _colours(num_classes))
-    axes.set_title("Training images per client and label")
+    axes.set_title("Training examples per client and label")
     axes.legend(
         reverse=True,  # from top to bottom, as the bars are stacked
         title="label",
@@ -80,7 +80,7 @@ def draw_partition(
 
     Args:
         axes: Where to draw.
-        class_counts: Images per client and label, shape (num_clients, num_classes).
+        class_counts: Examples per client and label, shape (num_clients, num_classes).
         classes: What the labels are called, num_classes names.
         colours: A colour per label.
     """
@@ -92,7 +92,7 @@ def draw_partition(
         axes.set_xticks(range(num_clients))
     axes.set_xlim(-0.5 - 0.05 * num_clients, num_clients - 0.5 + 0.05 * num_clients)
     axes.set_ylim(0, 1.05 * tops.max())
-    axes.set(xlabel="client", ylabel="training images")
+    axes.set(xlabel="client", ylabel="training examples")
 
 
 def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str]) -> bytes:
@@ -113,12 +113,12 @@ def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str])
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (client, counts) in zip(panels, shown, strict=False):
         accuracy = np.trace(counts) / counts.sum()
-        who = "Global model" if client is None else f"Client {client}, trained alone,"
+        who = "Global model" if client is None else f"Client {client}, isolated,"
         image = draw_confusion(axes, counts, classes, font)
         axes.set_title(f"{who} on the test set (accuracy {accuracy:.3f})")
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    figure.colorbar(image, ax=panels.tolist(), label="% of the true label's images")
+    figure.colorbar(image, ax=panels.tolist(), label="% of the true label's examples")
     if len(matrices) > len(shown):
         figure.suptitle(f"The first {len(shown)} of {len(matrices)} clients")
     return _png(figure)
@@ -127,7 +127,7 @@ def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str])
 def draw_confusion(axes: Any, counts: Counts, classes: Sequence[str], font: float) -> Any:
     """Draw one matrix: shares of each true label, in percent where there is room for numbers.
 
-    A cell without an image has no number, so that what is never predicted is an empty column.
+    A cell without an example has no number, so that what is never predicted is an empty column.
 
     Args:
         axes: Where to draw.

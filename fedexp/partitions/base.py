@@ -112,7 +112,7 @@ def make_partition(partition: Partition, labels: Labels, num_clients: int, seed:
     empty = np.flatnonzero(dealt.sizes == 0)
     if len(empty):
         raise FedexpError(
-            f"{what} leaves {len(empty)} of {num_clients} clients without an image "
+            f"{what} leaves {len(empty)} of {num_clients} clients without an example "
             f"(the first is client {empty[0]}): fewer clients (clients.num) or another partition"
         )
     if not all(np.ndim(part) == 1 and np.asarray(part).dtype.kind in "iu" for part in parts):
@@ -125,7 +125,7 @@ def make_partition(partition: Partition, labels: Labels, num_clients: int, seed:
             f"lie between 0 and {len(labels) - 1}"
         )
     if np.bincount(dealt.indices).max() > 1:
-        raise FedexpError(f"{what} gives an image to more than one client")
+        raise FedexpError(f"{what} gives an example to more than one client")
     return dealt
 
 
@@ -152,7 +152,7 @@ def until_large_enough(
         best = max(best, smallest)
     raise FedexpError(
         f"{what} and clients.num={num_clients}: none of {MAX_DRAWS:,} draws gave every client "
-        f"partition.min_size={min_size} images (at best the smallest had {best}): a larger alpha, a "
+        f"partition.min_size={min_size} examples (at best the smallest had {best}): a larger alpha, a "
         "smaller min_size or fewer clients"
     )
 
@@ -165,5 +165,5 @@ def enough_examples(plan: Plan, option: str, per_client: int) -> Iterator[str]:
     if most and per_client > most:
         yield (
             f"partition.{option} must be <= {most} for clients.num={num_clients} on "
-            f"{plan.dataset.name} ({num_train} training images), got {per_client}"
+            f"{plan.dataset.name} ({num_train} training examples), got {per_client}"
         )

@@ -79,7 +79,7 @@ def test_every_mistake_is_named_at_once() -> None:
         (
             Config(partition=Iid(samples_per_client=1000), clients=ClientsConfig(num=100)),
             "partition.samples_per_client must be <= 40 for clients.num=100 on mnist5k (4000 training "
-            "images), got 1000",
+            "examples), got 1000",
         ),
         (
             Config(partition=Dirichlet(min_size=401), clients=ClientsConfig(num=10)),

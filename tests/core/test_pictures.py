@@ -57,10 +57,8 @@ def test_isolated_clients_have_a_matrix_each_up_to_nine(monkeypatch: pytest.Monk
     (figure,) = figures
     assert figure.get_suptitle() == "The first 9 of 12 clients"
     titles = [axes.get_title() for axes in figure.axes[:9]]
-    assert titles[0] == "Client 0, trained alone, on the test set (accuracy 0.800)"  # 4 of 5
-    assert titles[8].startswith(
-        "Client 8, trained alone, on the test set (accuracy 0.308"
-    )  # 4 of 13
+    assert titles[0] == "Client 0, isolated, on the test set (accuracy 0.800)"  # 4 of 5
+    assert titles[8].startswith("Client 8, isolated, on the test set (accuracy 0.308")  # 4 of 13
 
 
 def test_a_label_without_images_is_no_division_by_zero() -> None:

@@ -109,3 +109,13 @@ def test_python_runs_scripts_that_are_there_or_printed() -> None:
         and not any('"""' in text and command.words[1] in text for text in texts)
     ]
     assert strangers == []
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    reached, left = set[Path](), [ROOT / "README.md"]
+    while left:
+        document = left.pop()
+        reached.add(document)
+        found = {_target(document, link) for link in links_in(document)}
+        left += [t for t in found if t.suffix == ".md" and t.is_file() and t not in reached]
+    assert set(documents()) - reached == set()

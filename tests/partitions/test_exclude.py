@@ -70,7 +70,7 @@ def test_exclude_loses_the_named_labels_and_no_other(lists: list[list[int]], see
 
 def test_a_client_without_an_image_is_refused() -> None:
     nothing_left = Exclude(seed=0, exclude=[[], [3]])
-    with pytest.raises(FedexpError, match=r"leaves 1 of 2 clients without an image.*client 1"):
+    with pytest.raises(FedexpError, match=r"leaves 1 of 2 clients without an example.*client 1"):
         make_partition(nothing_left, np.full(10, 3), 2, seed=0)
 
 

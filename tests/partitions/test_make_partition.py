@@ -51,15 +51,15 @@ def test_what_is_dealt_is_who_holds_what() -> None:
 @pytest.mark.parametrize(
     ("parts", "wrong"),
     [
-        (([0, 1], [1, 2]), "gives an image to more than one client"),
-        (([0, 0], [1, 2]), "gives an image to more than one client"),
+        (([0, 1], [1, 2]), "gives an example to more than one client"),
+        (([0, 0], [1, 2]), "gives an example to more than one client"),
         (([0, 1], [2, 10]), "deals positions from 0 to 10; they must lie between 0 and 9"),
         (([-1, 1], [2, 3]), "deals positions from -1 to 3; they must lie between 0 and 9"),
         (([0], [1], [2]), "makes 3 partitions, clients.num is 2"),
         (([0, 1],), "makes 1 partitions, clients.num is 2"),
         ((), "makes 0 partitions, clients.num is 2"),
-        (([0, 1], []), "leaves 1 of 2 clients without an image (the first is client 1)"),
-        (([], []), "leaves 2 of 2 clients without an image (the first is client 0)"),
+        (([0, 1], []), "leaves 1 of 2 clients without an example (the first is client 1)"),
+        (([], []), "leaves 2 of 2 clients without an example (the first is client 0)"),
     ],
 )
 def test_what_must_not_be_dealt(parts: Any, wrong: str) -> None:

@@ -210,14 +210,14 @@ def test_hashes_never_change(config: Partition, expected: str) -> None:
             Dirichlet(alpha=0.01, min_size=40),
             5,
             r"partition=dirichlet at partition\.alpha=0\.01 and clients\.num=5: none of 1,000 draws "
-            r"gave every client partition\.min_size=40 images \(at best the smallest had \d+\)",
+            r"gave every client partition\.min_size=40 examples \(at best the smallest had \d+\)",
         ),
         (Quantity(alpha=0.01, min_size=40), 5, r"partition=quantity at .*: none of 1,000 draws"),
         (Dirichlet(min_size=41), 5, "larger alpha, a smaller min_size or fewer clients"),
         (Classes(classes_per_client=6), 2, "must be <= 5, the labels that have images"),
         (Classes(classes_per_client=5), 90, r"90 clients hold label \d, which has \d+ im"),
-        (Shards(shards_per_client=1), 201, "leaves 1 of 201 clients without an image"),
-        (DirichletBalanced(), 201, "leaves 1 of 201 clients without an image"),
+        (Shards(shards_per_client=1), 201, "leaves 1 of 201 clients without an example"),
+        (DirichletBalanced(), 201, "leaves 1 of 201 clients without an example"),
     ],
 )
 def test_what_is_impossible_is_said(config: Partition, clients: int, message: str) -> None:
