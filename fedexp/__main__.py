@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,18 @@ from omegaconf import DictConfig
 
 from fedexp import runner
 from fedexp.commands import COMMANDS
-from fedexp.config.callbacks import SweepFolder, manifest_of
-from fedexp.config.composition import Job, from_hydra, plan, register
+from fedexp.config.callbacks import SweepFolder, manifest_of, refuse_promised
+from fedexp.config.composition import Job, composed_values, from_hydra, plan, register
+from fedexp.config.explain import cause
 from fedexp.config.hydra_internals import (
     argument_parser,
+    files_of,
     flag_errors,
     is_basic_launcher,
     is_basic_sweeper,
+    launch_patiently,
+    quoted,
+    raising,
     words_of,
 )
 from fedexp.config.plugins import load_plugins, outside_pages, register_again
@@ -60,15 +66,23 @@ def main() -> None:
     if errors := flag_errors(args):
         sys.exit(_complain(ConfigError(errors)))
     if any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)):
-        _hand_to_hydra(args)
+        try:
+            if args.cfg:  # whose mistakes we tell better than Hydra
+                composed_values(args.overrides, **files_of(args))
+            _hand_to_hydra(args)
+        except (ConfigError, FedexpError) as error:
+            sys.exit(_complain(error))
         return
     signals.stop_on_signals()
     trains, code = False, 0
     try:
-        trains = _prepare(args)
-        _hand_to_hydra(args)
+        trains, pinned = _prepare(args)
+        _hand_to_hydra(args, pinned)
     except KeyboardInterrupt:
         code = signals.exit_code()
+    except FedexpError as error:
+        _complain(error)
+        code = EXIT_FAILED
     try:
         failed = _conclude(compare=trains)
     except KeyboardInterrupt:
@@ -76,28 +90,39 @@ def main() -> None:
     runner.leave(code or (EXIT_FAILED if failed else 0), at_once=SweepFolder.in_this_process)
 
 
-def _prepare(args: Namespace) -> bool:
-    """Start what a command needs before Hydra takes over; return whether it trains anything."""
+def _prepare(args: Namespace) -> tuple[bool, list[str]]:
+    """Start what a command needs before Hydra takes over.
+
+    Returns:
+        Whether it trains anything, and overrides that keep Hydra to the folder that was planned.
+    """
     try:
-        files = {name: getattr(args, name) for name in ("config_dir", "config_name", "config_path")}
+        files = files_of(args)
         jobs = plan(args.overrides, multirun=args.multirun, **files)
         configs = [job.config for job in jobs]
-        runner.ensure(configs)
+        runner.ensure_folders([job.folder for job in jobs], jobs[0].sweep)
         _keep_manifest(jobs, files)
+        runner.ensure(configs)
         training = [config for config in configs if config.mode == "train"]
         if training:
             _start_up(training)
             _reserve_folder(jobs)
     except (ConfigError, FedexpError) as error:
         sys.exit(_complain(error))
-    return bool(training)
+    sweep = jobs[0].sweep
+    return bool(training), [] if sweep is None else [f"hydra.sweep.dir={quoted(str(sweep))}"]
 
 
 def _keep_manifest(jobs: Sequence[Job], files: Mapping[str, str | None]) -> None:
-    """Note what a multirun consists of, where it is known, so that it can be resumed."""
+    """Note what a multirun consists of, where it is known, so that it can be resumed.
+
+    Raises:
+        FedexpError: If a folder belongs to a job of an earlier command that has not begun.
+    """
     sweep = jobs[0].sweep
     if sweep is not None and not any(job.folder is None or job.chosen_later for job in jobs):
         SweepFolder.manifest = manifest_of(jobs, sweep, files)
+        refuse_promised(sweep, SweepFolder.manifest)
 
 
 def _reserve_folder(jobs: Sequence[Job]) -> None:
@@ -112,23 +137,39 @@ def _reserve_folder(jobs: Sequence[Job]) -> None:
             owner.reserve(folder)
 
 
-def _hand_to_hydra(args: Namespace) -> None:
-    """Let Hydra do what a command asks for."""
-    try:
-        begin = source(args.config_dir, args.config_name, args.config_path)
-        begin.register()
-    except ConfigError as error:
-        sys.exit(_complain(error))
+def _hand_to_hydra(args: Namespace, pinned: Sequence[str] = ()) -> None:
+    """Let Hydra do what a command asks for.
+
+    Raises:
+        ConfigError: If a file that the command names cannot be used.
+        FedexpError: If Hydra is stopped by something that no job has told of.
+    """
+    begin = source(**files_of(args))
+    begin.register()
     register()
     told = sys.argv
-    sys.argv = [told[0], *words_of(args, without_plus(args.overrides))]
+    sys.argv = [told[0], *words_of(args, [*without_plus(args.overrides), *pinned])]
+    launch_patiently(_folder_failed)
     # A launcher's processes are sent what a script has registered along with the function they call.
     task = partial(_run, outside=outside_pages(), told=told)
     task.__module__ = __name__
+    run = hydra_main(config_path=str(conf_dir()), config_name=begin.name, version_base="1.3")(task)
     try:
-        hydra_main(config_path=str(conf_dir()), config_name=begin.name, version_base="1.3")(task)()
+        with raising():
+            run()
+    except Exception as error:
+        if "HYDRA_FULL_ERROR" in os.environ:  # somebody wants to see it all
+            raise
+        raise FedexpError(f"{cause(error)} (HYDRA_FULL_ERROR=1 shows where)") from error
     finally:
         sys.argv = told
+
+
+def _folder_failed(error: OSError) -> None:
+    """Tell that a job has no folder; the others go on."""
+    where = Path(error.filename2 or error.filename or "")
+    _failed_runs.append(where)
+    print(f"fedexp: run failed: {where} cannot be made: {error.strerror or error}", file=sys.stderr)
 
 
 def _conclude(*, compare: bool) -> bool:

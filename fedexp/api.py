@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from fedexp import runner
 from fedexp.analysis.comparison import compare
 from fedexp.analysis.results import Results, load
-from fedexp.config.callbacks import add_to_manifest, manifest_of
+from fedexp.config.callbacks import add_to_manifest, manifest_of, refuse_promised
 from fedexp.config.composition import Job, plan
 from fedexp.config.folders import folder_errors, free_name, stamp
 from fedexp.config.schema import Config
 from fedexp.core import owner
-from fedexp.core.files import unwritable
+from fedexp.core.files import try_folder, unwritable
 from fedexp.core.options import ConfigError
 from fedexp.federation.events import RunInfo
 
@@ -75,9 +75,10 @@ def run(
     first = jobs[0].config
     root = Path(folder) if folder is not None else Path("results") / first.name / stamp()
     several = len(jobs) > 1
-    errors = [] if several else folder_errors([root], multirun=False)
+    errors = [] if several else folder_errors([root], multirun=False, configs=[first])
     if errors:
         raise ConfigError(errors)
+    try_folder(root)
     with unwritable(root):
         owner.reserve(root)
     try:
@@ -95,8 +96,10 @@ def _run_all(jobs: Sequence[Job], root: Path, config_dir: str | None) -> None:
         replace(job, folder=root / free_name(str(root), f"{number}-{_name(job.config)}"))
         for number, job in enumerate(jobs)
     ]
+    manifest = manifest_of(jobs, root, {"config_dir": config_dir})
+    refuse_promised(root, manifest)
     with unwritable(root):
-        add_to_manifest(root, manifest_of(jobs, root, {"config_dir": config_dir}))
+        add_to_manifest(root, manifest)
     for job in jobs:
         assert job.folder is not None
         run = RunInfo(job.config, job.folder, job.overrides, runner.sweep_name(root))

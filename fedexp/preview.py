@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedexp.config.schema import Config, config_bytes
-from fedexp.core.files import json_bytes, write_whole
+from fedexp.core.files import json_bytes, unwritable, write_whole
 from fedexp.core.pictures import drawn, partition_png
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import describe_partition, federate, unassigned
@@ -29,16 +29,18 @@ def show_partition(config: Config, folder: Path) -> None:
     There is no summary.json, so that what reads finished runs passes the folder by.
 
     Raises:
-        FedexpError: If the examples cannot be dealt as the partition asks.
+        FedexpError: If the examples cannot be dealt as the partition asks, or the folder cannot be
+            written.
     """
     data = federate(config)
     counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", config_bytes(config))
-    write_whole(folder / "partition.json", json_bytes(describe_partition(config, data)))
     pictures, problems = drawn({"partition": partial(partition_png, counts, data.spec.classes)})
-    for name, picture in pictures.items():
-        write_whole(folder / f"{name}.png", picture)
+    with unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.yaml", config_bytes(config))
+        write_whole(folder / "partition.json", json_bytes(describe_partition(config, data)))
+        for name, picture in pictures.items():
+            write_whole(folder / f"{name}.png", picture)
     print(partition_table(config, data))
     print("".join(f"  {problem}\n" for problem in problems), end="")
     print(f"  {os.path.relpath(folder)}")

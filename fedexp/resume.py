@@ -148,7 +148,7 @@ def _rest_of_run(folder: Path, overrides: Sequence[str], sweep: str | None) -> R
 def _is_complete(folder: Path, config: Config, state: dict[str, Any] | None) -> bool:
     """Say whether a run has come to its end, also where it is to have more rounds than before."""
     if config.mode == "partition":
-        return (folder / "partition.png").is_file()
+        return (folder / "partition.json").is_file()
     try:
         summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):

@@ -14,7 +14,9 @@ from fedexp.config.composition import plan
 from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
 from fedexp.core import owner, signals
-from fedexp.core.files import DiscreetFormatter, reason, unwritable
+from fedexp.core.files import DiscreetFormatter, reason, try_folder, unwritable
+from fedexp.core.logs import RunLog
+from fedexp.core.options import FedexpError
 from fedexp.data.loading import load
 from fedexp.federation.events import DIVERGED, RunInfo
 
@@ -39,6 +41,31 @@ def ensure(configs: Iterable[Config]) -> None:
         from fedexp.testing import try_out
 
         try_out(config)
+
+
+def ensure_folders(folders: Sequence[Path | None], sweep: Path | None = None) -> None:
+    """Refuse a command none of whose folders can be written, before anything else is started.
+
+    Where only some cannot, those jobs fail and the others run.
+
+    Args:
+        folders: The jobs'; None where a sweeper will choose them.
+        sweep: That of the multirun, if they are one.
+
+    Raises:
+        FedexpError: A line for each folder.
+    """
+    if sweep is not None:
+        try_folder(sweep)
+    problems = []
+    for folder in folders:
+        if folder is not None:
+            try:
+                try_folder(folder)
+            except FedexpError as error:
+                problems.append(str(error))
+    if problems and len(problems) == len(folders):
+        raise FedexpError("\n".join(dict.fromkeys(problems)))
 
 
 def warm_up(config: Config) -> None:
@@ -104,7 +131,7 @@ def logging_to(folder: Path) -> Iterator[None]:
     """
     with unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / "run.log")
+        handler = RunLog(folder / "run.log")
     handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = log.level
     log.addHandler(handler)

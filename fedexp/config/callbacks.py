@@ -98,6 +98,27 @@ def add_to_manifest(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
     write_whole(path, json_bytes({"jobs": [*kept, *jobs]}))
 
 
+def refuse_promised(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
+    """Refuse to take the place of a job that an earlier command was to run, and has not begun.
+
+    Args:
+        folder: The sweep's.
+        jobs: Those of the command, as :func:`manifest_of` lists them.
+
+    Raises:
+        FedexpError: With what can be done about it.
+    """
+    if not (folder / SWEEP_FILE).is_file():
+        return
+    wanted = {job["folder"] for job in jobs}
+    earlier = [name for job in jobs_in(folder) if (name := job["folder"]) in wanted]
+    if earlier:
+        raise FedexpError(
+            f"{folder}: {', '.join(earlier)} of an earlier command has not begun; finish that by "
+            f"fedexp resume {folder}, or choose another hydra.sweep.dir"
+        )
+
+
 def jobs_in(folder: Path) -> list[dict[str, Any]]:
     """Return the jobs that a sweep's folder is for: ``folder``, ``overrides``, ``files``.
 

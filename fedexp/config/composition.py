@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.explain import cause, explain, one_line, unknown_option
-from fedexp.config.folders import folder_errors, folder_of, register_resolvers, sweep_of
+from fedexp.config.folders import folder_errors, folder_of, pinned, register_resolvers, sweep_of
 from fedexp.config.hydra_internals import (
     child_of,
     is_basic_sweeper,
@@ -135,19 +135,25 @@ def compose_config(overrides: Sequence[str] = ()) -> Config:
     return job.config
 
 
-def composed_values(overrides: Sequence[str]) -> dict[str, Any]:
+def composed_values(overrides: Sequence[str], **files: str | None) -> dict[str, Any]:
     """Return what overrides compose to, unchecked: nested dictionaries, without Hydra's own part.
+
+    Args:
+        overrides: Hydra overrides of one value each.
+        files: As :func:`fedexp.config.source.source` takes them.
 
     Raises:
         ConfigError: If Hydra cannot compose them.
     """
+    begin = source(**files)
     register()
+    begin.register()
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        parsed, errors = _parse_all(overrides)
+        parsed, errors = _parse_all(without_plus(overrides))
         errors += [f"{o.input_line}: one value, please" for o in parsed if o.is_sweep_override()]
         if errors:
             raise ConfigError(errors)
-        node = _compose(Source(), _lines(parsed))
+        node = _compose(begin, _lines(parsed))
     with open_dict(node):
         node.pop("hydra", None)
     values: Any = OmegaConf.to_container(node)
@@ -193,7 +199,7 @@ def plan(
             else:
                 errors += [f"{o.input_line}: several values need a multirun (-m)" for o in swept]
                 jobs = [Job(_lines(parsed), from_hydra(base), folder=folder_of(base, None))]
-                errors += folder_errors([jobs[0].folder], multirun=False)
+                errors += folder_errors([jobs[0].folder], multirun=False, configs=[jobs[0].config])
         except ConfigError as error:
             errors += error.errors
     if errors:
@@ -216,11 +222,15 @@ def _check_jobs(base: DictConfig, parsed: list[Override], begin: Source) -> list
                 name for name, part in _of_multirun(node).items() if part != whole[name]
             ]:
                 raise ConfigError([_needs_a_command(lines, [*swept, *parsed], foreign)])
+            if elsewhere := pinned(node, sweep):
+                raise ConfigError(elsewhere)
             folder = folder_of(node, number)
             jobs.append(Job(lines, from_hydra(node), folder=folder, sweep=sweep))
         except ConfigError as error:
             errors += [line for line in error.errors if line not in errors]
-    errors += folder_errors([job.folder for job in jobs], multirun=True)
+    if not errors:  # else some jobs are absent, and the others have other numbers
+        configs = [job.config for job in jobs]
+        errors = folder_errors([job.folder for job in jobs], multirun=True, configs=configs)
     if errors:
         raise ConfigError(errors)
     return jobs

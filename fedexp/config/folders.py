@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,9 +10,11 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fedexp.config.schema import Config, config_bytes
 from fedexp.core.files import holds_run
 
 
@@ -37,10 +40,15 @@ def _stamp_of_command() -> str:
 def free_name(sweep: str, name: str) -> str:
     """Return a job's name in a sweep's folder: with a number behind it where a run has it already."""
     number, free = 1, name
-    while holds_run(Path(sweep) / free):
+    while _is_taken(Path(sweep) / free):
         number += 1
         free = f"{name}-{number}"
     return free
+
+
+def _is_taken(folder: Path) -> bool:
+    """Say whether a folder belongs to a run already, even to one that was cut off as it began."""
+    return holds_run(folder) or os.path.lexists(folder / "config.yaml")
 
 
 def folder_of(node: DictConfig, number: int | None) -> Path | None:
@@ -69,12 +77,43 @@ def sweep_of(node: DictConfig) -> Path | None:
         return None
 
 
-def folder_errors(folders: Sequence[Path | None], *, multirun: bool) -> list[str]:
-    """Return a line for every folder that two jobs share, or that holds a run already."""
+SWEEP_DIR = "results/${name}/${fedexp_stamp:}"
+"""Where multiruns go unless they are told; conf/config.yaml says the same."""
+
+
+def pinned(node: DictConfig, sweep: Path | None) -> list[str]:
+    """Have a job write into the folder of its multirun, whatever the job is called.
+
+    Returns:
+        A line if the job was to have a folder of the multirun's kind for itself.
+    """
+    if sweep is None or (own := sweep_of(node)) is None or own == sweep:
+        return []
+    told = str(OmegaConf.to_container(node.hydra.sweep)["dir"])  # type: ignore[index, call-overload]
+    if told != SWEEP_DIR:
+        return [
+            f"hydra.sweep.dir={told}: all jobs of a multirun share one folder, so that they can be "
+            "compared; what differs between them belongs into hydra.sweep.subdir"
+        ]
+    with open_dict(node):
+        node.hydra.sweep.dir = str(sweep)
+    return []
+
+
+def folder_errors(
+    folders: Sequence[Path | None], *, multirun: bool, configs: Sequence[Config] = ()
+) -> list[str]:
+    """Return a line for every folder that two jobs share, or that belongs to another run.
+
+    Args:
+        folders: The jobs'; None where only Hydra will know.
+        multirun: Whether they are jobs of one.
+        configs: The jobs' configurations, where a folder that was only begun is to be theirs.
+    """
     jobs: dict[Path, list[int]] = defaultdict(list)
     for number, folder in enumerate(folders):
         if folder is not None:
-            jobs[folder].append(number)
+            jobs[Path(os.path.normpath(folder))].append(number)
     option = "hydra.sweep.subdir" if multirun else "hydra.run.dir"
     errors = [
         f"{option}: jobs {', '.join(map(str, numbers))} would all write {folder.name}; a subdir with "
@@ -82,10 +121,27 @@ def folder_errors(folders: Sequence[Path | None], *, multirun: bool) -> list[str
         for folder, numbers in jobs.items()
         if len(numbers) > 1
     ]
-    errors += [
-        f"{option}: {folder} holds a run already; choose another folder, or go on with that run by "
-        f"fedexp resume {folder}"
-        for folder in jobs
-        if holds_run(folder)
-    ]
+    for folder, numbers in jobs.items():
+        if holds_run(folder):
+            errors.append(
+                f"{option}: {folder} holds a run already; choose another folder, or go on with that run "
+                f"by fedexp resume {folder}"
+            )
+        elif configs and _begun_otherwise(folder, configs[numbers[0]]):
+            errors.append(
+                f"{option}: {folder} holds another configuration (config.yaml); choose another folder"
+            )
     return errors
+
+
+def _begun_otherwise(folder: Path, config: Config) -> bool:
+    """Say whether a folder has the configuration of something else; a preview may come first."""
+    path = folder / "config.yaml"
+    if not os.path.lexists(path):
+        return False
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return True
+    own = yaml.safe_load(config_bytes(config))
+    return not isinstance(found, dict) or {**found, "mode": ""} != {**own, "mode": ""}

@@ -6,18 +6,40 @@ that they were tried with (pyproject.toml).
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.core.plugins import Plugins
+from hydra.core.utils import (
+    JobReturn,
+    JobStatus,
+    configure_log,
+    filter_overrides,
+    run_job,
+    setup_globals,
+)
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+log = logging.getLogger(__name__)
 
 
 def argument_parser() -> ArgumentParser:
     """Return the parser of Hydra's own flags, such as ``-m`` and ``--config-dir``."""
     return get_args_parser()
+
+
+def files_of(args: Namespace) -> dict[str, str | None]:
+    """Return the flags that name files, as :func:`fedexp.config.source.source` takes them."""
+    return {name: getattr(args, name) for name in ("config_dir", "config_name", "config_path")}
 
 
 def words_of(args: Namespace, overrides: Sequence[str]) -> list[str]:
@@ -49,6 +71,77 @@ def flag_errors(args: Namespace) -> list[str]:
             "and begun again by --config-dir FOLDER --config-name config"
         )
     return errors
+
+
+def quoted(text: str) -> str:
+    """Return a text as the value of an override, whatever characters it has."""
+    escaped = re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'")
+    return "'" + escaped.replace("${", "\\${") + "'"
+
+
+class PatientLauncher(BasicLauncher):
+    """Hydra's own launcher, but a job whose folder cannot be made costs that job alone."""
+
+    tell: ClassVar[Callable[[OSError], None]] = print
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        """Run jobs one after another."""
+        setup_globals()
+        assert self.config is not None
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        log.info("Launching %d jobs locally", len(job_overrides))
+        done = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            try:
+                done.append(self._launch(number, list(overrides)))
+            except OSError as error:  # a job's own errors never come this far
+                PatientLauncher.tell(error)
+                done.append(JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan))
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        return done
+
+    def _launch(self, number: int, overrides: list[str]) -> JobReturn:
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        loader = self.hydra_context.config_loader
+        config = loader.load_sweep_config(self.config, overrides)  # type: ignore[arg-type]
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return run_job(
+            hydra_context=self.hydra_context,
+            task_function=self.task_function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+
+
+def launch_patiently(tell: Callable[[OSError], None]) -> None:
+    """Have jobs that follow one another be launched by :class:`PatientLauncher`.
+
+    Args:
+        tell: Is told why a job's folder cannot be made.
+    """
+    PatientLauncher.tell = staticmethod(tell)
+    name = f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"
+    Plugins.instance().class_name_to_class[name] = PatientLauncher
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Have Hydra raise what stops it; it would print a traceback and exit."""
+    variable = "HYDRA_FULL_ERROR"
+    if variable in os.environ:
+        yield
+        return
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(variable, None)
 
 
 def split_into_jobs(overrides: list[Any]) -> list[list[str]]:

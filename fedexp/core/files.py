@@ -7,8 +7,9 @@ import logging
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class DiscreetFormatter(logging.Formatter):
 
 def holds_run(folder: Path) -> bool:
     """Say whether a folder is a run's."""
-    return (folder / "summary.json").exists() or (folder / "metrics.csv").exists()
+    return any(os.path.lexists(folder / name) for name in ("summary.json", "metrics.csv"))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -90,6 +91,26 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def try_folder(folder: Path) -> None:
+    """Make sure that a folder can be made and written; nothing of that stays.
+
+    Raises:
+        FedexpError: With path and reason, if it cannot.
+    """
+    new: list[Path] = []
+    try:
+        with unwritable(folder):
+            new = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".") as file:
+                file.write(bytes(4096))
+                file.flush()
+    finally:
+        for path in new:  # the innermost first
+            with suppress(OSError):  # it was not made, or somebody else uses it by now
+                path.rmdir()
 
 
 @contextmanager
