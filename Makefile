@@ -24,7 +24,7 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 reproduce: $(READY)  ## the lesson's published figures on all of MNIST (ROOT=folder of MNIST)
-	$(BIN)/python scripts/reproduce.py lesson $(if $(ROOT),dataset.root=$(ROOT))
+	$(BIN)/fedexp reproduce lesson $(if $(ROOT),dataset.root=$(ROOT))
 
 benchmark: $(READY)  ## time the backends against a plain PyTorch loop (ROOT=folder of MNIST)
 	$(BIN)/python scripts/benchmark.py $(if $(ROOT),dataset.root=$(ROOT))

@@ -87,7 +87,7 @@ class LabelFlip(Attack):
 @register
 @dataclass(frozen=True)
 class SignFlip(Attack):
-    """Send the global weights less ``scale`` times the update; integers are sent as they are."""
+    """Send the global weights minus ``scale`` times the update; integers are sent unchanged."""
 
     name: str = "sign_flip"
 
@@ -102,7 +102,7 @@ class SignFlip(Attack):
 @register
 @dataclass(frozen=True)
 class Gaussian(Attack):
-    """Send the global weights plus noise of standard deviation ``scale``; integers as they are."""
+    """Send the global weights plus noise of standard deviation ``scale``; integers are sent unchanged."""
 
     name: str = "gaussian"
 
@@ -118,7 +118,7 @@ class Gaussian(Attack):
 @register
 @dataclass(frozen=True)
 class LittleIsEnough(Attack):
-    """Collude: send the mean of all updates less ``scale`` standard deviations, coordinate by coordinate.
+    """Agree to send the mean of all updates minus ``scale`` standard deviations, per coordinate.
 
     Baruch et al., arXiv 1902.06635. Small enough to pass for honest, large enough to do harm. Departure:
     the paper's attackers guess mean and deviation from their own honest updates, these know everybody's;

@@ -36,7 +36,7 @@ def new_program(arguments: Sequence[str]) -> None:
         parser.error(f"NAME must be small letters, digits and _, got {args.name!r}")
     if _is_taken(args.name, starting_file(args.kind, args.name)):
         parser.error(
-            f"NAME {args.name!r} is one of Python's, fedexp's or a package's: another name"
+            f"NAME {args.name!r} is one of Python's, fedexp's or a package's: choose another name"
         )
     path = Path(f"{args.name}.py")
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from fedexp.config.tracking import TrackingConfig
 from fedexp.config.training import TrainingConfig
 from fedexp.core.registry import Registry
 
-FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "reference"
 
 HEADS = {
     "strategy": ("Strategies", "`strategy=NAME`; options are set as `strategy.OPTION=VALUE`."),
@@ -77,13 +79,27 @@ def config_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def presets_page() -> str:
+    """Render the YAML files of the groups that have no class for each choice."""
+    parts = [
+        "# Presets",
+        _MADE,
+        "YAML files that set several options at once; yours go into --config-dir.",
+    ]
+    for group in ("experiment", "clients", "tracking", "debug"):
+        for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
+            parts += [f"## {group}={path.stem}", f"```yaml\n{path.read_text().rstrip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
 _MADE = "Made by `python scripts/reference.py` from the code; do not edit."
 
 
 def _prose(page: type) -> str:
     """Return a docstring without its list of attributes, which are facts for code."""
     text = inspect.cleandoc(page.__doc__ or "")
-    return text.partition("\n\nAttributes:")[0].replace("``", "`")
+    text = text.partition("\n\nAttributes:")[0].replace("``", "`")
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
 
 
 def _options(page: type, prefix: str = "") -> list[str]:
@@ -123,6 +139,7 @@ def pages() -> dict[str, str]:
     }
     found = {f"{group}.md": group_page(group, registry) for group, registry in registries.items()}
     found["configuration.md"] = config_page()
+    found["presets.md"] = presets_page()
     return {**found, "README.md": _index(found)}
 
 

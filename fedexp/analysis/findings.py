@@ -88,8 +88,8 @@ def paired_tests(comparison: Comparison) -> list[str]:
     tested = others[others["p_value"].notna()]
     if tested.empty:
         return [
-            f"No paired test: no row of one run a seed shares {MIN_SEEDS} seeds on the same partition "
-            f"with {brief(base)}."
+            f"No paired test: no row with one run per seed shares {MIN_SEEDS} seeds on the same "
+            f"partition with {brief(base)}."
         ]
     said = []
     for row, p in tested["p_value"].items():
@@ -101,8 +101,8 @@ def paired_tests(comparison: Comparison) -> list[str]:
     left = [brief(str(row)) for row in others.index if row not in tested.index]
     if left:
         said.append(
-            f"Not tested, with fewer than {MIN_SEEDS} seeds in common or several runs of a seed in a "
-            f"row: {', '.join(left)}."
+            f"Not tested (fewer than {MIN_SEEDS} seeds in common, or several runs of one seed in a row): "
+            f"{', '.join(left)}."
         )
     return said
 
@@ -218,7 +218,7 @@ def _of_settings(rows: Rows) -> Headline:
     said.facts += [_setting_fact(rows, alone, best[alone]) for alone in shown]
     if unclear:
         said.sentences.append(
-            f"In {len(unclear)} of {len(gains)} settings the gain is not clear: its interval holds 0."
+            f"In {len(unclear)} of {len(gains)} settings the gain is not clear: its interval includes 0."
         )
     said.sentences.append(
         "In every setting, the best federated row is compared with its isolated clients."

@@ -11,10 +11,10 @@ from fedexp.core.options import ranged
 
 @dataclass  # not frozen: OmegaConf would refuse overrides of a frozen dataclass two levels down
 class ByzantineConfig:
-    """Faulty clients: a fixed share of them, whatever round it is.
+    """Faulty clients: a fixed share of all clients, the same ones in every round.
 
-    ``kind`` is an attack (``label_flip``, ``sign_flip``, ``gaussian``, ``little_is_enough``, or one from
-    outside), ``scale`` how strong it is. ``options`` are an attack's own, beside ``scale``.
+    ``kind`` is the attack (``label_flip``, ``sign_flip``, ``gaussian``, ``little_is_enough``, or
+    your own), ``scale`` is its strength, ``options`` are further options of it.
     """
 
     fraction: float = ranged(0.0, ge=0, lt=1)
@@ -31,9 +31,9 @@ class ByzantineConfig:
 class ClientsConfig:
     """How many clients there are, which share takes part in a round, and what goes wrong with them.
 
-    ``min_success`` is how many of a round's clients must send what can be used; with fewer the run ends
+    ``min_success`` is how many of a round's clients must send a usable reply; with fewer, the run ends
     ``failed``. ``dropout`` is the chance that a sampled client fails; ``stragglers`` the chance that one
-    trains for fewer epochs than told.
+    trains for fewer epochs than it should.
     """
 
     num: int = ranged(3, ge=1)

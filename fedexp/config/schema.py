@@ -1,4 +1,4 @@
-"""What an experiment can be told.
+"""All options of an experiment.
 
 The dataclasses are the schema of the YAML tree in ``conf/`` (``composition`` registers them with Hydra)
 and, once filled and checked, the only form of the configuration that the rest of the package sees. This
@@ -59,9 +59,9 @@ class CheckpointConfig:
 class Config:
     """One experiment; ``isolated_rounds`` replaces ``rounds`` where no client is federated.
 
-    ``mode=partition`` shows who holds what and trains nothing. ``metrics`` are what is measured;
-    accuracy and loss always are. ``objective`` is the number of the final models that a sweeper such as
-    Optuna is told (:func:`fedexp.federation.conclusion.objective`).
+    ``mode=partition`` shows who holds what and trains nothing. ``metrics`` are measured in addition to
+    accuracy and loss. ``objective`` is what a sweeper such as Optuna works on: one of the metrics of the
+    final models, ``best_accuracy`` or ``worst10`` (the mean accuracy of the worst tenth of clients).
     """
 
     name: str = "fedexp"

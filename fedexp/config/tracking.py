@@ -12,9 +12,9 @@ from fedexp.core.options import AUTO, one_of
 class TrackingConfig:
     """Mirrors of the run's folder; ``tracking=[wandb,tensorboard]`` keeps both.
 
-    The options after ``tensorboard`` belong to W&B. What is null has a default made from the run
-    (``fedexp.tracking`` says which); W&B's own environment variables win over those defaults, and
-    ``WANDB_MODE`` over ``mode``.
+    The options after ``tensorboard`` belong to W&B. An option that is null gets a value from the run
+    (docs/tracking.md lists them). W&B's own environment variables win over those values, and
+    ``WANDB_MODE`` wins over ``mode``.
     """
 
     wandb: bool = False

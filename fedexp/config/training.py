@@ -1,4 +1,4 @@
-"""What a client does between two messages of the server."""
+"""What a client does in one round."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What a client does between two messages of the server.
+    """What a client does in one round.
 
     ``local_steps``, when set, takes the place of ``local_epochs``; ``batch_size: full`` is one step an
     epoch. ``momentum`` is Adam's first beta where the optimizer is ``adam`` or ``adamw``. The learning

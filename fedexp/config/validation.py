@@ -73,7 +73,7 @@ def _word_errors(config: Config) -> Iterator[str]:
     known = metrics.choices()
     for name in config.metrics:
         if name not in known:
-            yield f"metrics must be of {', '.join(known)}, got {name!r}"
+            yield f"metrics must be among {', '.join(known)}, got {name!r}"
     if config.stop.metric not in config.measured:
         yield _not_measured("stop.metric", config.stop.metric, config.measured)
     if config.objective not in (*config.measured, *OBJECTIVES):
@@ -130,7 +130,7 @@ def _relation_errors(config: Config) -> Iterator[str]:
     yield from _own_errors("strategy", config)
     yield from _training_errors(config)
     for option in config.tracking.idle_options():
-        yield f"tracking.{option} is W&B's: tracking=wandb (or 'tracking=[wandb,tensorboard]')"
+        yield f"tracking.{option} belongs to W&B: set tracking=wandb (or 'tracking=[wandb,tensorboard]')"
     yield from _own_errors("model", config)
     yield from _model_errors(config)
 
@@ -185,7 +185,7 @@ def _strategy_errors(config: Config) -> Iterator[str]:
     if strategy.measures_distances and config.model.has_buffers:
         yield (
             f"strategy={strategy.name} measures distances between weights, which the BatchNorm "
-            f"statistics of model={config.model.name} would dominate: another model"
+            f"statistics of model={config.model.name} would dominate: choose another model"
         )
 
 

@@ -28,7 +28,7 @@ SHA256 = "1f75c140503b3082c96134f5593303f3133e59989a92e21f060c644c655c3722"
 @register
 @dataclass(frozen=True)
 class Mnist5k(ImageDataset):
-    """500 of each digit; every fifth is a test image. Normalised as MNIST is."""
+    """5,000 digits of MNIST that come with the installation: 500 of each, every fifth a test image."""
 
     facts = grey(DIGITS, 4_000, 1_000)
 

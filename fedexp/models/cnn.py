@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Cnn(Model):
     """The CNN of McMahan et al., arXiv 1602.05629, section 3.
 
-    Two convolutions that keep the size, each followed by a halving. The paper does not speak of padding;
+    Two convolutions that keep the size, each followed by 2x2 pooling. The paper does not mention padding;
     only convolutions that keep the size give its 1,663,370 parameters on MNIST.
     """
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Lenet5(Model):
     """The LeNet-5 of Li et al. (NIID-Bench), arXiv 2102.02079.
 
-    Two convolutions that cost 4 pixels each, each followed by a halving; ReLU and maximum where LeCun et
-    al. had neither.
+    Two convolutions without padding (each takes 4 pixels off height and width), each followed by 2x2
+    maximum pooling; ReLU throughout. LeCun et al. had neither maximum pooling nor ReLU.
     """
 
     kinds = ("image",)

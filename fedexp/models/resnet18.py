@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class Resnet18(Model):
-    """He et al., arXiv 1512.03385, with GroupNorm of ``groups`` groups a layer for BatchNorm.
+    """He et al., arXiv 1512.03385, with GroupNorm (``groups`` groups a layer) instead of BatchNorm.
 
     Averages of BatchNorm's statistics fit no client whose labels are skewed (Hsieh et al., arXiv
     1910.00189); Reddi et al., arXiv 2003.00295, train this network with GroupNorm. The stem is made

@@ -113,7 +113,7 @@ def make_partition(partition: Partition, labels: Labels, num_clients: int, seed:
     if len(empty):
         raise FedexpError(
             f"{what} leaves {len(empty)} of {num_clients} clients without an example "
-            f"(the first is client {empty[0]}): fewer clients (clients.num) or another partition"
+            f"(the first is client {empty[0]}): choose fewer clients (clients.num) or another partition"
         )
     if not all(np.ndim(part) == 1 and np.asarray(part).dtype.kind in "iu" for part in parts):
         raise FedexpError(
@@ -152,8 +152,8 @@ def until_large_enough(
         best = max(best, smallest)
     raise FedexpError(
         f"{what} and clients.num={num_clients}: none of {MAX_DRAWS:,} draws gave every client "
-        f"partition.min_size={min_size} examples (at best the smallest had {best}): a larger alpha, a "
-        "smaller min_size or fewer clients"
+        f"partition.min_size={min_size} examples (at best the smallest had {best}): choose a larger "
+        "alpha, a smaller min_size or fewer clients"
     )
 
 

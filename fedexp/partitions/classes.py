@@ -50,7 +50,7 @@ class Classes(Partition):
         if k > len(present):
             raise FedexpError(
                 f"partition.classes_per_client must be <= {len(present)}, the labels that have "
-                f"images, got {k}"
+                f"examples, got {k}"
             )
         in_turn = rng.permutation(present)
         held: list[list[int]] = []
@@ -65,7 +65,7 @@ class Classes(Partition):
             if len(pool) < len(holders):
                 raise FedexpError(
                     f"partition=classes: {len(holders)} clients hold label {label}, which has "
-                    f"{len(pool)} images: fewer clients (clients.num) or a smaller "
+                    f"{len(pool)} examples: choose fewer clients (clients.num) or a smaller "
                     f"partition.classes_per_client (now {k})"
                 )
             pieces = np.array_split(pool, max(1, len(holders)))

@@ -17,9 +17,9 @@ from fedexp.strategies.krum import Krum, scores, squared_distances
 class Bulyan(Krum):
     """El Mhamdi et al., ICML 2018, arXiv 1802.07927, by Flower's Bulyan.
 
-    Krum is asked ``n - 2 f`` times, then per coordinate the mean is taken of the ``n - 4 f`` values
-    nearest to the median. Krum's choice is taken away before it is asked again, as the paper has it;
-    Flower's default scores every update among all the others, chosen ones included.
+    Krum chooses one update, ``n - 2 f`` times; what it chose is removed before it chooses again, as in
+    the paper (Flower's default does not remove it). Then, coordinate by coordinate, the server takes the
+    mean of the ``n - 4 f`` values nearest to the median. ``f`` is ``num_malicious``.
     """
 
     formula: ClassVar[str] = "4 * strategy.num_malicious + 3"

@@ -13,10 +13,10 @@ from fedexp.strategies.base import CENTRALIZED, Strategy, register
 @register
 @dataclass(frozen=True)
 class Centralized(Strategy):
-    """No federation: the examples of a round's clients train one model, as if they were one client's.
+    """The upper reference: one model is trained on the examples of all the round's clients together.
 
-    The same examples, as often, in the same round as under FedAvg; with every client in every round that
-    is training on the union of all data. What goes wrong with clients does not go wrong here.
+    It sees the same examples as FedAvg, as often and in the same round. With every client in every round,
+    this is training on the union of all data. Dropout, stragglers and faulty clients do not apply.
     """
 
     kind = CENTRALIZED

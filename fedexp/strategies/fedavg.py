@@ -12,7 +12,8 @@ from fedexp.strategies.base import Strategy, register
 class FedAvg(Strategy):
     """McMahan et al., AISTATS 2017, arXiv 1602.05629: the mean of the clients' weights, by examples.
 
-    Both sides are the defaults of ``Server`` and ``Client``; a test holds every bit to Flower's FedAvg.
+    Both sides are fedexp's defaults (``Server`` and ``Client``). A test compares every bit with
+    Flower's FedAvg.
     """
 
     name: str = "fedavg"

@@ -16,7 +16,8 @@ from fedexp.strategies.base import Strategy, register
 class FedTrimmedAvg(Strategy):
     """Yin et al., ICML 2018, arXiv 1803.01498, by Flower's FedTrimmedAvg.
 
-    The mean of every coordinate less its ``int(beta * n)`` lowest and highest values, unweighted.
+    For every coordinate, the ``int(beta * n)`` lowest and as many highest values are left out; the next
+    model is the unweighted mean of the rest.
     """
 
     formula: ClassVar[str] = "1 / strategy.beta (with fewer, nothing is trimmed)"

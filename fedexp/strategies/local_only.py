@@ -13,10 +13,10 @@ from fedexp.strategies.base import ISOLATED, Strategy, register
 @register
 @dataclass(frozen=True)
 class LocalOnly(Strategy):
-    """No federation: every client trains alone, from the same initial weights; the lower reference.
+    """The lower reference: isolated clients, each trained alone from the same initial weights.
 
-    A client gets back what it sent itself, so its curve lies beside the federated one at the same
-    budget.
+    The server sends every client its own model back. So an isolated client takes as many steps a round as
+    a federated one, and their curves can be compared.
     """
 
     kind = ISOLATED

@@ -20,9 +20,10 @@ HIGHEST_POWER = 1e15
 class QFedAvg(Strategy):
     """Li et al., ICLR 2020, arXiv 1905.10497, by Flower's QFedAvg.
 
-    Fairer federation: clients with a high loss count for more, the more so the larger ``q``.
-    ``client_learning_rate: null`` follows the rate that clients train with. Flower takes whatever loss
-    clients report; here it is what the paper wants, the incoming model's on all of a client's examples.
+    Clients with a high loss get more weight; the larger ``q``, the more. With
+    ``client_learning_rate: null``, it is the rate that clients train with. Flower uses whatever loss
+    clients report; here they report what the paper asks for, the loss of the model that they were sent on
+    all their examples.
     """
 
     averages_buffers: ClassVar[bool] = True

@@ -22,9 +22,9 @@ CONTROL = "control"
 class Scaffold(Strategy):
     """Karimireddy et al., ICML 2020, arXiv 1910.06378, option II for the clients' control variates.
 
-    Departures: updates and control variates are weighted by examples, as FedAvg's are, which is the
-    paper when all clients hold equally many; with momentum, the steps of option II are counted by
-    ``gradient_mass``, which is the paper without it.
+    Two departures. Updates and control variates are weighted by examples, as in FedAvg; if all clients
+    hold equally many, this is the paper. With momentum, the steps of option II are counted by
+    ``gradient_mass``; without momentum, this is the paper.
     """
 
     needs_sgd: ClassVar[bool] = True

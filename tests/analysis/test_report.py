@@ -237,7 +237,7 @@ def test_paired_tests_are_said_or_why_there_are_none(sweep: Path, tmp_path: Path
     assert named == ["No paired test: no row has the baseline's name; --baseline ROW chooses one."]
     few = paired_tests(compare(found.select(range(0, 12, 3))))
     assert few == [
-        "No paired test: no row of one run a seed shares 3 seeds on the same partition with fedavg."
+        "No paired test: no row with one run per seed shares 3 seeds on the same partition with fedavg."
     ]
     one = paired_tests(compare(found.select([0, 1, 2])))
     assert one == ["No paired test: there is only one row."]
