@@ -44,16 +44,17 @@ def ensure(config: TrackingConfig) -> None:
     """Refuse what cannot be tracked here, before anything is started or written.
 
     Raises:
-        FedexpError: If a package is absent, or W&B is to be online and has no key.
+        FedexpError: If a package is absent, W&B is to be online and has no key, or would refuse a name.
     """
     if config.tensorboard and find_spec("tensorboard") is None:
         raise FedexpError(
             "tracking=tensorboard needs the package tensorboard: pip install 'fedexp[tensorboard]'"
         )
     if config.wandb:
-        from fedexp.tracking.wandb import wandb_mode
+        from fedexp.tracking.wandb import DISABLED, ensure_names, wandb_mode
 
-        wandb_mode(config)
+        if wandb_mode(config) != DISABLED:
+            ensure_names(config)
 
 
 class Trackers(Listener):
@@ -116,9 +117,9 @@ class Trackers(Listener):
         self._said += mirror.finish(ending)
 
     def _open_wandb(self, run: RunInfo) -> None:
-        from fedexp.tracking.wandb import WandbMirror, wandb_mode
+        from fedexp.tracking.wandb import DISABLED, WandbMirror, wandb_mode
 
-        if wandb_mode(run.config.tracking) != "disabled":
+        if wandb_mode(run.config.tracking) != DISABLED:
             self._mirrors["W&B"] = WandbMirror(run)
 
     def _open_tensorboard(self, run: RunInfo) -> None:

@@ -65,6 +65,39 @@ def _has_key() -> bool:
         raise FedexpError(f"the configured W&B key cannot be used: {_first_line(error)}") from error
 
 
+def ensure_names(tracking: TrackingConfig) -> None:
+    """Refuse tags and names that W&B would not take, which it says only when a run begins.
+
+    Raises:
+        FedexpError: With a line for each, that has W&B's limit.
+    """
+    import wandb
+
+    told: dict[str, tuple[str, Any]] = {
+        "tracking.tags": ("run_tags", list(tracking.tags)),
+        "tracking.project": ("project", tracking.project),
+        "tracking.entity": ("entity", tracking.entity),
+        "tracking.group": ("run_group", tracking.group),
+        "tracking.job_type": ("run_job_type", tracking.job_type),
+        "tracking.name": ("run_name", tracking.name),
+        "WANDB_PROJECT": ("project", os.environ.get("WANDB_PROJECT")),
+        "WANDB_RUN_ID": ("run_id", os.environ.get("WANDB_RUN_ID")),
+        "WANDB_TAGS": ("run_tags", [t for t in os.environ.get("WANDB_TAGS", "").split(",") if t]),
+    }
+    errors = []
+    for option, (setting, value) in told.items():
+        if value:
+            try:
+                wandb.Settings(**{setting: value})
+            except wandb.errors.UsageError as error:
+                errors.append(f"{option}: {' '.join(str(error).split())}")
+            except ValueError as error:  # pydantic's, which knows of every tag by itself
+                lines = [found["msg"] for found in getattr(error, "errors", list)()]
+                errors += [f"{option}: {line.removeprefix('Value error, ')}" for line in lines]
+    if errors:
+        raise FedexpError("\n".join(errors))
+
+
 def run_id(run: RunInfo) -> str:
     """Return the W&B id: the same for the same configuration in the same folder."""
     content = config_bytes(run.config) + str(run.folder.resolve()).encode()
@@ -77,6 +110,8 @@ class WandbMirror:
     def __init__(self, run: RunInfo) -> None:
         self._info = run
         self._said: list[str] = []
+        if run.sweep is not None and os.environ.get("WANDB_RUN_ID"):
+            self._said.append("  W&B: WANDB_RUN_ID is for single runs, this one has its own id")
         known = (run.resume or {}).get("trackers", {})
         self.id: str = known.get("W&B") or run_id(run)
         if run.resume:
@@ -170,10 +205,11 @@ class WandbMirror:
 
     def _whereabouts(self) -> dict[str, Any]:
         tracking = self._info.config.tracking
+        several = self._info.sweep is not None  # an id that is told is that of one run
         return {
             "project": tracking.project or _unless_set("WANDB_PROJECT", "fedexp"),
             "entity": tracking.entity,
-            "id": _unless_set("WANDB_RUN_ID", self.id),
+            "id": self.id if several else _unless_set("WANDB_RUN_ID", self.id),
         }
 
     def _labels(self) -> dict[str, Any]:

@@ -16,9 +16,11 @@ import pytest
 import yaml
 
 from fedexp.config.composition import compose_config
+from fedexp.config.tracking import TrackingConfig
 from fedexp.core.options import FedexpError
 from fedexp.experiment import run_experiment
 from fedexp.federation.events import RunInfo
+from fedexp.tracking.trackers import ensure
 
 CANARY = "c4nary" * 6 + "abcd"  # 40 characters, as long as a real key
 SMALL = ("rounds=2", "training.local_epochs=1", "backend=inline", "clients.fraction_evaluate=1")
@@ -210,6 +212,52 @@ def test_variables_win_over_defaults_and_options_over_variables(
     _offline_run(tmp_path, "tracking.name=mine", sweep="sweep")
     (run,) = _records(tmp_path)["run"]
     assert (run["project"], run["run_group"], run["display_name"]) == ("theirs", "theirs", "mine")
+
+
+@pytest.mark.parametrize(
+    ("names", "limits"),
+    [
+        ({"tags": ["t" * 65]}, {"tracking.tags": "64"}),
+        ({"tags": ["fine", ""]}, {"tracking.tags": "1 and 64"}),
+        ({"project": "p" * 129}, {"tracking.project": "128"}),
+        ({"project": "a/b", "tags": ["t" * 65]}, {"tracking.tags": "64", "tracking.project": "/"}),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_beforehand(
+    names: dict[str, Any], limits: dict[str, str]
+) -> None:
+    with pytest.raises(FedexpError) as caught:
+        ensure(TrackingConfig(wandb=True, mode="offline", **names))
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == list(limits)
+    for line, limit in zip(lines, limits.values(), strict=True):
+        assert limit in line
+    ensure(TrackingConfig(wandb=True, mode="disabled", **names))
+    ensure(TrackingConfig(wandb=True, mode="offline", tags=["t" * 64], project="p" * 128))
+
+
+def test_variables_that_wandb_would_refuse_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "a/b")
+    monkeypatch.setenv("WANDB_TAGS", f"fine,{'t' * 65}")
+    with pytest.raises(FedexpError) as caught:
+        ensure(TrackingConfig(wandb=True, mode="offline"))
+    options = [line.split(":")[0] for line in str(caught.value).splitlines()]
+    assert options == ["WANDB_RUN_ID", "WANDB_TAGS"]
+
+
+@pytest.mark.slow  # three runs with W&B
+def test_an_id_that_is_told_is_for_a_single_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "fixedid")
+    _offline_run(tmp_path / "alone")
+    assert "WANDB_RUN_ID" not in capsys.readouterr().out
+    for job in ("0", "1"):
+        _offline_run(tmp_path / job, f"seed={job}", sweep="sweep-7")
+        assert "WANDB_RUN_ID is for single runs" in capsys.readouterr().out
+    ids = [_records(tmp_path / name)["run"][0]["run_id"] for name in ("alone", "0", "1")]
+    assert ids[0] == "fixedid"
+    assert len(set(ids)) == 3
 
 
 def test_wandb_mode_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
