@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from fedexp.config.composition import plan
 from fedexp.config.plugins import strangers_in
 from fedexp.config.schema import Config
-from fedexp.core import owner, signals
+from fedexp.core import owner, signals, terminal
 from fedexp.core.files import DiscreetFormatter, reason, try_folder, unwritable
 from fedexp.core.logs import RunLog
 from fedexp.core.options import FedexpError
@@ -92,9 +92,9 @@ def tell_table(sweep: Path) -> bool:
     """Print the table of a multirun; return whether all of its runs completed, and somebody reads it."""
     from fedexp.analysis.tables import closing_table
 
-    text, all_completed = closing_table(sweep)
+    text, all_completed = closing_table(sweep, terminal.width())
     try:
-        print(text, flush=True)
+        print(terminal.printable(text), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False

@@ -222,7 +222,7 @@ NOT_CHOICES = {
     ("runner.py", "'ray'"),  # the module
     ("tracking/scalars.py", "'accuracy'"),
     ("tracking/scalars.py", "'loss'"),
-    ("analysis/comparison.py", "'accuracy'"),
+    ("analysis/measures.py", "'accuracy'"),
     ("analysis/results.py", "'accuracy'"),
     ("analysis/results.py", "'loss'"),
     ("analysis/figures/curves.py", "'accuracy'"),

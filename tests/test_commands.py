@@ -38,7 +38,7 @@ def test_compare_prints_the_closing_table(sweep: Path) -> None:
     found = program(sweep.parent, "compare", "out", spied=True)
     assert (found.returncode, found.stderr) == (0, "")
     *table, imported = found.stdout.splitlines()
-    assert "\n".join(table) == render(compare(load(sweep)))
+    assert "\n".join(table) == f"{render(compare(load(sweep)))}\n\nnext: fedexp report out"
     assert imported == "[]"
 
 
@@ -46,7 +46,7 @@ def test_compare_of_a_run_that_did_not_complete_is_exit_code_1(sweep: Path) -> N
     write_run(sweep / "2", "fedadam", [], status="failed", error="disk full")
     found = program(sweep.parent, "compare", "out", "--format", "csv")
     assert found.returncode == 1
-    assert found.stdout.splitlines()[0].startswith("row,runs,accuracy,")
+    assert found.stdout.splitlines()[0].startswith("row,strategy,runs,diverged,accuracy,")
     assert found.stderr == "note: failed: out/2: disk full\n"
 
 

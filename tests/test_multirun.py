@@ -52,7 +52,7 @@ def test_a_failed_job_is_named_and_the_others_are_compared(
     assert [status[job]["status"] for job in jobs] == ["completed", "failed", *["completed"] * 2]
     notes = [line for line in output.splitlines() if line.startswith("note: ")]
     assert len(notes) == 1
-    assert notes[0].startswith("note: failed: out/1-fedavg-s1: ")
+    assert notes[0].startswith("note: failed: out/1-fedavg-s1:")
     assert "out/1-fedavg-s1/confusion.csv cannot be written: Is a directory" in errors
     assert "out/1-fedavg-s1/run.log" in errors
     assert "Traceback" not in output + errors
@@ -64,8 +64,8 @@ def test_the_closing_table_holds_the_numbers_of_the_runs(
 ) -> None:
     folder, _, output, _ = sweep
     lines = [line.split() for line in output.splitlines()]
-    fedavg, clients, *each = [words for words in lines if words[:1] == ["fedavg"]]
-    assert len(each) == 3
+    fedavg, seconds, clients, fairness, *each = [w for w in lines if w[:1] == ["fedavg"]]
+    assert (len(seconds), len(fairness), len(each)) == (2, 3, 3)
     # One seed of fedavg is left, and its gain is over the isolated clients of that seed.
     accuracy, *subsets = _accuracies(folder / "out" / "0-fedavg-s0")
     assert fedavg[:3] == ["fedavg", "1", accuracy]

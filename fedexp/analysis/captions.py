@@ -93,11 +93,7 @@ def _labels(found: Results, rows: Rows) -> str:
 
 
 def _subsets(found: Results, rows: Rows) -> str:
-    names = [
-        column
-        for column in map(str, rows.table)
-        if column.startswith("accuracy/") and "/ci" not in column
-    ]
+    names = [f"accuracy/{name}" for name in rows.comparison.subsets]
     best = rows.table["accuracy"].sort_values(ascending=False, kind="stable").index
     ordered = [
         r for kind in (rows.federated, rows.centralized, rows.isolated) for r in best if r in kind
@@ -117,12 +113,14 @@ def _target(found: Results, rows: Rows) -> str:
     """Say when each row reaches the target; both figures of costs are about that."""
     target = rows.comparison.target
     table = rows.table
-    there = table["rounds_to_target"].dropna().sort_values(kind="stable")
+    ranked = table.sort_values(["rounds_censored", "rounds_to_target"], kind="stable")
+    there = ranked["rounds_to_target"].dropna()
     part = [row for row in there.index if table.at[row, "reached"] < table.at[row, "runs"]]
     never = [brief(row) for row in rows.table.index if row not in there.index]
     parts = {row: f" ({table.at[row, 'reached']} of {table.at[row, 'runs']} runs)" for row in part}
-    order = sorted(there.index, key=lambda row: row in parts)  # their median hides who never did
-    reached = _named(f"{brief(row)} after {there[row]:g}{parts.get(row, '')}" for row in order)
+    reached = _named(
+        f"{brief(row)} after {there[row]:g}{parts.get(row, '')}" for row in there.index
+    )
     if there.empty:
         return f"No row reaches accuracy {target:g}."
     rest = f" Never: {_named(never)}." if never else ""

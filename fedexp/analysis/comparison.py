@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from fedexp.analysis import results
+from fedexp.analysis import measures
+from fedexp.analysis.factors import value
+from fedexp.analysis.measures import GAINS
+from fedexp.analysis.paired import paired_tests
 from fedexp.analysis.pairing import Pairing
+from fedexp.analysis.provenance import about
+from fedexp.analysis.ranges import interval
 from fedexp.analysis.results import FEDERATED, Results
-from fedexp.core.statistics import MIN_SEEDS, fairness, half_interval, holm, paired_p_value
+from fedexp.core.statistics import half_interval
 
 BASELINE = "fedavg"
 TARGET_SHARE = 0.95
 """The target accuracy, where none is given, as a share of the best federated row's final one."""
-
-GAINS = ("gain", "gain_own", "gain_unseen")
-_COLUMNS = {
-    *("row", "runs", "seconds", "reached", "rounds_to_target", "to_target", "to_centralized"),
-    *("client_mean", "client_std", "client_worst10", "worse_off", "clients", *GAINS, "gain_best"),
-    *("p_value", "p_difference", "p_seeds"),
-}
-"""Columns of a comparison that no metric may take the place of."""
-
-ALONE = ("alone", "alone_own", "alone_unseen")
-"""What the isolated client had, in the order of :data:`GAINS`."""
 
 
 @dataclass(frozen=True)
@@ -40,37 +30,50 @@ class Comparison:
     """What :func:`compare` found.
 
     Attributes:
-        table: A row per strategy and varied setting, in the order of the runs: ``row``, ``runs``;
+        table: A row per strategy and varied setting, in the order of the runs: ``row`` (its name), a
+            column per factor (``strategy``, ``partition.alpha``), ``kind`` (``federated``, ``isolated``,
+            ``centralized``, or ``mixed``), ``runs``, ``diverged`` (runs that did,
+            and are in no number);
             means over runs ``accuracy``, ``loss``, every other metric of the runs, each of them also as
-            ``<metric>/<subset>``, all with ``.../ci`` (half the 95 % interval, NaN for one run);
-            ``rounds_to_target`` (median; NaN if no run gets there),
-            ``reached`` (runs that do), ``seconds``; ``client_mean``, ``client_std``,
+            ``<metric>/<subset>``, all with ``.../ci`` (half the 95 % interval, Student's t; NaN for fewer
+            than three runs), ``.../low`` and ``.../high`` (its ends, as far as values are possible), and
+            ``.../n`` where fewer runs have the number than the row has runs;
+            ``rounds_to_target`` (median of the runs that get there; NaN if none does),
+            ``reached`` (runs that do), ``rounds_censored`` (median of all runs, infinite where half of
+            them do not get there), ``seconds``; ``client_mean``, ``client_std``,
             ``client_worst10`` of the clients' accuracies on their own test examples,
             ``client_mean/<metric>`` of every other metric there; ``gain``,
             ``gain_own``, ``gain_unseen`` with ``.../ci`` (mean over clients, see ``gains``),
             ``gain_best`` (over the best isolated client), ``worse_off`` (clients that lose on
             their own examples) of ``clients`` (that have any), both means over runs;
-            ``to_centralized`` with ``.../ci``; ``p_value`` (Holm-adjusted), of the mean
-            ``p_difference`` from the baseline over the ``p_seeds`` seeds that both have.
-        isolated: A row per isolated client: ``row``, ``client``, means over runs of
-            ``accuracy`` and ``accuracy/<subset>``; where the runs of a row have different partitions,
+            ``to_centralized`` with ``.../ci``; ``baseline``, the row of equal other settings that it is
+            tested against; ``p_value`` of the paired t-test (Holm-adjusted over the table), of the mean
+            ``p_difference`` with ``.../ci`` from the baseline over the ``p_seeds`` seeds that both have;
+            ``p_wilcoxon`` of the signed-rank test from six seeds on; ``effect`` (Hedges' g) with
+            ``.../low`` and ``.../high``; ``detectable``, the difference that so few seeds would find in
+            four of five experiments.
+        factors: The options that tell rows apart, each a column of the three frames.
+        isolated: A row per isolated client: ``row``, factors, ``client``, means over runs
+            of ``accuracy`` and ``accuracy/<subset>``; where the runs of a row have different partitions,
             one for the best client of each run, whose ``client`` is NA.
-        gains: A row per run that has isolated clients to be compared with, and client: ``row``, ``run``,
-            ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
-            (``gain``), on the client's own test examples (``gain_own``) and on labels that it holds
-            no training example of (``gain_unseen``, NaN if none); and what the isolated
-            client had: ``alone``, ``alone_own``, ``alone_unseen``.
+        gains: A row per run that has isolated clients to be compared with, and client: ``row``, factors,
+            ``run``, ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
+            (``gain``), on the client's own test examples (``gain_own``) and on labels that it holds no
+            training example of (``gain_unseen``, NaN if none); and what the isolated client had:
+            ``alone``, ``alone_own``, ``alone_unseen``.
         dealt_anew: Rows whose runs have different partitions: their client 0 is another one every time,
             and means over runs by client say nothing.
         labels: Row of every run that was compared.
         pairs: Run -> the run of isolated clients that it is compared with, where there is one.
         target: The accuracy that ``rounds_to_target`` is about.
-        baseline: The row that ``p_value`` tests against; None if there is none.
+        baseline: The strategy, or the row, that ``p_value`` tests against; None if there is none.
+        about: Dataset, partition, seeds and date of the runs, in a line.
         notes: What a reader must know: runs that did not complete or were left out, pairs that are
             missing, rounds that differ.
     """
 
     table: pd.DataFrame
+    factors: list[str]
     isolated: pd.DataFrame
     gains: pd.DataFrame
     dealt_anew: set[str]
@@ -78,7 +81,17 @@ class Comparison:
     pairs: dict[int, int]
     target: float
     baseline: str | None
+    about: str
     notes: list[str]
+
+    @property
+    def subsets(self) -> list[str]:
+        """The subsets of labels, such as ``1-3-7``, whose accuracy the table has."""
+        columns = [c for c in map(str, self.table) if c.startswith("accuracy/")]
+        names = [column.removeprefix("accuracy/") for column in columns]
+        return [
+            name for name in names if name not in ("ci", "low", "high", "n") and "/" not in name
+        ]
 
     @property
     def metrics(self) -> list[str]:
@@ -101,7 +114,8 @@ def compare(
             strategy and every setting that varies, less the seed.
         target: Accuracy on the whole test set for ``rounds_to_target``, in (0, 1]; None is 95 % of the
             best federated row's, rounded down to two decimals.
-        baseline: Name of the row that the others are tested against, seed by seed.
+        baseline: The strategy that others are tested against, seed by seed and within equal other
+            settings; or the name of one row.
 
     Raises:
         ValueError: If no run completed, or ``by`` names an option that the runs do not have.
@@ -110,7 +124,7 @@ def compare(
         raise ValueError("no run completed, so there is nothing to compare")
     pairing = Pairing(found, by)
     labels = pairing.labels
-    figures = _figures(found.select(labels.index))
+    figures = measures.by_run(found.select(labels.index))
     if figures["accuracy"].isna().all():
         raise ValueError("no completed run has an accuracy on the test set")
     if target is None:
@@ -118,165 +132,64 @@ def compare(
         shown = federated if len(federated) else labels
         best = figures["accuracy"].loc[shown.index].groupby(shown).mean().max()
         target = max(0.01, math.floor(100 * TARGET_SHARE * best) / 100)
-    figures["to_target"] = _rounds_to(found, target)
-    gains = _gains(found, pairing)
+    figures["to_target"] = measures.rounds_to(found, target)
+    gains = measures.gains(found, pairing)
+    everyone = pd.concat([labels, pairing.diverged]).sort_index()
     rows = [
-        _row(name, figures[labels == name], gains, pairing, figures) for name in labels.unique()
+        _row(name, figures[labels == name], gains, pairing, figures)
+        | {"kind": _kind(found.runs["kind"].loc[everyone.index[everyone == name]])}
+        for name in everyone.unique()
     ]
-    table = pd.DataFrame(rows)
-    base = baseline if baseline in set(labels) else None
-    tests = _paired_tests(list(table["row"]), figures["accuracy"], pairing, base)
-    table = table.assign(**tests)
-    notes = [*found.problems(), *pairing.notes]
-    if base is None and len(table) > 1 and table["runs"].max() >= MIN_SEEDS:
-        notes.append(f"no row is called {baseline}: --baseline ROW says what p is tested against")
+    table = _without_plain_counts(pd.DataFrame(rows))
+    tests = paired_tests(list(table["row"]), figures["accuracy"], found, pairing, baseline)
+    table = table.assign(**tests.table)
     partitions = found.runs["partition_sha256"].loc[labels.index].groupby(labels).nunique()
     anew = set(partitions.index[partitions > 1])
+    first = everyone.drop_duplicates()
+    told = {
+        key: {name: value(found, int(run), key) for run, name in first.items()}
+        for key in pairing.factors
+    }
     return Comparison(
-        table=table,
-        isolated=_isolated(found, labels, anew),
-        gains=gains,
+        table=_with_factors(table, told),
+        factors=pairing.factors,
+        isolated=_with_factors(measures.isolated(found, labels, anew), told),
+        gains=_with_factors(gains, told),
         dealt_anew=anew,
         labels=labels,
         pairs=pairing.isolated,
         target=target,
-        baseline=base,
-        notes=notes,
+        baseline=baseline if table["baseline"].notna().any() else None,
+        about=about(found.select(labels.index)),
+        notes=[*found.problems(), *pairing.notes, *tests.notes],
     )
 
 
-def _figures(found: Results) -> pd.DataFrame:
-    """Return a row per run: accuracy, loss, ``accuracy/<subset>``, seconds, client_mean, ..."""
-    runs = found.runs.index
-    tested = found.finals[
-        (found.finals["split"] == "test") & ~found.finals["metric"].isin(_COLUMNS)
-    ]
-    # The mean over local models where there is no global one.
-    means = tested.groupby(["run", "subset", "metric"], observed=True)["value"].mean()
-    wide: Any = means.unstack(["metric", "subset"]).reindex(runs)
-    wide.columns = [metric if subset == "all" else f"{metric}/{subset}" for metric, subset in wide]
-    own = found.finals[
-        (found.finals["split"] == "client_test") & found.finals["client"].notna()
-    ].set_index("run")
-    accuracies = own.loc[own["metric"] == "accuracy", "value"].groupby(level="run")
-    served = pd.DataFrame({run: fairness(values) for run, values in accuracies}).T
-    for name in ("mean", "std", "worst10"):
-        wide[f"client_{name}"] = served.get(name, math.nan)
-    for name in _others(found):
-        values = own.loc[own["metric"] == name, "value"]
-        wide[f"client_mean/{name}"] = values.groupby(level="run").mean()
-    for name in ("accuracy", "loss"):
-        wide[name] = wide.get(name, math.nan)
-    wide["seconds"] = pd.to_numeric(found.runs["seconds"])
-    figures: pd.DataFrame = wide
-    return figures
+def _kind(kinds: pd.Series) -> str:
+    return str(kinds.iloc[0]) if kinds.nunique() == 1 else "mixed"
 
 
-def _others(found: Results) -> list[str]:
-    """Return the metrics beside accuracy and loss that can have a column."""
-    return [name for name in found.metrics if name not in _COLUMNS]
+def _with_factors(frame: pd.DataFrame, told: dict[str, dict[Any, Any]]) -> pd.DataFrame:
+    """Put a column per factor behind the rows' names; a column that is called so already stays."""
+    frame = frame.copy()
+    for place, (key, values) in enumerate(told.items()):
+        if key not in frame:
+            frame.insert(min(1 + place, frame.shape[1]), key, frame["row"].map(values))
+    return frame
 
 
-def _rounds_to(found: Results, target: float) -> pd.Series:
-    """Return, by run, the first round whose accuracy on the whole test set is at least the target."""
-    curves = found.curves
-    there = curves[
-        (curves["split"] == "test")
-        & (curves["subset"] == "all")
-        & (curves["metric"] == "accuracy")
-        & (curves["value"] >= target)
-    ]
-    return there.groupby("run")["round"].min()
-
-
-def _isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.DataFrame:
-    """Return the accuracies of isolated clients, means over the runs of a row.
-
-    Where seeds deal the examples anew, client 0 is another one every time: each run's best client stands
-    for all.
-    """
-    alone = found.finals[
-        (found.finals["model"] == "local")
-        & (found.finals["split"] == "test")
-        & (found.finals["metric"] == "accuracy")
-        & found.finals["run"].isin(labels.index)
-    ]
-    if alone.empty:
-        return pd.DataFrame({"row": [], "client": [], "accuracy": []})
-    wide: Any = alone.set_index(["run", "client", "subset"])["value"].unstack("subset")
-    wide.columns = ["accuracy" if name == "all" else f"accuracy/{name}" for name in wide]
-    wide = wide.reset_index()
-    wide.insert(0, "row", wide["run"].map(labels))
-    several = wide["row"].isin(dealt_anew)
-    best = wide[several].sort_values("accuracy").drop_duplicates("run", keep="last")
-    best = best.assign(client=pd.NA)
-    together = pd.concat([wide[~several], best]).drop(columns="run")
-    means = together.groupby(["row", "client"], dropna=False, observed=True, sort=False).mean()
-    frame: pd.DataFrame = means.reset_index()
-    return frame.astype({"client": "Int32"})
-
-
-def _gains(found: Results, pairing: Pairing) -> pd.DataFrame:
-    measured = {split: _by_client(found, split) for split in ("test", "client_test")}
-
-    @cache  # an isolated run is compared with every strategy
-    def accuracies(run: int) -> npt.NDArray[np.float64]:
-        whole, own = (clients[run] for clients in measured.values())
-        return _accuracies(whole, own, found.path(run))
-
-    columns = ["row", "run", "seed", "client", *GAINS, *ALONE]
-    frames = [pd.DataFrame(columns=columns)]
-    for run, alone in pairing.isolated.items():
-        had = accuracies(alone)
-        numbers = np.hstack([accuracies(run) - had, had])
-        frame = pd.DataFrame(numbers, columns=[*GAINS, *ALONE])
-        who = {"row": pairing.labels[run], "run": run, "seed": found.runs["seed"][run]}
-        frames.append(frame.assign(**who, client=range(len(had))))
-    return pd.concat(frames[1:] or frames, ignore_index=True)[columns]
-
-
-def _by_client(found: Results, split: str) -> dict[int, dict[int | None, float]]:
-    """Return run -> client, or None for the global model -> final accuracy."""
-    finals = found.finals
-    chosen = finals[
-        (finals["metric"] == "accuracy") & (finals["subset"] == "all") & (finals["split"] == split)
-    ]
-    of_run: dict[int, dict[int | None, float]] = defaultdict(dict)
-    clients = chosen["client"].astype(object).tolist()
-    for run, client, value in zip(chosen["run"], clients, chosen["value"], strict=True):
-        of_run[run][None if client is pd.NA else client] = value
-    return of_run
-
-
-def _accuracies(
-    whole: dict[int | None, float], own: dict[int | None, float], folder: Path
-) -> npt.NDArray[np.float64]:
-    """Return a client a row: accuracy on the whole test set, on its own examples, on unseen labels."""
-    matrices = results.confusion(folder)
-    rows = []
-    for client, held in enumerate(np.array(results.partition(folder)["class_counts"])):
-        model = None if None in matrices else client
-        rows.append(
-            (
-                whole.get(model, math.nan),
-                own.get(client, math.nan),
-                _unseen(matrices[model], held),
-            )
-        )
-    return np.array(rows)
-
-
-def _unseen(matrix: Any, held: Any) -> float:
-    """Return the accuracy on test examples of labels of which no training example is held."""
-    unseen = held == 0
-    total = matrix[unseen].sum()
-    return float(matrix.diagonal()[unseen].sum() / total) if total else math.nan
+def _without_plain_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Drop the numbers of runs behind a number where they are the rows'."""
+    counts = [column for column in map(str, table) if column.endswith("/n")]
+    plain = [c for c in counts if (table[c].isin([0]) | (table[c] == table["runs"])).all()]
+    return table.drop(columns=plain)
 
 
 def _row(
     name: str, mine: pd.DataFrame, gains: pd.DataFrame, pairing: Pairing, figures: pd.DataFrame
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"row": name, "runs": len(mine)}
+    diverged = int((pairing.diverged == name).sum())
+    row: dict[str, Any] = {"row": name, "runs": len(mine), "diverged": diverged}
     prefix = "client_mean/"
     others = [c.removeprefix(prefix) for c in map(str, mine) if c.startswith(prefix)]
     of_metrics = {"accuracy", "loss", *others}
@@ -287,6 +200,7 @@ def _row(
         row[column] = mine[column].mean()
     reached = mine["to_target"].dropna()
     row |= {"rounds_to_target": reached.median(), "reached": len(reached)}
+    row["rounds_censored"] = mine["to_target"].fillna(math.inf).median()
     for column in ("seconds", "client_mean", "client_std", "client_worst10"):
         row[column] = mine[column].mean()
     own = gains[gains["row"] == name]
@@ -302,35 +216,17 @@ def _row(
 
 
 def _mean(name: str, values: pd.Series) -> dict[str, float]:
-    numbers = [float(value) for value in values]
+    """Return a column's mean over the runs that have it, its interval, and how many they are."""
+    numbers = [float(number) for number in values.dropna()]
     mean = float(np.mean(numbers)) if numbers else math.nan
-    return {name: mean, f"{name}/ci": half_interval(numbers)}
-
-
-def _paired_tests(
-    rows: list[str], accuracy: pd.Series, pairing: Pairing, baseline: str | None
-) -> dict[str, list[float]]:
-    """Test every row against the baseline over the seeds that both have on the same partition.
-
-    A row that averages over settings has several runs of a seed, which are no further seeds: it is
-    not tested.
-    """
-    seeds = pairing.seeds()
-
-    def by_draws(name: str | None) -> dict[Any, float]:
-        runs = pairing.labels.index[pairing.labels == name]
-        if seeds.loc[runs].duplicated().any():
-            return {}
-        return {pairing.draws(run): float(accuracy[run]) for run in runs}
-
-    base = by_draws(baseline)
-    differences = []
-    for name in rows:
-        mine = by_draws(name) if name != baseline else {}
-        pairs = [mine[key] - base[key] for key in mine if key in base]
-        differences.append(pairs if len(pairs) >= MIN_SEEDS else [])
+    half = half_interval(numbers)
+    low, high = (
+        interval(name, mean, half) if numbers and not math.isnan(half) else (math.nan, math.nan)
+    )
     return {
-        "p_value": holm([paired_p_value(pairs) for pairs in differences]),
-        "p_difference": [float(np.mean(pairs)) if pairs else math.nan for pairs in differences],
-        "p_seeds": [len(pairs) or math.nan for pairs in differences],
+        name: mean,
+        f"{name}/ci": half,
+        f"{name}/low": low,
+        f"{name}/high": high,
+        f"{name}/n": len(numbers),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fedexp.analysis.comparison import Comparison
 from fedexp.analysis.results import Results
@@ -14,8 +14,6 @@ from fedexp.core.statistics import MIN_SEEDS
 
 MAX_SETTINGS = 6
 """Settings of which the headline says what each gains."""
-
-_LEVEL = 0.05
 
 
 class Fact(NamedTuple):
@@ -76,37 +74,6 @@ def headline(found: Results, comparison: Comparison | None) -> Headline:
     return said
 
 
-def paired_tests(comparison: Comparison) -> list[str]:
-    """Return a sentence for every row that is tested against the baseline, or why there is none."""
-    table: Any = comparison.table.set_index("row")
-    base = comparison.baseline
-    if len(table) < 2:
-        return ["No paired test: there is only one row."]
-    if base is None:
-        return ["No paired test: no row has the baseline's name; --baseline ROW chooses one."]
-    others = table.drop(index=base)
-    tested = others[others["p_value"].notna()]
-    if tested.empty:
-        return [
-            f"No paired test: no row with one run per seed shares {MIN_SEEDS} seeds on the same "
-            f"partition with {brief(base)}."
-        ]
-    said = []
-    for row, p in tested["p_value"].items():
-        verdict = "differs from" if p < _LEVEL else "is not shown to differ from"
-        level = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        change = Estimate(float(table.at[row, "p_difference"])).number(signed=True)
-        over = f"over the {table.at[row, 'p_seeds']:g} seeds that both have"
-        said.append(f"{brief(row)} {verdict} {brief(base)}: {change} {over}, {level}.")
-    left = [brief(str(row)) for row in others.index if row not in tested.index]
-    if left:
-        said.append(
-            f"Not tested (fewer than {MIN_SEEDS} seeds in common, or several runs of one seed in a row): "
-            f"{', '.join(left)}."
-        )
-    return said
-
-
 def _of_gain(rows: Rows) -> Headline:
     """Say what the best federated row gains, where all have isolated clients of one setting."""
     row = rows.paired[0]
@@ -136,19 +103,37 @@ def _of_gain(rows: Rows) -> Headline:
 def _gain_title(rows: Rows, row: str) -> str:
     alone, together = rows.alone(row).number(), rows.together(row).number()
     gain = rows.number(row, "gain")
-    shown, single = gain.text(signed=True), " on one seed" if math.isnan(gain.half) else ""
-    if not single and abs(gain.mean) <= gain.half:
+    runs = rows.runs(row, paired=True)
+    few = f" on {('one seed', 'two seeds')[len(runs) - 1]}" if len(runs) < MIN_SEEDS else ""
+    shown, but = gain.text(signed=True), _loss_on_own(rows, row)
+    if not few and abs(gain.mean) <= gain.half:
         return (
             f"No clear gain from federated learning: {shown} accuracy with {brief(row)} "
-            f"({alone} isolated, {together} federated)"
+            f"({alone} isolated, {together} federated){but}"
         )
     if round(gain.mean, 3) == 0:
-        return f"No gain from federated learning{single}: {alone}, isolated or with {brief(row)}"
+        return f"No gain from federated learning{few}: {alone}, isolated or with {brief(row)}{but}"
     verb = "lifts" if gain.mean > 0 else "lowers"
     return (
         f"Federated learning {verb} a client's accuracy from {alone} (isolated) to {together}: "
-        f"{shown} with {brief(row)}{single}"
+        f"{shown} with {brief(row)}{few}{but}"
     )
+
+
+def _loses_on_own(rows: Rows, row: str) -> bool:
+    """Say whether most clients lose on their own examples, or all of them on average and clearly."""
+    if not rows.has(row, "gain_own"):
+        return False
+    own = rows.number(row, "gain_own")
+    most = 2 * rows.table.at[row, "worse_off"] > rows.table.at[row, "clients"]
+    return bool(most or own.mean < -(0 if math.isnan(own.half) else own.half))
+
+
+def _loss_on_own(rows: Rows, row: str) -> str:
+    if not _loses_on_own(rows, row):
+        return ""
+    change = rows.number(row, "gain_own").number(signed=True)
+    return f"; but on their own examples {_worse_off(rows, row)} clients lose ({change} on average)"
 
 
 def _gain_facts(rows: Rows, row: str) -> list[Fact]:
@@ -206,6 +191,7 @@ def _of_settings(rows: Rows) -> Headline:
     said = Headline(
         f"Federated learning {'gains' if always else 'changes accuracy by'} {low} to {high} "
         f"{'accuracy over' if always else 'compared with'} isolated clients"
+        f"{_settings_with_loss(rows, list(best.values()))}"
     )
     shown = ordered
     if len(ordered) > MAX_SETTINGS:
@@ -227,6 +213,12 @@ def _of_settings(rows: Rows) -> Headline:
         _certainty(rows, rows.runs(row, paired=True)) for row in best.values()
     )
     return said
+
+
+def _settings_with_loss(rows: Rows, best: Sequence[str]) -> str:
+    losing = sum(_loses_on_own(rows, row) for row in best)
+    which = "every setting" if losing == len(best) else f"{losing} of {len(best)} settings"
+    return f"; but on their own examples clients lose in {which}" if losing else ""
 
 
 def _setting(rows: Rows, alone: str) -> str:
@@ -318,6 +310,8 @@ def _mixture(rows: Rows, row: str) -> list[str]:
 def _certainty(rows: Rows, runs: Sequence[int]) -> str:
     if len(runs) < 2:
         return "One seed, so there are no intervals: another seed may say otherwise."
+    if len(runs) < MIN_SEEDS:
+        return f"Means over {rows.over(runs)}, which are too few for an interval."
     return f"Means over {rows.over(runs)}; ± is half the 95 % interval of the mean."
 
 

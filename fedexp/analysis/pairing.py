@@ -5,56 +5,35 @@ Runs are paired by seed, partition and every setting that is not a strategy's ow
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from fedexp.analysis.results import CENTRALIZED, FEDERATED, ISOLATED, Results
-
-STRATEGY = "strategy"
-"""What a row is called by, beside settings."""
-
-# These settings change no result, or are told apart otherwise.
-_NOT_SETTINGS = ("name", "mode", "seed", "metrics", "objective", "dataset.root", "strategy.name")
-_NOT_GROUPS = ("backend.", "tracking.")
-_ISOLATED_ROUNDS = "isolated_rounds"
+from fedexp.analysis.factors import (
+    ISOLATED_ROUNDS,
+    STRATEGY,
+    Factors,
+    factors,
+    is_own,
+    label,
+    resolve,
+    title,
+    unnamed,
+    varied_settings,
+)
+from fedexp.analysis.results import CENTRALIZED, DIVERGED, FEDERATED, ISOLATED, Results
 
 Key = tuple[Hashable, ...]
-
-
-def varied_settings(found: Results) -> list[str]:
-    """Return the options that can change results, but for seed and strategy, in which runs differ.
-
-    A strategy's own options count as different only between runs of that strategy.
-    """
-    strategies = found.runs.loc[found.completed, STRATEGY]
-    kinds = found.runs.loc[found.completed, "kind"]
-    settings = found.settings.loc[found.completed]
-    varied = []
-    for key in map(str, settings):
-        if key in _NOT_SETTINGS or key.startswith(_NOT_GROUPS):
-            continue
-        words = settings[key].map(repr)
-        if key == _ISOLATED_ROUNDS:
-            words = words[kinds == ISOLATED]
-        owners = strategies if _is_own(key) else pd.Series("", index=words.index)
-        if (words.groupby(owners.loc[words.index]).nunique() > 1).any():
-            varied.append(key)
-    return varied
-
-
-def _is_own(key: str) -> bool:
-    """Say whether an option belongs to one strategy and does not concern what it is compared with."""
-    return key == _ISOLATED_ROUNDS or key.startswith("strategy.")
 
 
 class Pairing:
     """Completed runs under the names of their rows, less those that were run again later.
 
     Attributes:
+        factors: The options that tell rows apart.
         labels: Row of every run that counts, in the order of the runs.
+        diverged: Row of every run that diverged.
         isolated: Run -> the run of isolated clients that it is compared with, where there is one.
         centralized: Run -> the centralized run that it is compared with.
         notes: What was left out, and what is not comparable.
@@ -70,37 +49,24 @@ class Pairing:
         Raises:
             ValueError: If ``by`` names an option that the runs do not have.
         """
-        unknown = [key for key in by if key != STRATEGY and key not in found.settings]
-        if unknown:
-            known = ", ".join([STRATEGY, *map(str, found.settings)])
-            raise ValueError(
-                f"--by {unknown[0]}: no run has this option; it must be one of {known}"
-            )
+        keys = [resolve(found, key, "--by") for key in by]
         self._found = found
         self._varied = varied_settings(found)
-        keys = by or [STRATEGY, *self._varied]
+        chosen = Factors(keys, []) if keys else factors(found, self._varied)
+        self.factors = chosen.keys
         self.notes: list[str] = []
-        self.labels = self._without_repeats(
-            {run: self._label(run, keys) for run in found.completed}
-        )
+        self.labels = self._without_repeats({run: self._label(run) for run in found.completed})
+        diverged = found.runs.index[found.runs["status"] == DIVERGED]
+        self.diverged = pd.Series({run: self._label(run) for run in diverged}, dtype=object)
         self.isolated = self._pairs(ISOLATED)
         self.centralized = self._pairs(CENTRALIZED)
-        self._note_mixtures(by)
+        self._note_mixtures(keys)
+        self._note_unnamed(chosen)
         self._note_partitions()
         self._note_rounds()
 
-    def _label(self, run: int, keys: Iterable[str]) -> str:
-        parts = []
-        strategy = self._strategy(run)
-        for key in keys:
-            if key == STRATEGY:
-                parts.append(strategy)
-            elif key != _ISOLATED_ROUNDS or self._kind(run) == ISOLATED:
-                value: Any = self._found.settings.at[run, key]
-                absent = isinstance(value, float) and math.isnan(value)  # from this run's options
-                shown = f"{value:.6g}" if isinstance(value, float) else value
-                parts += [] if absent else [f"{key}={shown}"]
-        return " ".join(parts) or strategy
+    def _label(self, run: int) -> str:
+        return label(self._found, run, self.factors)
 
     def _strategy(self, run: int) -> str:
         return str(self._found.runs.at[run, STRATEGY])
@@ -110,7 +76,7 @@ class Pairing:
 
     def key(self, run: int) -> Key:
         """Return what runs must have in common to be compared with each other."""
-        shared = [key for key in self._varied if not _is_own(key)]
+        shared = [key for key in self._varied if not is_own(key)]
         settings = (repr(self._found.settings.at[run, key]) for key in shared)
         return (self.draws(run), *settings)
 
@@ -125,12 +91,12 @@ class Pairing:
 
     def _without_repeats(self, labels: dict[int, str]) -> pd.Series:
         """Drop runs of which the same was run again later: they would pass for further seeds."""
-        own = [key for key in self._varied if _is_own(key)]
+        own = [key for key in self._varied if is_own(key)]
         settings = self._found.settings
         same: dict[Key, list[int]] = {}
         for run in labels:
             alone = self._kind(run) == ISOLATED
-            mine = (repr(settings.at[run, key]) for key in own if key != _ISOLATED_ROUNDS or alone)
+            mine = (repr(settings.at[run, key]) for key in own if key != ISOLATED_ROUNDS or alone)
             same.setdefault((self._strategy(run), self.key(run), *mine), []).append(run)
         repeats: list[int] = []
         for runs in same.values():
@@ -168,8 +134,18 @@ class Pairing:
                 f"compared with {names}"
             )
 
+    def _note_unnamed(self, chosen: Factors) -> None:
+        told = [title(key) for key in unnamed(chosen)]
+        if told:
+            choices = [title(key) for key in chosen.keys if title(key) != key]
+            self.notes.append(
+                f"rows also differ in {', '.join(told)}, each of which follows from "
+                f"{' and '.join(choices) or 'the settings that are named'}"
+            )
+
     def _note_mixtures(self, by: Sequence[str]) -> None:
-        hidden = [key for key in self._varied if key not in by] if by else []
+        told = factors(self._found, self._varied).keys if by else []
+        hidden = [title(key) for key in told if key not in (STRATEGY, *by)]
         if hidden:
             self.notes.append(f"rows average over runs that differ in {', '.join(hidden)}")
 

@@ -13,7 +13,8 @@ from fedexp.analysis import results
 from fedexp.analysis.arguments import add_comparison_options, compared
 from fedexp.analysis.comparison import Comparison
 from fedexp.analysis.results import Results
-from fedexp.analysis.tables import FORMATS, render
+from fedexp.analysis.tables import FORMATS, next_step, render
+from fedexp.core.terminal import printable, width
 
 COMPARE = """Compare the runs below a folder: strategies with each other and with isolated clients.
 
@@ -61,11 +62,14 @@ def compare_program(arguments: Sequence[str]) -> None:
     if args.clients:
         print(comparison.gains.to_csv(index=False), end="")
     else:
-        print(render(comparison, args.format))
+        print(printable(render(comparison, args.format, width())))
+    if args.format == "table" and not args.clients and len(args.folder) == 1:
+        print(f"\n{next_step('report', args.folder[0])}")
     numbers = args.clients or args.format == "csv"
     lines = [f"note: {note}" for note in comparison.notes] if numbers else []
     for line in [*lines, *(f"wrote {path}" for path in written)]:
-        print(line, file=sys.stderr if numbers else sys.stdout)  # not among the numbers
+        out = sys.stderr if numbers else sys.stdout  # not among the numbers
+        print(printable(line, out.encoding), file=out)
     sys.exit(1 if found.problems() else 0)
 
 

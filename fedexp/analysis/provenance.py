@@ -6,11 +6,17 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from fedexp.analysis import results
 from fedexp.analysis.results import Results
+
+MAX_LISTED = 5
+"""Values that a caption names."""
 
 
 class Command(NamedTuple):
@@ -43,6 +49,28 @@ def shown(value: Any) -> str:
     if isinstance(value, str):
         return value
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, default=str)
+
+
+def about(found: Results) -> str:
+    """Return what runs are of, for a caption: dataset, partition, clients, seeds, and their date."""
+    parts = []
+    for word, key in (("dataset", "dataset.name"), ("partition", "partition.name")):
+        if key in found.settings:
+            parts.append(f"{word} {_listed(found.settings[key].dropna())}")
+    if "clients.num" in found.settings:
+        parts.append(f"{_listed(found.settings['clients.num'].dropna())} clients")
+    seeds = found.runs["seed"].dropna()
+    parts.append(f"seed{'s' if seeds.nunique() > 1 else ''} {_listed(seeds)}")
+    started = [when for run in found.runs.index if (when := found.started(run))]
+    if started:
+        parts.append(f"run on {datetime.fromtimestamp(max(started), UTC):%Y-%m-%d}")
+    return ", ".join(parts)
+
+
+def _listed(values: pd.Series) -> str:
+    words = [shown(told) for told in values.unique().tolist()]
+    rest = ["..."] if len(words) > MAX_LISTED else []
+    return ", ".join([*words[:MAX_LISTED], *rest])
 
 
 def command(found: Results, run: int) -> Command:

@@ -19,9 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fedexp.analysis import figures, provenance, tables
 from fedexp.analysis.captions import caption
 from fedexp.analysis.comparison import Comparison
-from fedexp.analysis.findings import headline, paired_tests
+from fedexp.analysis.findings import headline
 from fedexp.analysis.results import Results
 from fedexp.analysis.rows import Rows, counted
+from fedexp.analysis.verdicts import paired_tests
 
 MAX_RUNS, MAX_COMMANDS, MAX_LINES = 200, 100, 50
 """Runs in the table of options, commands, and lines of problems or notes; a report stays small."""
@@ -106,7 +107,7 @@ def render(found: Results, comparison: Comparison | None, title: str) -> str:
         hero=next((figure for figure in shown if figure.name == HERO), None),
         figures=[figure for figure in shown if figure.name != HERO],
         tables=tables.tables(comparison) if comparison else [],
-        legend=tables.legend(comparison) if comparison else [],
+        legend=tables.general_notes(comparison) if comparison else [],
         tests=paired_tests(comparison) if comparison else [],
         problems=_excerpt(problems, MAX_LINES),
         notes=_excerpt(notes, MAX_LINES),

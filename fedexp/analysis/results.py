@@ -70,6 +70,13 @@ class Results:
         runs: list[int] = self.runs.index[self.runs["status"] == COMPLETED].tolist()
         return runs
 
+    @cached_property
+    def ended(self) -> list[int]:
+        """The runs whose rounds are over, those that diverged among them."""
+        over = self.runs["status"].isin([COMPLETED, DIVERGED])
+        runs: list[int] = self.runs.index[over].tolist()
+        return runs
+
     @property
     def metrics(self) -> list[str]:
         """The metrics on test examples beside accuracy and loss, in alphabetical order."""

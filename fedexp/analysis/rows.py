@@ -57,7 +57,8 @@ class Rows:
 
     def __init__(self, found: Results, comparison: Comparison) -> None:
         self.comparison = comparison
-        self.table: Any = comparison.table.set_index("row")  # rows by name: Any spares casts
+        shown = comparison.table[comparison.table["runs"] > 0]  # else nothing but diverged runs
+        self.table: Any = shown.set_index("row")  # rows by name: Any spares casts
         labels = comparison.labels
         runs = {row: labels.index[labels == row] for row in self.table.index}
         self.strategies = {

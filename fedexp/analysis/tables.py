@@ -6,19 +6,21 @@ import math
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import pandas as pd
-from tabulate import tabulate
 
-from fedexp.analysis import results
+from fedexp.analysis import cells, factors, legend, results
 from fedexp.analysis.comparison import Comparison, compare
+from fedexp.analysis.grid import FORMATS, Row, written
+from fedexp.analysis.ranking import ranked
 
-FORMATS = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}
-"""Our name of a format -> tabulate's."""
+__all__ = ["FORMATS", "Table", "closing_table", "next_step", "render", "tables"]
 
 MAX_CLIENT_ROWS, MAX_GAIN_ROWS = 10, 30
-WIDTH = 110
+WIDTH = 80
+"""Characters of a line where nobody says how wide the terminal is."""
 
 # Column of a comparison -> its heading, where the words need no number.
 _CLIENT_COLUMNS = {
@@ -31,9 +33,7 @@ _CLIENT_COLUMNS = {
     "client_std": "own std",
     "client_worst10": "own worst 10 %",
     "to_centralized": "to centralized",
-    "p_value": "p",
 }
-_SIGNED = ("gain", "to_centralized")
 
 
 class Table(NamedTuple):
@@ -41,53 +41,78 @@ class Table(NamedTuple):
 
     Attributes:
         heading: What it shows, and over how many runs.
-        rows: Heading of a column -> cell; "" heads the names of rows. Names that start with spaces
-            belong to the row above, and a cell that says nothing is empty.
+        rows: Heading of a column -> cell. Cells of the first column that start with spaces belong to the
+            row above, and a cell that says nothing is empty.
+        key_columns: The first so many columns say which row it is.
+        legend: What every heading means, a line each.
     """
 
     heading: str
-    rows: list[dict[str, str]]
+    rows: list[Row]
+    key_columns: int
+    legend: list[str]
 
 
 def tables(found: Comparison) -> list[Table]:
-    """Return accuracies, then what the clients gain, then the gain of each client where they are few."""
+    """Return accuracies, what the clients have of it, tests, ranks, and gains where they are few."""
     over_runs = _over_runs(found)
-    shown = [
-        Table(f"Accuracy on the test set after the last round{over_runs}", _accuracy_rows(found)),
-        Table(
-            "Clients: gain over isolated training, and accuracy on their own test examples"
-            + over_runs,
-            _client_rows(found),
-        ),
-    ]
+    whose = found.baseline or ""
+    shown = {
+        f"Accuracy on the test set after the last round{over_runs}": _accuracy_rows(found),
+        "Clients: gain over isolated training, and accuracy on their own test examples"
+        + over_runs: _client_rows(found),
+        f"Accuracy compared with {whose} of equal other settings, seed by seed": _test_rows(found),
+        "Strategies ranked over settings": _rank_rows(found),
+    }
     if 0 < len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
-        shown.append(Table(f"Gain of every client over isolated training{over_runs}", gains))
-    return shown
+        shown[f"Gain of every client over isolated training{over_runs}"] = gains
+    names = {factors.title(key) for key in found.factors}
+    counted = {
+        heading: sum(name in names for name in rows[0]) for heading, rows in shown.items() if rows
+    }
+    return [
+        Table(heading, shown[heading], keys, legend.lines(shown[heading][0], found))
+        for heading, keys in counted.items()
+        if len(shown[heading][0]) > keys
+    ]
 
 
-def render(found: Comparison, form: str = "table") -> str:
+def render(found: Comparison, form: str = "table", width: int = WIDTH) -> str:
     """Write a comparison as text.
 
     Args:
         found: What :func:`fedexp.analysis.comparison.compare` returned.
         form: ``table``, ``markdown``, ``latex``, or ``csv`` (``found.table`` in full precision).
+        width: Characters of a line in the form ``table``: a wider table is broken into several.
     """
     if form == "csv":
         return found.table.to_csv(index=False).rstrip()
-    texts = [f"{_prose(heading, form)}\n{_grid(rows, form)}" for heading, rows in tables(found)]
-    notes = [*legend(found), *(f"note: {note}" for note in found.notes)]
-    return "\n\n".join(
-        [*texts, *(["\n".join(_prose(line, form) for line in notes)] if notes else [])]
-    )
+    blocks, told = [], set()
+    for table in tables(found):
+        new = [line for line in table.legend if line not in told]
+        told.update(new)
+        rows = written(table.rows, form, width, table.key_columns)
+        blocks += [_prose(table.heading, form, width), rows, _lines(new, form, width)]
+    notes = [*general_notes(found), *(f"note: {note}" for note in found.notes)]
+    return "\n\n".join(block for block in (*blocks, _lines(notes, form, width)) if block)
 
 
-def _prose(text: str, form: str) -> str:
-    if form == "markdown":
-        return f"{text}\n"
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ") if form == "table" else f"% {text}"
+def general_notes(found: Comparison) -> list[str]:
+    """Return what is to be known beside the headings."""
+    lines = [f"Runs: {found.about}."]
+    each = found.gains.groupby("row")["client"].nunique()
+    if each.sum() > MAX_GAIN_ROWS or found.dealt_anew & set(each.index):
+        lines.append("The gain of every client: fedexp compare FOLDER --clients")
+    ranks = ranked(found)
+    if ranks is not None and not math.isnan(ranks.p_value):
+        lines.append(
+            f"Friedman test over {len(ranks.settings)} settings that all strategies are alike: p "
+            f"{cells.p_value(ranks.p_value)}; average ranks {ranks.critical:.2f} apart differ (Nemenyi)."
+        )
+    return lines
 
 
-def closing_table(path: Path) -> tuple[str, bool]:
+def closing_table(path: Path, width: int = WIDTH) -> tuple[str, bool]:
     """Compare the runs below a folder, as a multirun does at its end.
 
     Returns:
@@ -100,94 +125,149 @@ def closing_table(path: Path) -> tuple[str, bool]:
     problems = found.problems()
     if not found.completed:
         return "\n".join(problems), False
-    return f"{path}\n\n{render(compare(found))}", not problems
+    text = f"{path}\n\n{render(compare(found), width=width)}"
+    return f"{text}\n\n{next_step('report', path)}", not problems
+
+
+def next_step(command: str, path: Path) -> str:
+    """Return the line that a command ends with."""
+    return f"next: fedexp {command} {quote(str(path))}"
+
+
+def _prose(text: str, form: str, width: int) -> str:
+    if form == "latex":
+        return f"% {text}"
+    if form == "markdown":
+        return text
+    return textwrap.fill(
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _lines(lines: Iterable[str], form: str, width: int) -> str:
+    marked = (f"- {line}" if form == "markdown" else line for line in lines)
+    return "\n".join(_prose(line, form, width) for line in marked)
 
 
 def _over_runs(found: Comparison) -> str:
     most = int(found.table["runs"].max())
-    return f" (mean over runs ± 95 % interval; up to {most} runs a row)" if most > 1 else ""
+    spread = " ± 95 % interval" if found.table["accuracy/ci"].notna().any() else ""
+    return f" (mean over runs{spread}; up to {most} runs a row)" if most > 1 else ""
 
 
-def _accuracy_rows(found: Comparison) -> list[dict[str, str]]:
-    subsets = [
-        c for c in map(str, found.table) if c.startswith("accuracy/") and not c.endswith("/ci")
-    ]
+def _keys(row: dict[str, Any], found: Comparison) -> Row:
+    return {factors.title(key): factors.shown(row[key]) for key in found.factors}
+
+
+def _accuracy_rows(found: Comparison) -> list[Row]:
     rows = []
     for row in _records(found.table):
-        reached = (
-            f" ({row['reached']} of {row['runs']})" if 0 < row["reached"] < row["runs"] else ""
-        )
+        lost = not row["runs"]
         rows.append(
             {
-                "": str(row["row"]),
-                "runs": str(row["runs"]),
-                "accuracy": _number(row, "accuracy"),
-                "loss": _number(row, "loss"),
-                **{name: _number(row, name) for name in found.metrics},
-                **{c.removeprefix("accuracy/"): _plain(row[c]) for c in subsets},
-                f"rounds to {found.target:g}": _plain(row["rounds_to_target"], "g") + reached
-                if row["reached"]
-                else "never",
-                "seconds": _plain(row["seconds"], ".1f"),
+                **_keys(row, found),
+                "runs": cells.runs(row),
+                "accuracy": "diverged" if lost else cells.number(row, "accuracy"),
+                "loss": cells.number(row, "loss"),
+                **{name: cells.number(row, name) for name in found.metrics},
+                **{name: cells.plain(row[f"accuracy/{name}"]) for name in found.subsets},
+                f"rounds to {found.target:g}": cells.rounds(row),
+                "seconds": cells.plain(row["seconds"], ".1f"),
             }
         )
-        rows += _isolated_rows(found.isolated[found.isolated["row"] == row["row"]], subsets)
+        rows += _isolated_rows(found.isolated[found.isolated["row"] == row["row"]], found)
     return _without_empty(rows)
 
 
-def _isolated_rows(clients: pd.DataFrame, subsets: list[str]) -> list[dict[str, str]]:
+def _isolated_rows(clients: pd.DataFrame, found: Comparison) -> list[Row]:
     """Return the best of the isolated clients, and each of them where they are few."""
     rows = _records(clients)
     if not rows:
         return []
     best = max(rows, key=lambda row: row["accuracy"])
     if pd.isna(best["client"]):
-        shown = [("  best client of each run", best)]
+        shown = [("  best client", best)]
     else:
         shown = [(f"  best client ({best['client']})", best)]
     if 1 < len(rows) <= MAX_CLIENT_ROWS:
         shown += [(f"  client {row['client']}", row) for row in rows]
+    first = factors.title(found.factors[0])
     return [
         {
-            "": name,
-            "accuracy": _plain(row["accuracy"]),
-            **{subset.removeprefix("accuracy/"): _plain(row[subset]) for subset in subsets},
+            first: name,
+            "accuracy": cells.plain(row["accuracy"]),
+            **{subset: cells.plain(row[f"accuracy/{subset}"]) for subset in found.subsets},
         }
         for name, row in shown
     ]
 
 
-def _client_rows(found: Comparison) -> list[dict[str, str]]:
+def _client_rows(found: Comparison) -> list[Row]:
     rows = []
     for row in _records(found.table):
-        cells = {"": str(row["row"])}
+        line = _keys(row, found)
         for column, heading in _CLIENT_COLUMNS.items():
-            cells[heading] = _number(row, column)
+            line[heading] = cells.number(row, column)
         for name in found.metrics:
-            cells[f"own {name}"] = _plain(row[f"client_mean/{name}"])
-        if row["p_value"] < 0.001:
-            cells["p"] = "< 0.001"  # not 0.000: no test rules chance out
-        if row["row"] == found.baseline:
-            cells["p"] = "baseline" if found.table["p_value"].notna().any() else ""
+            line[f"own {name}"] = cells.plain(row[f"client_mean/{name}"])
         if not math.isnan(row["worse_off"]):
-            cells["worse off"] = f"{round(row['worse_off'], 2):g} of {row['clients']:g}"
-        rows.append(cells)
-    return _without_empty(rows)
+            line["worse off"] = f"{round(row['worse_off'], 2):g} of {row['clients']:g}"
+        rows.append(line)
+    return _without_empty(rows, keys=len(found.factors))
 
 
-def _gain_rows(found: Comparison) -> list[dict[str, str]]:
+def _test_rows(found: Comparison) -> list[Row]:
+    """Return the rows that were tested."""
+    rows = []
+    for row in _records(found.table):
+        if math.isnan(row["p_value"]):
+            continue
+        size = cells.plain(row["effect"], "+.2f")
+        ends = f" [{row['effect/low']:+.2f}, {row['effect/high']:+.2f}]"
+        rows.append(
+            {
+                **_keys(row, found),
+                "seeds": f"{row['p_seeds']:g}",
+                "difference": cells.number(row, "p_difference"),
+                "p": cells.p_value(row["p_value"]),
+                "Wilcoxon p": cells.p_value(row["p_wilcoxon"]),
+                "effect g": size + ends if size and not math.isnan(row["effect/low"]) else size,
+                "detectable": cells.plain(row["detectable"]),
+            }
+        )
+    return _without_empty(rows) if rows else []
+
+
+def _rank_rows(found: Comparison) -> list[Row]:
+    ranks = ranked(found)
+    if ranks is None:
+        return []
+    ordered = sorted(zip(ranks.ranks, ranks.methods, strict=True))
+    return [
+        {
+            **{factors.title(key): value for key, value in zip(ranks.keys, method, strict=True)},
+            "average rank": f"{rank:.2f}",
+        }
+        for rank, method in ordered
+    ]
+
+
+def _gain_rows(found: Comparison) -> list[Row]:
     columns = ["gain", "gain_own", "gain_unseen"]
     kept = found.gains[~found.gains["row"].isin(found.dealt_anew)]
     if kept.empty:
         return []
+    keys = found.table.set_index("row")
     means = kept.groupby(["row", "client"], sort=False)[columns].mean().reset_index()
     return _without_empty(
         {
-            "": str(row["row"]),
+            **{
+                factors.title(key): factors.shown(keys.at[row["row"], key]) for key in found.factors
+            },
             "client": str(row["client"]),
-            "whole test set": _plain(row["gain"], "+.3f"),
-            "own examples": _plain(row["gain_own"], "+.3f"),
-            "unseen labels": _plain(row["gain_unseen"], "+.3f"),
+            "whole test set": cells.plain(row["gain"], "+.3f"),
+            "own examples": cells.plain(row["gain_own"], "+.3f"),
+            "unseen labels": cells.plain(row["gain_unseen"], "+.3f"),
         }
         for row in _records(means)
     )
@@ -197,54 +277,12 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def legend(found: Comparison) -> list[str]:
-    """Return a line for every heading that needs one."""
-    lines = []
-    if found.table["gain"].notna().any():
-        lines.append(
-            "gain: accuracy on the whole test set minus that of the isolated client, same seed and "
-            "partition, mean over clients; over best: over the best of them; own examples: the same on a "
-            "client's share of the test set; unseen labels: on those it holds no training example of; "
-            "worse off: clients that lose on their own examples."
-        )
-    each = found.gains.groupby("row")["client"].nunique()
-    if each.sum() > MAX_GAIN_ROWS or found.dealt_anew & set(each.index):
-        lines.append("The gain of every client: fedexp compare FOLDER --clients")
-    if found.table["p_value"].notna().any():
-        lines.append(
-            f"p: paired t-test against {found.baseline} over the seeds that both have, Holm-adjusted."
-        )
-    return lines
-
-
-def _grid(rows: list[dict[str, str]], form: str) -> str:
-    headings = list(rows[0])
-    # Digits end in one column; names start in one.
-    sides = ["left", *["right"] * (len(headings) - 1)]
-    text: str = tabulate(
-        [[row.get(heading, "") for heading in headings] for row in rows],
-        headers=headings,
-        tablefmt=FORMATS[form],
-        colalign=sides,
-        disable_numparse=True,
-        preserve_whitespace=True,
-    )
-    return text
-
-
-def _without_empty(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+def _without_empty(rows: Iterable[Row], keys: int = 1) -> list[Row]:
     """Drop the columns in which no row says anything."""
     rows = list(rows)
-    told = [heading for heading in rows[0] if heading == "" or any(r.get(heading) for r in rows)]
+    told = [
+        heading
+        for number, heading in enumerate(rows[0])
+        if number < keys or any(row.get(heading) for row in rows)
+    ]
     return [{heading: row.get(heading, "") for heading in told} for row in rows]
-
-
-def _number(row: dict[Any, Any], column: str) -> str:
-    """Write a mean and its interval; gains with their sign."""
-    value, spread = row[column], row.get(f"{column}/ci", math.nan)
-    text = _plain(value, "+.3f" if column.startswith(_SIGNED) else ".3f")
-    return f"{text} ± {spread:.3f}" if text and not math.isnan(spread) else text
-
-
-def _plain(value: float, form: str = ".3f") -> str:
-    return "" if math.isnan(value) else format(value, form)

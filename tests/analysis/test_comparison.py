@@ -46,7 +46,14 @@ def test_one_seed_of_each(tmp_path: Path) -> None:
     )
     found = _compared(tmp_path)
     assert _row(found, "fedavg") == {
-        **{"row": "fedavg", "runs": 1, "accuracy": 0.75, "loss": 0.5, "accuracy/1-3-7": 0.5},
+        **{"row": "fedavg", "strategy": "fedavg", "kind": "federated", "runs": 1, "diverged": 0},
+        **{
+            "baseline": "fedavg",
+            "rounds_censored": 1.0,
+            "accuracy": 0.75,
+            "loss": 0.5,
+            "accuracy/1-3-7": 0.5,
+        },
         # 95 % of 0.75 is 0.7125: to 0.71 it takes one round (0.99).
         **{"rounds_to_target": 1.0, "reached": 1, "seconds": 1.5},
         **{"client_mean": 0.75, "client_std": 0.25, "client_worst10": 0.5},
@@ -56,25 +63,27 @@ def test_one_seed_of_each(tmp_path: Path) -> None:
         "gain_unseen": (0.75 + 0.625) / 2,
     }
     assert _row(found, "local_only") == {
-        **{"row": "local_only", "runs": 1, "accuracy": 0.375, "accuracy/1-3-7": 0.1875},
-        **{"reached": 0, "seconds": 1.5},
+        **{"row": "local_only", "strategy": "local_only", "kind": "isolated", "runs": 1},
+        **{"diverged": 0, "accuracy": 0.375, "accuracy/1-3-7": 0.1875},
+        **{"baseline": "fedavg", "rounds_censored": math.inf, "reached": 0, "seconds": 1.5},
         **{"client_mean": 0.75, "client_std": 0.0, "client_worst10": 0.75},
     }
     assert found.gains.to_dict("records") == [
         {
-            **{"row": "fedavg", "run": 0, "seed": 0, "client": 0},
+            **{"row": "fedavg", "strategy": "fedavg", "run": 0, "seed": 0, "client": 0},
             **{"gain": 0.5, "gain_own": -0.25, "gain_unseen": 0.75},
             **{"alone": 0.25, "alone_own": 0.75, "alone_unseen": 0.0},
         },
         {
-            **{"row": "fedavg", "run": 0, "seed": 0, "client": 1},
+            **{"row": "fedavg", "strategy": "fedavg", "run": 0, "seed": 0, "client": 1},
             **{"gain": 0.25, "gain_own": 0.25, "gain_unseen": 0.625},
             **{"alone": 0.5, "alone_own": 0.75, "alone_unseen": 0.25},
         },
     ]
+    alone_ = {"row": "local_only", "strategy": "local_only"}
     assert found.isolated.to_dict("records") == [
-        {"row": "local_only", "client": 0, "accuracy": 0.25, "accuracy/1-3-7": 0.125},
-        {"row": "local_only", "client": 1, "accuracy": 0.5, "accuracy/1-3-7": 0.25},
+        {**alone_, "client": 0, "accuracy": 0.25, "accuracy/1-3-7": 0.125},
+        {**alone_, "client": 1, "accuracy": 0.5, "accuracy/1-3-7": 0.25},
     ]
     assert (found.target, found.baseline, found.notes) == (0.71, "fedavg", [])
 
@@ -233,7 +242,7 @@ def test_where_seeds_deal_anew_a_client_is_no_one_over_seeds(tmp_path: Path) -> 
     assert (best["accuracy"], best["accuracy/1-3-7"]) == (0.8125, 0.40625)  # 0.75 and 0.875
     assert found.dealt_anew == {"fedavg", "local_only"}
     text = render(found)
-    assert "best client of each run" in text
+    assert text.count("  best client ") == 1
     assert "client 0" not in text
     assert "Gain of every client over" not in text
     assert "The gain of every client: fedexp compare FOLDER --clients" in text

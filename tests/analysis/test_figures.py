@@ -436,9 +436,9 @@ def test_datasets_that_share_a_partition_have_a_panel_and_a_legend_each(tmp_path
             run = tmp_path / f"{name}-{dropout}"
             write_run(run, "fedavg", federated(0.5), settings=settings, class_counts=held)
     figure = figures.partitions(load(tmp_path))
-    assert [axes.get_title().split()[-1] for axes in figure.axes] == [
-        "dataset.name=mnist",
-        "dataset.name=svhn",
+    assert [axes.get_title().split()[0] for axes in figure.axes] == [
+        "dataset=mnist",
+        "dataset=svhn",
     ]
     named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
     assert named == [["1", "0"], ["2", "1", "0"]]

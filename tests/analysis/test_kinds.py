@@ -87,7 +87,8 @@ def test_compare_and_report_read_a_folder_from_before(
         compare_program([str(before)])
     assert ended.value.code == 0
     found = load(before)
-    assert capsys.readouterr() == (render(compare(found)) + "\n", "")
+    text = f"{render(compare(found))}\n\nnext: fedexp report {before}\n"
+    assert capsys.readouterr() == (text, "")
     monkeypatch.setattr(figures, "every", lambda *_: iter(()))
     page = report.render(found, compare(found), "before")
     assert "on one seed" in page  # as far as its title

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,18 +45,17 @@ def _cells(text: str, name: str) -> list[list[str]]:
 
 def test_the_tables_hold_the_numbers(sweep: Path) -> None:
     text = render(compare(load(sweep)))
-    accuracy, clients, *each = _cells(text, "fedavg")
+    accuracy, costs, clients, fairness, *each = _cells(text, "fedavg")
     # Three seeds: standard deviation 0.125, t 4.302653, half interval 0.3105.
     assert accuracy == [
         *["fedavg", "3", "0.625", "±", "0.311", "0.500", "±", "0.000"],
-        *["0.500", "1", "1.5"],
+        *["0.500", "1"],
     ]
     # Gain 0.625 - 0.375, over best 0.625 - 0.5.
     expected = ["fedavg", "+0.250", "±", "0.311", "+0.125", "+0.000", "±", "0.000"]
-    assert clients[:8] == expected
-    assert clients[8:] == [
-        *["+0.000", "±", "0.000", "1", "of", "2", "0.750", "0.250", "0.500", "baseline"]
-    ]
+    assert costs == ["fedavg", "1.5"]
+    assert clients == [*expected, *["+0.000", "±", "0.000", "1", "of", "2"]]
+    assert fairness == ["fedavg", "0.750", "0.250", "0.500"]
     assert each == [
         ["fedavg", "0", "+0.375", "-0.250", "+0.000"],
         ["fedavg", "1", "+0.125", "+0.250", "+0.000"],
@@ -63,7 +63,9 @@ def test_the_tables_hold_the_numbers(sweep: Path) -> None:
     assert _cells(text, "best client") == [["best", "client", "(1)", "0.500", "0.250"]]
     assert _cells(text, "client 0") == [["client", "0", "0.250", "0.125"]]
     assert "rounds to 0.59" in text  # 95 % of 0.625
-    assert "p: paired t-test against fedavg over the seeds that both have, Holm-adjusted." in text
+    # Isolated clients against fedavg: -0.375, -0.125, -0.25 as in test_statistics.py.
+    assert _cells(text, "local_only")[4][:6] == ["local_only", "3", "-0.250", "±", "0.311", "0.074"]
+    assert "Accuracy compared with fedavg of equal other settings, seed by seed" in text
 
 
 def test_columns_that_say_nothing_are_left_out(tmp_path: Path) -> None:
@@ -77,8 +79,9 @@ def test_a_small_p_is_not_nothing(tmp_path: Path) -> None:
     for seed in range(3):
         write_run(tmp_path / f"{seed}", "fedavg", federated(0.5), seed=seed)
         write_run(tmp_path / f"{seed}a", "fedadam", federated(0.75), seed=seed)  # always 0.25 more
-    _, clients = _cells(render(compare(load(tmp_path))), "fedadam")
-    assert clients == ["fedadam", "<", "0.001"]
+    *_, tested = _cells(render(compare(load(tmp_path))), "fedadam")
+    expected = ["fedadam", "3", "+0.250", "±", "0.000", "<", "0.001", "0.000"]
+    assert tested == expected
 
 
 def test_clients_without_test_images_are_not_counted_as_well_off(tmp_path: Path) -> None:
@@ -138,11 +141,12 @@ def test_csv_is_in_full_precision(sweep: Path) -> None:
 def test_the_closing_table_names_what_did_not_complete(sweep: Path) -> None:
     text, all_completed = closing_table(sweep)
     assert all_completed
-    assert text == f"{sweep}\n\n{render(compare(load(sweep)))}"
+    table = render(compare(load(sweep)))
+    assert text == f"{sweep}\n\n{table}\n\nnext: fedexp report {sweep}"
     write_run(sweep / "9", "fedavg", [], seed=9, status="failed", error="OSError: disk full")
     text, all_completed = closing_table(sweep)
     assert not all_completed
-    assert text.splitlines()[-1] == f"note: failed: {sweep / '9'}: OSError: disk full"
+    assert f"note: failed: {sweep / '9'}: OSError: disk full" in " ".join(text.split())
 
 
 def test_only_failed_runs_make_no_table(tmp_path: Path) -> None:
@@ -156,16 +160,26 @@ def test_a_folder_without_runs_makes_no_table(tmp_path: Path) -> None:
     assert text == f"{tmp_path}: no run here (a run's folder holds summary.json)"
 
 
-def _compare(*words: str) -> subprocess.CompletedProcess[str]:
+def _compare(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(COMPARE), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+def test_an_output_in_ascii_has_the_table_all_the_same(sweep: Path) -> None:
+    found = _compare(str(sweep), PYTHONIOENCODING="ascii", COLUMNS="80")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.isascii()
+    assert "fedavg" in found.stdout
+    table = render(compare(load(sweep))).replace(" ± ", " +-")
+    assert found.stdout == f"{table}\n\nnext: fedexp report {sweep}\n"
 
 
 def test_the_script_compares_by_what_it_is_told(sweep: Path) -> None:
     found = _compare(str(sweep), "--target", "0.7", "--baseline", "local_only")
     assert (found.returncode, found.stderr) == (0, "")
-    assert "rounds to 0.7 " in found.stdout
-    assert "against local_only" in found.stdout
+    assert "rounds to 0.7:" in found.stdout
+    assert "compared with local_only" in found.stdout
     clients = _compare(str(sweep), "--clients")
     rows = list(csv.DictReader(io.StringIO(clients.stdout)))
     assert len(rows) == 6
@@ -251,11 +265,10 @@ def test_other_metrics_have_columns(tmp_path: Path) -> None:
         0.25,
     )
     accuracy, clients, *_ = tables(found)
-    assert list(accuracy.rows[0])[:5] == ["", "runs", "accuracy", "loss", "macro_f1"]
-    cells = {cells[""]: cells["macro_f1"] for cells in accuracy.rows}
-    # Student's t with one degree of freedom; the other row measures accuracy and loss alone.
-    assert cells == {"fedavg": "0.500 ± 3.177", "fedadam": ""}
-    own = {cells[""]: cells["own macro_f1"] for cells in clients.rows}
+    assert list(accuracy.rows[0])[:5] == ["strategy", "runs", "accuracy", "loss", "macro_f1"]
+    cells = {cells["strategy"]: cells["macro_f1"] for cells in accuracy.rows}
+    assert cells == {"fedavg": "0.500", "fedadam": ""}  # which measures accuracy and loss alone
+    own = {cells["strategy"]: cells["own macro_f1"] for cells in clients.rows}
     assert own == {"fedavg": "0.250", "fedadam": ""}
 
 

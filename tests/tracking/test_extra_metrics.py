@@ -165,13 +165,17 @@ def test_the_closing_table_and_the_figures_have_them(
     accuracy, clients, *_ = tables(comparison)
     finals = {path: summary(path)["final"]["all"] for path in (federated, isolated)}
     for name in ("macro_f1", "top5"):
-        shown = {cells[""]: cells[name] for cells in accuracy.rows if not cells[""].startswith(" ")}
+        shown = {
+            cells["strategy"]: cells[name]
+            for cells in accuracy.rows
+            if not cells["strategy"].startswith(" ")
+        }
         assert shown == {
             "fedavg": f"{finals[federated][name]:.3f}",
             "local_only": f"{finals[isolated][name]:.3f}",
             "fedprox": "",  # does not measure it
         }
-        own = {cells[""]: cells[f"own {name}"] for cells in clients.rows}
+        own = {cells["strategy"]: cells[f"own {name}"] for cells in clients.rows}
         rows = metrics(federated).query(
             "split == 'client_test' and round == 2 and client == client and metric == @name"
         )
@@ -179,7 +183,7 @@ def test_the_closing_table_and_the_figures_have_them(
         assert own["fedprox"] == ""
     text, all_completed = closing_table(federated)
     assert all_completed
-    assert text.splitlines()[3].split()[:5] == ["runs", *NAMES]
+    assert text.splitlines()[4].split()[1:6] == ["runs", *NAMES]
     figure = figures.learning_curves(found, comparison)
     assert len(figure.axes) == len(NAMES)
     curve = metrics(federated).query("split == 'test' and subset == 'all' and metric == 'top5'")

@@ -13,6 +13,7 @@ import seaborn
 
 from fedexp.analysis import results
 from fedexp.analysis.comparison import Comparison
+from fedexp.analysis.factors import factors, title, varied_settings
 from fedexp.analysis.figures.drawing import (
     COLOURS,
     HATCHES,
@@ -28,7 +29,6 @@ from fedexp.analysis.figures.drawing import (
     tidy,
     wrapped,
 )
-from fedexp.analysis.pairing import varied_settings
 from fedexp.analysis.results import Results
 from fedexp.analysis.rows import client_gains
 from fedexp.core.pictures import draw_partition
@@ -124,12 +124,12 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
     wide = float(np.clip(3.0 + 0.3 * most, 4.5, 9.0))
     figure = new(wide + 1.8, 2.9 * len(shown) + 0.8)
     axes = panels(figure, len(shown), 1)
-    for panel, (title, counts, classes) in zip(axes, shown, strict=True):
+    for panel, (heading, counts, classes) in zip(axes, shown, strict=True):
         draw_partition(panel, counts[:MAX_CLIENTS], classes, _label_colours(len(classes)))
         for number, bars in enumerate(panel.collections):
             bars.set(hatch=HATCHES[number % 3], edgecolor="white", linewidth=0.5)
         tidy(panel)
-        panel.set_title(textwrap.fill(title, int(14 * wide)), fontsize=10)
+        panel.set_title(textwrap.fill(heading, int(14 * wide)), fontsize=10)
     if all(partition.classes == shown[0].classes for partition in shown):
         _name_labels(figure, axes[0], 26, loc="outside right upper")
     else:  # a colour is another label in another panel
@@ -215,7 +215,8 @@ def _partitions(view: View) -> list[_Partition]:
     """Return who holds what in runs of the first seed, each partition once."""
     runs, settings = view.found.runs, view.found.settings
     about = ("partition.", "clients.", "dataset.")
-    keys = [key for key in varied_settings(view.found) if key.startswith(about)]
+    named = factors(view.found, varied_settings(view.found)).keys
+    keys = [key for key in named if key.startswith(about)]
     distinct: dict[Any, _Partition] = {}
     for run in map(int, runs.index[runs["seed"] == runs["seed"].iloc[0]]):
         dataset = [str(settings.at[run, key]) for key in keys if key.startswith("dataset.")]
@@ -226,9 +227,9 @@ def _partitions(view: View) -> list[_Partition]:
         content = results.partition(view.found.path(run))
         counts = np.array(content["class_counts"])
         values = {key: str(settings.at[run, key]) for key in keys}
-        told = " ".join(f"{key}={value}" for key, value in values.items())
-        title = told or f"{content.get('partition', 'partition')}: {len(counts)} clients"
-        distinct[which] = _Partition(title, counts, label_names(content, counts.shape[1]))
+        told = " ".join(f"{title(key)}={value}" for key, value in values.items())
+        heading = told or f"{content.get('partition', 'partition')}: {len(counts)} clients"
+        distinct[which] = _Partition(heading, counts, label_names(content, counts.shape[1]))
     return list(distinct.values())
 
 

@@ -1,0 +1,67 @@
+"""What every heading of a table means, in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedexp.analysis.comparison import Comparison
+from fedexp.analysis.factors import STRATEGY, title
+from fedexp.core.statistics import LEVEL, MIN_RANKED, MIN_SEEDS
+
+_SENTENCES = {
+    "runs": "how many runs (seeds) the numbers of a row are over; a run that diverged is in none",
+    "accuracy": "share of the whole test set that the final model names right, 0 to 1",
+    "loss": "mean cross-entropy on the whole test set, in nats",
+    "seconds": "from a run's start to its end, mean over runs; depends on the machine",
+    "gain": "accuracy on the whole test set minus that of the isolated client (trained without "
+    "the others) of the same seed and partition, mean over clients",
+    "over best": "the gain over the best of the isolated clients",
+    "own examples": "the gain on the test examples whose labels are shared out as the client's own are",
+    "unseen labels": "the gain on test examples of labels that the client holds no training example of",
+    "worse off": "clients that lose on their own examples, of those that have any; mean over runs",
+    "own mean": "mean over clients of the accuracy on their own test examples",
+    "own std": "standard deviation over clients of the accuracy on their own test examples",
+    "own worst 10 %": "mean of that accuracy over the worst tenth of the clients",
+    "to centralized": "accuracy minus that of one model trained on all the data, same seed",
+    "client": "the number of the client in its partition",
+    "whole test set": "the client's gain in accuracy on all test examples",
+    "difference": "accuracy minus that of the baseline, mean over the seeds that both have",
+    "seeds": "pairs of runs of one seed and partition that a test is over",
+    "p": f"two-sided paired t-test, which assumes that differences are normally distributed; "
+    f"Holm-adjusted over all rows; at least {MIN_SEEDS} seeds",
+    "Wilcoxon p": "two-sided signed-rank test, which does not assume that; Holm-adjusted; at least "
+    f"{MIN_RANKED} seeds",
+    "effect g": "the difference in standard deviations of the differences (Hedges' g), with its 95 % "
+    "interval",
+    "detectable": "the difference that as many seeds with this spread would show in four of five "
+    f"experiments at the level {LEVEL:g}; smaller ones can be real and not be found",
+    "average rank": "mean over settings of the rank by accuracy, 1 for the best",
+}
+
+
+def sentence(heading: str, found: Comparison) -> str:
+    """Return what a heading means; every heading of :func:`fedexp.analysis.tables.tables` has one."""
+    if heading in _SENTENCES:
+        return _SENTENCES[heading]
+    names = {title(key): key for key in found.factors}
+    if heading == STRATEGY:
+        return "how models are combined; indented rows are single isolated clients"
+    if heading in names:
+        return f"the option {names[heading]} of the runs"
+    if heading.startswith("rounds to "):
+        return (
+            f"first round with at least accuracy {found.target:g} on the whole test set, median over "
+            "the runs that get there, whose number stands behind it where it is not all"
+        )
+    if heading in found.subsets:
+        return f"accuracy on the test examples of labels {heading.replace('-', ', ')}"
+    if heading in found.metrics:
+        return f"the metric {heading} on the whole test set"
+    if heading.removeprefix("own ") in found.metrics:
+        return f"mean over clients of {heading.removeprefix('own ')} on their own test examples"
+    raise KeyError(f"no sentence for the heading {heading!r}")
+
+
+def lines(headings: Iterable[str], found: Comparison) -> list[str]:
+    """Return a line for every heading, in the tables' order, each once."""
+    return [f"{name}: {sentence(name, found)}." for name in dict.fromkeys(headings)]
