@@ -160,6 +160,9 @@ def _hand_to_hydra(args: Namespace, pinned: Sequence[str] = ()) -> None:
     except Exception as error:
         if "HYDRA_FULL_ERROR" in os.environ:  # somebody wants to see it all
             raise
+        if isinstance(error, OSError):
+            where = error.filename2 or error.filename or SweepFolder.path
+            raise FedexpError(f"{where} cannot be written: {error.strerror or error}") from error
         raise FedexpError(f"{cause(error)} (HYDRA_FULL_ERROR=1 shows where)") from error
     finally:
         sys.argv = told

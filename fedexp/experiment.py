@@ -12,7 +12,7 @@ from typing import Any
 
 from fedexp.config.schema import Config
 from fedexp.core.files import reason
-from fedexp.core.options import DivergedError
+from fedexp.core.options import DivergedError, FedexpError
 from fedexp.federation.conclusion import conclude, head
 from fedexp.federation.dealing import client_rows, describe_partition, federate
 from fedexp.federation.evaluation import ServerEvaluation
@@ -70,7 +70,10 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
         raise
     except Exception as error:
         status = DIVERGED if isinstance(error, DivergedError) else FAILED
-        listeners.end(attempt.broken_off(status, reason(error)))
+        try:
+            listeners.end(attempt.broken_off(status, reason(error)))
+        except FedexpError:  # what came first is what is told
+            log.exception("the run's ending cannot be written")
         raise
     return folder.summary
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,7 +45,14 @@ class SweepFolder(Callback):
                 number += 1
             written.rename(aside)
         if SweepFolder.manifest is not None:
-            add_to_manifest(folder, SweepFolder.manifest)
+            try:
+                add_to_manifest(folder, SweepFolder.manifest)
+            except OSError as error:  # Hydra would print where in the code
+                print(
+                    f"fedexp: {folder / SWEEP_FILE} cannot be written: {error.strerror}; this multirun "
+                    "cannot be resumed as a whole",
+                    file=sys.stderr,
+                )
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Rewrite what Hydra wrote just before the job."""
@@ -54,7 +62,10 @@ class SweepFolder(Callback):
             files.append(Path(runtime.cwd) / config.hydra.sweep.dir / "multirun.yaml")
         for file in files:
             if file.is_file():
-                write_whole(file, without_secrets(file.read_text()).encode())
+                try:
+                    write_whole(file, without_secrets(file.read_text()).encode())
+                except OSError:  # on a full disk: rather no such file than a key in it
+                    file.unlink(missing_ok=True)
 
 
 def _hydras_own(folder: Path, subfolder: str | None) -> Sequence[Path]:

@@ -82,8 +82,10 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        error.filename = str(path)  # not every error says which file it was
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened
         descriptor = os.open(path.parent, os.O_RDONLY)

@@ -95,8 +95,12 @@ class Table:
         self._file.close()
 
     def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._file.flush()
+        try:
+            self._file.write(content)
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
         self._digest.update(content)
         self._bytes += len(content)
 

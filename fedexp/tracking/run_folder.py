@@ -81,8 +81,13 @@ class RunFolder(Listener):
         return {name: as_dict(table.kept_position()) for name, table in self._tables.items()}
 
     def dealt(self, partition: Mapping[str, Any]) -> None:
-        """Write partition.json."""
-        self._write("partition.json", json_bytes(partition))
+        """Write partition.json.
+
+        Raises:
+            FedexpError: If it cannot be written.
+        """
+        with unwritable(self.path):
+            self._write("partition.json", json_bytes(partition))
 
     def round(self, report: RoundReport) -> None:
         """Append to the CSV files; floats in full precision.
