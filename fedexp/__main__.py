@@ -12,34 +12,38 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
-from hydra import main as hydra_main
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from fedexp.core import signals
 
-from fedexp import runner
-from fedexp.commands import COMMANDS
-from fedexp.config.callbacks import SweepFolder, manifest_of, refuse_promised
-from fedexp.config.composition import Job, composed_values, from_hydra, plan, register
-from fedexp.config.explain import cause
-from fedexp.config.hydra_internals import (
-    argument_parser,
-    files_of,
-    flag_errors,
-    is_basic_launcher,
-    is_basic_sweeper,
-    launch_patiently,
-    quoted,
-    raising,
-    words_of,
-)
-from fedexp.config.plugins import load_plugins, outside_pages, register_again
-from fedexp.config.schema import Config
-from fedexp.config.source import conf_dir, source, without_plus
-from fedexp.core import owner, signals
-from fedexp.core.files import unwritable, without_secrets
-from fedexp.core.options import ConfigError, FedexpError
-from fedexp.federation.events import DIVERGED, RunInfo
+with signals.ending_at_once():  # what follows takes a moment
+    from hydra import main as hydra_main
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from fedexp import runner
+    from fedexp.commands import COMMANDS
+    from fedexp.config.callbacks import SweepFolder, manifest_of, refuse_promised
+    from fedexp.config.composition import Job, composed_values, from_hydra, plan, register
+    from fedexp.config.explain import cause
+    from fedexp.config.hydra_internals import (
+        argument_parser,
+        files_of,
+        flag_errors,
+        is_basic_launcher,
+        is_basic_sweeper,
+        launch_patiently,
+        quoted,
+        raising,
+        words_of,
+    )
+    from fedexp.config.plugins import load_plugins, outside_pages, register_again
+    from fedexp.config.schema import Config
+    from fedexp.config.source import conf_dir, source, without_plus
+    from fedexp.core import owner
+    from fedexp.core.files import unwritable, without_secrets
+    from fedexp.core.options import ConfigError, FedexpError
+    from fedexp.core.output import reader_gone
+    from fedexp.federation.events import DIVERGED, RunInfo
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
@@ -56,13 +60,20 @@ def main() -> None:
     SIGTERM).
     """
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        COMMANDS[sys.argv[1]](sys.argv[2:])
+        try:
+            COMMANDS[sys.argv[1]](sys.argv[2:])
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            sys.exit(signals.exit_code())
+        except BrokenPipeError:
+            reader_gone()
         return
-    try:
-        load_plugins()
-    except FedexpError as error:
-        sys.exit(_complain(error))
-    args = argument_parser().parse_args()
+    with signals.ending_at_once():
+        try:
+            load_plugins()
+        except FedexpError as error:
+            sys.exit(_complain(error))
+        args = argument_parser().parse_args()
     if errors := flag_errors(args):
         sys.exit(_complain(ConfigError(errors)))
     if any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)):
@@ -98,7 +109,8 @@ def _prepare(args: Namespace) -> tuple[bool, list[str]]:
     """
     try:
         files = files_of(args)
-        jobs = plan(args.overrides, multirun=args.multirun, **files)
+        with signals.ending_at_once():
+            jobs = plan(args.overrides, multirun=args.multirun, **files)
         configs = [job.config for job in jobs]
         runner.ensure_folders([job.folder for job in jobs], jobs[0].sweep)
         _keep_manifest(jobs, files)
@@ -157,6 +169,9 @@ def _hand_to_hydra(args: Namespace, pinned: Sequence[str] = ()) -> None:
     try:
         with raising():
             run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        reader_gone()
     except Exception as error:
         if "HYDRA_FULL_ERROR" in os.environ:  # somebody wants to see it all
             raise
@@ -208,11 +223,13 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
     A failure is recorded in the job's folder and must not end the multirun. A sweeper that learns from
     its jobs, such as Optuna, is told by the exception itself.
     """
-    signals.stop_on_signals()  # for the processes that a launcher may have
-    sys.argv = told  # what the user has typed is noted in the run's folder
-    register_again(outside)
     hydra = HydraConfig.get()
     folder, several = Path(hydra.runtime.output_dir), hydra.mode is RunMode.MULTIRUN
+    if several and SweepFolder.path is None:  # a launcher's process
+        signals.stop_once()
+        signals.obey()  # a job that waited while an earlier one was stopped
+    sys.argv = told  # what the user has typed is noted in the run's folder
+    register_again(outside)
     learns = several and not is_basic_sweeper(hydra)
     summary = None
     try:

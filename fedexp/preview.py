@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fedexp.config.schema import Config, config_bytes
 from fedexp.core.files import json_bytes, unwritable, write_whole
+from fedexp.core.output import say
 from fedexp.core.pictures import drawn, partition_png
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import describe_partition, federate, unassigned
@@ -41,9 +42,9 @@ def show_partition(config: Config, folder: Path) -> None:
         write_whole(folder / "partition.json", json_bytes(describe_partition(config, data)))
         for name, picture in pictures.items():
             write_whole(folder / f"{name}.png", picture)
-    print(partition_table(config, data))
-    print("".join(f"  {problem}\n" for problem in problems), end="")
-    print(f"  {os.path.relpath(folder)}")
+    say(partition_table(config, data))
+    say("".join(f"  {problem}\n" for problem in problems), end="")
+    say(f"  {os.path.relpath(folder)}")
 
 
 def partition_table(config: Config, data: FederatedData) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +16,10 @@ from omegaconf import DictConfig
 
 from fedexp.config.composition import Job
 from fedexp.config.hydra_internals import is_basic_launcher
+from fedexp.core import signals
 from fedexp.core.files import json_bytes, without_secrets, write_whole
 from fedexp.core.options import FedexpError
+from fedexp.core.workers import stop_runs
 
 SWEEP_FILE = "sweep.json"
 """What a sweep consists of, so that it can be resumed."""
@@ -39,6 +42,8 @@ class SweepFolder(Callback):
         folder = Path(config.hydra.sweep.dir).absolute()
         SweepFolder.path = Path(os.path.relpath(folder))
         SweepFolder.in_this_process = is_basic_launcher(config.hydra)
+        if not SweepFolder.in_this_process:
+            signals.before_stopping(partial(stop_runs, folder))
         written, number = folder / "multirun.yaml", 1
         if written.is_file():
             while (aside := folder / f"multirun-{number}.yaml").exists():

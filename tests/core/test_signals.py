@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +40,7 @@ def _read_until(process: subprocess.Popen[str], text: str) -> None:
         pytest.param("ray", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("flower", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("flower", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("flower", signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_a_run_in_order(tmp_path: Path, backend: str, number: signal.Signals) -> None:
@@ -50,6 +53,73 @@ def test_a_signal_ends_a_run_in_order(tmp_path: Path, backend: str, number: sign
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert summary["rounds"] >= 1  # the line of the second may come first
+
+
+@pytest.mark.slow  # six whole commands: 20 s
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_signal_ends_the_runs_of_a_launchers_processes_in_order(
+    tmp_path: Path, number: signal.Signals, terminal: bool
+) -> None:
+    words = "hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.dir=sweep".split()
+    run = "backend=inline model=logistic training.local_steps=2 rounds=100000 seed=0,1,2,3".split()
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fedexp", "-m", *words, *run],
+            cwd=tmp_path,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    while len(list(tmp_path.glob("sweep/*/checkpoint/*"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    if terminal:  # tells all processes; others tell the first one
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+    if (number, terminal) != (signal.SIGHUP, True):  # which ends joblib's resource tracker, loudly
+        assert "Traceback" not in output.read_text()
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
+    assert [summary["status"] for summary in summaries] == ["interrupted"] * 2
+
+
+@pytest.mark.slow  # ten short commands: 10 s
+def test_ctrl_c_at_any_instant_of_the_start_is_no_traceback(tmp_path: Path) -> None:
+    for tenths in range(2, 22, 2):
+        process = _start(tmp_path, "backend=inline", "rounds=100000")
+        time.sleep(tenths / 10)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        own = "" if "/fedexp/" in errors or "/hydra/" in errors else errors  # Python's own start
+        assert (process.returncode, errors) in [(130, ""), (-signal.SIGINT, own)]
+
+
+@pytest.mark.slow  # four whole commands: 15 s
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("mode=partition", "hydra.run.dir=run"),
+        ("-m", "mode=partition", "seed=0,1", "hydra.sweep.dir=sweep"),
+        ("-m", "backend=inline", "seed=0,1", "rounds=1", "hydra.sweep.dir=sweep"),
+        ("--help",),
+    ],
+)
+def test_a_reader_that_is_gone_from_the_start_is_no_traceback(
+    tmp_path: Path, words: Sequence[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fedexp", *words]
+    found = subprocess.run(
+        command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (1, "")
+    statuses = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert all(summary["status"] == "interrupted" for summary in statuses)
 
 
 @pytest.mark.slow  # a whole command: 5 s
@@ -79,14 +149,30 @@ def test_ctrl_c_before_anything_runs_is_no_traceback(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_where_there_is_nothing_to_put_in_order_ends_the_process() -> None:
+    code = (
+        "import signal; from fedexp.core import signals\n"
+        "with signals.ending_at_once():\n"
+        "    pass\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "with signals.ending_at_once():\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, check=False)
+    assert (found.returncode, found.stderr) == (130, b"")
+
+
 @pytest.fixture
 def ours() -> Iterator[None]:
     """Let SIGTERM and SIGHUP be the program's for a test."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
+    interrupt = signal.getsignal(signal.SIGINT)
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     signals.stop_on_signals()
     yield
     signals._received.clear()
+    signals._first.clear()
+    signal.signal(signal.SIGINT, interrupt)
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
@@ -96,6 +182,26 @@ def test_a_signal_is_as_ctrl_c_once(ours: None) -> None:
         signal.raise_signal(signal.SIGHUP)
     assert signals.exit_code() == 129
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL  # the second one would end it
+
+
+def test_what_must_come_first_comes_first(ours: None) -> None:
+    done: list[str] = []
+    signals.before_stopping(lambda: done.append("workers"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert done == ["workers"] * 2
+    assert signals.exit_code() == 130
+
+
+def test_a_launchers_process_stops_once(ours: None) -> None:
+    signals.stop_once()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.raise_signal(number)  # while it puts things in order
+    with pytest.raises(KeyboardInterrupt):
+        signals.obey()  # the next job
 
 
 def test_a_signal_that_is_ignored_stays_ignored(ours: None) -> None:
