@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import os
-import sys
-from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
-from functools import partial
-from pathlib import Path
-
 from fedexp.core import signals
 
 with signals.ending_at_once():  # what follows takes a moment
+    import math
+    import os
+    import sys
+    from argparse import Namespace
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import ThreadPoolExecutor
+    from contextlib import nullcontext, suppress
+    from functools import partial
+    from pathlib import Path
+
     from hydra import main as hydra_main
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
