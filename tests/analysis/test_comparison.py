@@ -335,3 +335,13 @@ def test_a_comparison_of_real_runs_is_that_of_their_files(run_of: Callable[..., 
         [2, 5, 8],
         [4, 6, 9],
     ]
+
+
+def test_options_of_one_choice_are_no_setting_beside_the_choice(tmp_path: Path) -> None:
+    for name, options in (("iid", {"samples_per_client": None}), ("dirichlet", {"alpha": 0.5})):
+        settings = {"partition": {"name": name, **options}}
+        write_run(tmp_path / name, "fedavg", federated(0.75), partition=name, settings=settings)
+    assert _compared(tmp_path).table["row"].tolist() == [
+        "fedavg partition=dirichlet",
+        "fedavg partition=iid",
+    ]
