@@ -49,12 +49,9 @@ def _changed(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
     """Return a configuration with the values that overrides give."""
     if not overrides:
         return content
-    # An option of a group can be given where its choice is known only.
-    chosen = [
-        f"{group}={content[group]['name']}"
-        for group in GROUPS
-        if isinstance(content.get(group), dict) and "name" in content[group]
-    ]
+    # Which options a group has depends on what was chosen of it.
+    named = {line.partition(".")[0] for line in overrides} & set(GROUPS)
+    chosen = [f"{group}={(content.get(group) or {}).get('name')}" for group in sorted(named)]
     composed, changed = composed_values([*chosen, *overrides]), copy.deepcopy(content)
     for option in sorted(
         line.partition("=")[0] for line in overrides
