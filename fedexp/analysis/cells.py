@@ -11,6 +11,11 @@ from fedexp.analysis.ranges import limits
 _SIGNED = ("gain", "to_centralized", "p_difference", "effect")
 
 
+def is_signed(column: str) -> bool:
+    """Say whether a column has differences, which are written with their sign."""
+    return column.startswith(_SIGNED)
+
+
 def number(row: Mapping[str, Any], column: str) -> str:
     """Write a mean, its interval, and over how many of the row's runs where it is not all of them.
 
@@ -18,7 +23,7 @@ def number(row: Mapping[str, Any], column: str) -> str:
     ``+0.710 (1 of 3)``. Gains have their sign, and a number that there is not is empty.
     """
     value, half = row[column], row.get(f"{column}/ci", math.nan)
-    text = plain(value, "+.3f" if column.startswith(_SIGNED) else ".3f")
+    text = plain(value, "+.3f" if is_signed(column) else ".3f")
     if not text:
         return ""
     if not math.isnan(half):

@@ -63,9 +63,11 @@ def _latex_cell(cell: str) -> str:
     """Write a number in math mode, where a minus is a minus."""
     bold = cell.startswith(BOLD)
     told = cell.replace(BOLD, "").strip()
-    if _NUMBER.fullmatch(told):
-        number = told.replace("±", r"\pm")
-        return rf"$\mathbf{{{number}}}$" if bold else f"${number}$"
+    number = told.removesuffix("†")
+    if _NUMBER.fullmatch(number):
+        raised = r"^{\dagger}" if number != told else ""
+        number = number.replace("±", r"\pm")
+        return rf"$\mathbf{{{number}}}{raised}$" if bold else f"${number}{raised}$"
     text = latex_text(_MINUS.sub("−", told))
     if bold:
         return rf"\textbf{{{text}}}"

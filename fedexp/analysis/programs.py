@@ -11,7 +11,9 @@ from typing import NoReturn
 
 from fedexp.analysis import results
 from fedexp.analysis.arguments import add_comparison_options, compared
-from fedexp.analysis.comparison import Comparison
+from fedexp.analysis.comparison import Comparison, compare
+from fedexp.analysis.factors import STRATEGY, resolve
+from fedexp.analysis.pivot import SPREADS, Pivot, pivot
 from fedexp.analysis.results import Results
 from fedexp.analysis.tables import FORMATS, next_step, render
 from fedexp.core.terminal import printable, width
@@ -20,6 +22,7 @@ COMPARE = """Compare the runs below a folder: strategies with each other and wit
 
     fedexp compare results/lesson
     fedexp compare results/lesson --by strategy,partition.alpha --format markdown
+    fedexp compare results/lesson --rows strategy --columns partition.alpha --format latex
     fedexp compare results/lesson --clients > gains.csv
     fedexp compare results/lesson --figures figures
 
@@ -45,6 +48,21 @@ def compare_program(arguments: Sequence[str]) -> None:
         "folder", type=Path, nargs="+", help="a run, a multirun, or any folder above them"
     )
     add_comparison_options(parser)
+    parser.add_argument(
+        "--rows", metavar="OPTIONS", help="one metric as a paper's table: what goes down (strategy)"
+    )
+    parser.add_argument(
+        "--columns", metavar="OPTIONS", help="what goes across, such as partition.alpha"
+    )
+    parser.add_argument(
+        "--metric", help="a column of --format csv: accuracy, gain, rounds_to_target (accuracy)"
+    )
+    parser.add_argument(
+        "--spread",
+        choices=SPREADS,
+        default="interval",
+        help="behind ± in such a table (%(default)s)",
+    )
     parser.add_argument("--format", choices=[*FORMATS, "csv"], default="table")
     parser.add_argument(
         "--clients", action="store_true", help="the gain of every client in every run, as CSV"
@@ -55,12 +73,20 @@ def compare_program(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     try:
         found = results.load(*args.folder)
-        comparison = compared(found, args)
+        table = None
+        if args.rows or args.columns or args.metric:
+            comparison, table = _pivoted(found, args)
+        else:
+            comparison = compared(found, args)
         written = _draw(found, comparison, args.figures) if args.figures else []
     except (OSError, ValueError) as error:
         _refuse("compare", str(error))
     if args.clients:
         print(comparison.gains.to_csv(index=False), end="")
+    elif table is not None:
+        print(printable(table.render(args.format, width())))
+        for note in comparison.notes if args.format == "table" else ():
+            print(printable(f"note: {note}"))
     else:
         print(printable(render(comparison, args.format, width())))
     if args.format == "table" and not args.clients and len(args.folder) == 1:
@@ -97,6 +123,24 @@ def report_program(arguments: Sequence[str]) -> None:
         _refuse("report", f"{output}: {error.strerror}")
     print(output)
     sys.exit(1 if found.problems() else 0)
+
+
+def _pivoted(found: Results, args: argparse.Namespace) -> tuple[Comparison, Pivot]:
+    """Compare by the factors of a pivot table alone.
+
+    Raises:
+        ValueError: As :func:`fedexp.analysis.comparison.compare`, or if two options exclude each other.
+    """
+    if args.by:
+        raise ValueError("--by goes without --rows and --columns, which say the same")
+    rows = [resolve(found, key, "--rows") for key in _words(args.rows or STRATEGY)]
+    columns = [resolve(found, key, "--columns") for key in _words(args.columns or "")]
+    comparison = compare(found, [*rows, *columns], args.target, args.baseline)
+    return comparison, pivot(comparison, rows, columns, args.metric or "accuracy", args.spread)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
