@@ -255,7 +255,7 @@ def _sweep(folder: Path, *seeds: int) -> Path:
         lines = [*SMALL, f"seed={seed}"]
         where = sweep / f"{number}-fedavg-s{seed}"
         jobs.append(Job(lines, compose_config(lines), folder=where, sweep=sweep))
-    add_to_manifest(sweep, manifest_of(jobs, sweep, None))
+    add_to_manifest(sweep, manifest_of(jobs, sweep, {}))
     first, second = jobs[0].folder, jobs[1].folder
     assert first is not None
     assert second is not None
