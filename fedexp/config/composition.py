@@ -33,6 +33,7 @@ from fedexp.config.hydra_internals import (
 )
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.source import CHOSEN, CONFIG_NAME, Source, conf_dir, source, without_plus
+from fedexp.config.targets import target_errors
 from fedexp.config.validation import validate
 from fedexp.core.options import ConfigError
 
@@ -298,10 +299,13 @@ def _lines(overrides: Sequence[Override]) -> list[str]:
 
 def _compose(begin: Source, lines: list[str]) -> DictConfig:
     try:
-        return compose(begin.name, overrides=lines, return_hydra_config=True)
+        node = compose(begin.name, overrides=lines, return_hydra_config=True)
     except _MISTAKES as error:
         found = _all_errors(begin, lines) or [one_line(error)]
         raise ConfigError([begin.told(line) for line in found]) from error
+    if errors := target_errors(node, begin):
+        raise ConfigError(errors)
+    return node
 
 
 def _all_errors(begin: Source, lines: list[str]) -> list[str]:
