@@ -60,7 +60,7 @@ def config_page() -> str:
     parts = [
         "# Configuration",
         _MADE,
-        "What stands beside the groups; `fedexp --cfg job` prints all.",
+        "Options that belong to no group. `fedexp --cfg job` prints all options of a run.",
     ]
     for prefix, entry in (
         ("", schema.Config),
