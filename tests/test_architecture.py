@@ -255,3 +255,35 @@ def test_modules_can_be_read_in_one_go() -> None:
         if (n := len(p.read_text().splitlines())) > 350
     }
     assert long == {}
+
+
+RUNS_CODE = {
+    *(
+        f"{module}.{name}"
+        for module in ("pickle", "cloudpickle", "marshal", "dill")
+        for name in ("load", "loads")
+    ),
+    *("shelve.open", "joblib.load", "torch.load", "pd.read_pickle", "pandas.read_pickle"),
+    *("yaml.unsafe_load", "yaml.full_load", "eval", "exec", "runpy.run_path"),
+}
+"""What runs code that a file holds."""
+
+SAFELY = {
+    "np.load": "allow_pickle=False",
+    "numpy.load": "allow_pickle=False",
+    "yaml.load": "Loader=_YAML_LOADER",
+}
+"""What does unless it is told not to, and how it is told; the loader is PyYAML's safe one."""
+
+
+def test_no_file_is_read_that_could_hold_code() -> None:
+    found = []
+    for path in _files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                told = {ast.unparse(keyword) for keyword in node.keywords}
+                safe = called not in SAFELY or SAFELY[called] in told
+                if called in RUNS_CODE or not safe or "allow_pickle=True" in told:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {called}")
+    assert found == []

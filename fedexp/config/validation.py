@@ -117,8 +117,11 @@ def _not_measured(option: str, value: str, measured: list[str]) -> str:
 
 def _relation_errors(config: Config) -> Iterator[str]:
     spec, clients = config.dataset.spec, config.clients
-    if config.name in ("", ".", "..") or "/" in config.name:
-        yield f"name must be a word without '/': it names a folder of results/, got {config.name!r}"
+    if config.name in ("", ".", "..") or not config.name.isprintable() or {*"/\\"} & {*config.name}:
+        yield (
+            "name must be a word without slashes and control characters: it names a folder of "
+            f"results/, got {config.name!r}"
+        )
     if clients.num > spec.num_train:
         yield (
             f"clients.num must be <= {spec.num_train}, the training examples of dataset="
