@@ -1,4 +1,4 @@
-"""The program ``fedexp`` (also ``python -m fedexp``, and ``fedexp.main()`` in a script of one's own)."""
+"""The program ``fedexp`` (also ``python -m fedexp``, and ``fedexp.main()`` in a script of your own)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _failed_runs: list[Path] = []
 def main() -> None:
     """Check the command, run it, end with the table of a multirun and the right exit code.
 
-    A script of one's own registers what it brings, then calls this: ``python mine.py -m
+    A script of your own registers what it brings, then calls this: ``python mine.py -m
     strategy=mine,fedavg``.
 
     Exit codes: 0 every run completed, 1 a run failed or diverged, 2 the command or its data cannot be

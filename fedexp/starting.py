@@ -1,4 +1,4 @@
-"""``fedexp new``: a starting file for a page of one's own."""
+"""``fedexp new``: a starting file for a page of your own."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Cost:
 
 
 def measured(overrides: list[str], folder: Path) -> list[tuple[str, Cost, float]]:
-    """Run the jobs of a command; return each one's name, its checkpoints' cost and its rounds' seconds."""
+    """Run the jobs of a command; return each one's name, checkpoint cost and seconds of rounds."""
     found = []
     for number, job in enumerate(plan(overrides, multirun=True)):
         cost, where = Cost(), folder / str(number)

@@ -100,7 +100,7 @@ _FILES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 def _words(overrides: Sequence[str], told: Sequence[str]) -> list[str]:
     words: list[str] = []
-    for number, word in enumerate(told):  # files of one's own are no overrides
+    for number, word in enumerate(told):  # the user's own files are no overrides
         if word in _FILES:
             words += told[number : number + 2]
         elif word.startswith(tuple(f"{flag}=" for flag in _FILES)):

@@ -1,4 +1,4 @@
-"""Does a page keep to its contract? For tests of one's own, and before a run that uses code from outside.
+"""Does a page keep to its contract? For your own tests, and before a run that uses code from outside.
 
     from fedexp.testing import conforms
 
