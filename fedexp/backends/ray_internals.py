@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
@@ -55,3 +58,23 @@ def read_environment() -> None:
     """Let Ray look anew at the environment's settings and token, which it reads once in a process."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+def session_folder() -> str | None:
+    """Return where sessions keep sockets and logs: in a folder that is this user's alone.
+
+    Ray's own, ``/tmp/ray``, can be written by everybody on the machine, with the sockets in it. A short
+    path, because a socket's may have 107 characters. None where users have no numbers (Windows).
+    """
+    if not hasattr(os, "getuid"):
+        return None
+    base = os.environ.get("RAY_TMPDIR") or "/tmp"
+    folder = Path(base) / f"fedexp-ray-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        private = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o077
+        if not (private and found.st_uid == os.getuid()):  # somebody was here first
+            folder = Path(tempfile.mkdtemp(prefix="fedexp-ray-", dir=base))
+    return str(folder / "ray")  # Ray opens this one to everybody

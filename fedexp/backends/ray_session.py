@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from fedexp.backends.ray_internals import private_session, read_environment
+from fedexp.backends.ray_internals import private_session, read_environment, session_folder
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
 from fedexp.core.machine import usable_cpus
@@ -77,6 +77,7 @@ def _init(num_cpus: float | None = None, address: str | None = None) -> None:
         options = {
             "num_cpus": num_cpus,
             "_node_ip_address": "127.0.0.1",
+            "_temp_dir": session_folder(),
             "include_dashboard": False,
             "_system_config": _PROMPT,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import urllib.error
@@ -100,6 +101,27 @@ def test_the_token_is_in_no_file_and_on_no_command_line(two_workers: None) -> No
     assert files
     assert not any(token.encode() in path.read_bytes() for path in files)
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_the_folder_of_a_session_is_the_users_alone(two_workers: None) -> None:
+    folder = _session().parents[1]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder.stat().st_uid == os.getuid()
+
+
+def test_a_folder_that_somebody_else_has_made_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    first = Path(ray_internals.session_folder() or "").parent
+    assert Path(ray_internals.session_folder() or "").parent == first
+    first.chmod(0o777)
+    second = Path(ray_internals.session_folder() or "").parent
+    first.rmdir()
+    first.symlink_to(tmp_path)
+    third = Path(ray_internals.session_folder() or "").parent
+    assert len({first, second, third}) == 3
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (second, third)] == [0o700] * 2
 
 
 def _session() -> Path:
