@@ -27,12 +27,15 @@ def ensure(configs: Iterable[Config]) -> None:
     """Refuse what cannot run here, before anything else is started or written.
 
     Raises:
-        FedexpError: If a dataset is not there and cannot be downloaded, a tracker cannot be had, or code
-            from outside does not keep to its contract.
+        FedexpError: If this machine lacks what clients are to run on, a dataset is not there and cannot
+            be downloaded, a tracker cannot be had, or code from outside does not keep to its contract.
     """
+    from fedexp.backends import resources
     from fedexp.tracking import trackers
 
     configs = list(configs)
+    for backend in {repr(c.backend): c.backend for c in configs if c.mode == "train"}.values():
+        resources.ensure(backend)
     for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
         dataset.ensure()
     for mirrors in {repr(c.tracking): c.tracking for c in configs}.values():

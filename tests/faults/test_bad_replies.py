@@ -147,13 +147,14 @@ def test_the_client_matters() -> None:
     assert sound.model != _without("fedavg").model
 
 
+QUICK = [name for name in NAMES if name != "bulyan"]  # Flower's takes seconds a round
 SAMPLE = KINDS[::2]
 """What the default set tries, each under one strategy: all of it takes minutes."""
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(NAMES[number % len(NAMES)], kind) for number, kind in enumerate(SAMPLE)],
+    [(QUICK[number % len(QUICK)], kind) for number, kind in enumerate(SAMPLE)],
 )
 def test_every_bad_reply_under_some_strategy(name: str, kind: str) -> None:
     _costs_its_own_reply(name, ALWAYS[kind])

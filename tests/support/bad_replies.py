@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flwr.app
@@ -41,7 +41,7 @@ def _returning(make: Callable[[Message, Message], Any]) -> Spoil:
     return make
 
 
-def _content(change: Callable[[RecordDict], None]) -> Spoil:
+def _content(change: Callable[[RecordDict], object]) -> Spoil:
     """Change the records of a sound reply."""
 
     def spoil(asked: Message, reply: Message) -> Any:
@@ -76,7 +76,7 @@ def _no_number(name: str) -> Spoil:
     return _content(lambda content: content.metric_records["metrics"].pop(name))
 
 
-def _first(record: Any) -> str:
+def _first(record: Mapping[str, Any]) -> str:
     """Return the name of the first array of floats of two dimensions: a matrix of weights."""
     return next(name for name, array in record.items() if len(array.numpy().shape) == 2)
 
