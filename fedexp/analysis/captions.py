@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fedexp.analysis import results
 from fedexp.analysis.figures import labels as figures_labels
 from fedexp.analysis.figures.clients import MAX_GROUPED
+from fedexp.analysis.ranking import ranked
 from fedexp.analysis.results import Results
 from fedexp.analysis.rows import Rows, brief, client_gains
 
@@ -127,6 +128,15 @@ def _target(found: Results, rows: Rows) -> str:
     return f"Rounds to accuracy {target:g}: {reached}.{rest}"
 
 
+def _ranks(found: Results, rows: Rows) -> str:
+    ranks = ranked(rows.comparison)
+    if ranks is None:
+        return ""
+    ordered = sorted(zip(ranks.ranks, ranks.methods, strict=True))
+    told = _named(f"{' '.join(method)} {rank:.2f}" for rank, method in ordered)
+    return f"Average ranks over {len(ranks.settings)} settings, 1 is best: {told}."
+
+
 def _partitions(found: Results, rows: Rows) -> str:
     runs = rows.comparison.labels.index
     first = next(run for run in runs if (found.path(run) / "partition.json").is_file())
@@ -157,5 +167,6 @@ _CAPTIONS: dict[str, Callable[[Results, Rows], str]] = {
     "subset_curves": _subsets,
     "accuracy_against_time": _target,
     "accuracy_against_bytes": _target,
+    "critical_difference": _ranks,
     "partitions": _partitions,
 }

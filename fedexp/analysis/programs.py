@@ -161,6 +161,7 @@ def _draw(found: Results, comparison: Comparison, folder: Path) -> list[Path]:
         raise ValueError(f"--figures {folder}: {error.strerror}; it must be a folder") from error
     written = []
     for name, _, figure in figures.every(found, comparison):
+        figures.explain(figure, f"Runs: {comparison.about}")  # a single file has no page around it
         written += figures.save(figure, folder / name)
     return written
 

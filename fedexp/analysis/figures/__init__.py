@@ -23,8 +23,9 @@ from fedexp.analysis.figures.curves import (
     learning_curves,
     subset_curves,
 )
-from fedexp.analysis.figures.drawing import NothingToDraw, png, save, svg
+from fedexp.analysis.figures.drawing import NothingToDraw, explain, png, save, svg
 from fedexp.analysis.figures.labels import class_accuracies, confusion_matrices
+from fedexp.analysis.figures.ranks import critical_difference
 from fedexp.analysis.results import Results
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "accuracy_against_time",
     "class_accuracies",
     "confusion_matrices",
+    "critical_difference",
     "every",
+    "explain",
     "gain_bars",
     "learning_curves",
     "partitions",
@@ -54,6 +57,7 @@ _ALL = {
     "subset_curves": (subset_curves, "Accuracy on subsets of the labels"),
     "accuracy_against_time": (accuracy_against_time, "Accuracy against time"),
     "accuracy_against_bytes": (accuracy_against_bytes, "Accuracy against bytes sent"),
+    "critical_difference": (critical_difference, "Average ranks over settings"),
     "partitions": (partitions, "Who holds what"),
 }
 

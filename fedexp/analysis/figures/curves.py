@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,8 +22,10 @@ from fedexp.analysis.figures.drawing import (
     whole_rounds,
     wrapped,
 )
+from fedexp.analysis.figures.isolated import draw_single_clients, single_clients
+from fedexp.analysis.ranges import limits
 from fedexp.analysis.results import Results
-from fedexp.core.statistics import half_interval
+from fedexp.core.statistics import MIN_SEEDS, half_interval
 
 MAX_SUBSETS = 6
 """Panels of subset curves."""
@@ -54,25 +56,35 @@ def learning_curves(found: Results, comparison: Comparison | None = None) -> Any
         NothingToDraw: If no run has a curve.
     """
     view = View(found, comparison)
-    others = view.found.metrics
-    rows = math.ceil((2 + len(others)) / 2)
-    figure = new(11.0, max(_height(view), 3.6 * rows))
-    accuracy, loss, *rest = panels(figure, 2 + len(others), 2)
-    _lines(accuracy, view, _tested(view, "accuracy", "all"))
-    _frame(accuracy)
-    tidy(accuracy, xlabel="round", ylabel="accuracy (share of all test examples)")
-    _lines(loss, view, _tested(view, "loss", "all"))
-    scale = _loss_scale(loss)
-    tidy(loss, xlabel="round", ylabel=f"loss on all test examples (nats{scale})")
-    for axes, name in zip(rest, others, strict=True):
-        _lines(axes, view, _tested(view, name, "all"))
-        _frame(axes)
-        tidy(axes, xlabel="round", ylabel=f"{name} on all test examples")
-    for axes in (accuracy, loss, *rest):
-        whole_rounds(axes)
-    legend(figure, accuracy)
+    measured = ["accuracy", "loss", *view.found.metrics]
+    beside = len(view.settings)
+    if beside == 1:
+        figure = new(11.0, max(_height(view), 3.6 * math.ceil(len(measured) / 2)))
+        grid = [[axes] for axes in panels(figure, len(measured), 2)]
+    else:
+        figure = new(2.6 + 3.1 * beside, max(_height(view), 0.8 + 2.7 * len(measured)))
+        together = panels(figure, beside * len(measured), beside, sharex=True)
+        grid = [together[k * beside : (k + 1) * beside] for k in range(len(measured))]
+    for name, row in zip(measured, grid, strict=True):
+        values = _tested(view, name, "all")
+        for axes, (setting, rows) in zip(row, view.settings.items(), strict=True):
+            _lines(axes, view, values, rows)
+            tidy(axes, xlabel="round", title=setting if row is grid[0] else "")
+            axes.title.set_fontsize(10)
+            whole_rounds(axes)
+        row[0].set_ylabel(_frame_metric(name, row))
+    legend(figure, *grid[0])
     explain(figure, _what_lines_are(view), *view.notes)
     return figure
+
+
+def _frame_metric(name: str, row: Sequence[Any]) -> str:
+    """Give the panels of a metric the same limits, and return what their axis is called."""
+    if name in _SCALES:
+        label, scale = _SCALES[name]
+        return label.format(scale(*row))
+    _frame(*row)
+    return f"{name} on all test examples"
 
 
 def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
@@ -92,8 +104,11 @@ def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
     rows = math.ceil(len(shown) / 3)
     figure = new(2.6 + 3.1 * min(3, len(shown)), max(_height(view), 0.8 + 2.9 * rows))
     together = panels(figure, len(shown), 3, sharex=True, sharey=True)
+    single = {row: clients for row in view.rows if len(clients := single_clients(view, row))}
     for number, (axes, subset) in enumerate(zip(together, shown, strict=True)):
         _lines(axes, view, _tested(view, "accuracy", subset))
+        for clients in single.values():
+            draw_single_clients(axes, clients, subset)
         ylabel = "accuracy (share of examples)" if number % 3 == 0 else ""
         tidy(axes, xlabel="round", ylabel=ylabel, title=f"test examples of labels {subset}")
         axes.title.set_fontsize(10)
@@ -101,7 +116,8 @@ def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
     whole_rounds(together[0])
     legend(figure, *together)
     left_out = f"{len(shown)} of {len(subsets)} subsets are shown" if shown != subsets else ""
-    explain(figure, _what_lines_are(view), left_out, *view.notes)
+    zero = "A single isolated client that never saw these labels stays at 0" if single else ""
+    explain(figure, _what_lines_are(view, view.rows), zero, left_out, *view.notes)
     return figure
 
 
@@ -114,12 +130,11 @@ def accuracy_against_time(found: Results, comparison: Comparison | None = None) 
         NothingToDraw: If no run has timings.
     """
     view = View(found, comparison)
-    figure, axes = _against(view, _seconds(view), "timings.csv")
-    tidy(
-        axes, xlabel="seconds since the run's start", ylabel="accuracy (share of all test examples)"
-    )
-    axes.set_xlim(left=0)
-    legend(figure, axes)
+    figure, together = _against(view, _seconds(view), "timings.csv")
+    for axes in together:
+        tidy(axes, xlabel="seconds since the run's start")
+        axes.set_xlim(left=0)
+    legend(figure, *together)
     explain(
         figure,
         f"Both numbers are means over a row's runs, round by round. {_EARLY}",
@@ -143,12 +158,15 @@ def accuracy_against_bytes(found: Results, comparison: Comparison | None = None)
     sent = _sent(view)
     unit, divisor = _unit(float(sent.max().max()) if len(sent) else 0.0)
     silent = [row for row in view.rows if not set(view.runs(row)) & set(sent)]
-    figure, axes = _against(view, sent / divisor, "metrics of bytes sent")
-    for row in silent:
-        axes.axhline(view.accuracy()[row], label=row, clip_on=False, **view.style(row))
+    figure, together = _against(view, sent / divisor, "metrics of bytes sent")
+    for axes, rows in zip(together, view.settings.values(), strict=True):
+        for row in (row for row in rows if row in silent):
+            style = view.style(row, by_name=True)
+            axes.axhline(view.accuracy()[row], label=view.name(row), clip_on=False, **style)
     xlabel = f"weights sent to and by clients so far ({unit})"
-    tidy(axes, xlabel=xlabel, ylabel="accuracy (share of all test examples)")
-    legend(figure, axes)
+    for axes in together:
+        tidy(axes, xlabel=xlabel)
+    legend(figure, *together)
     explain(
         figure,
         f"Both numbers are means over a row's runs, round by round. {_EARLY}",
@@ -166,7 +184,9 @@ def _tested(view: View, metric: str, subset: str) -> pd.DataFrame:
     ]
     if chosen.empty:
         raise NothingToDraw(f"no run has the {metric} on the test set")
-    return chosen.pivot_table(index="round", columns="run", values="value")
+    table = chosen.pivot_table(index="round", columns="run", values="value")
+    table.attrs["metric"] = metric
+    return table
 
 
 def _of_row(values: pd.DataFrame, runs: Sequence[int]) -> pd.DataFrame:
@@ -176,18 +196,23 @@ def _of_row(values: pd.DataFrame, runs: Sequence[int]) -> pd.DataFrame:
     return mine.fillna(mine.ffill().where(ended))
 
 
-def _lines(axes: Any, view: View, values: pd.DataFrame) -> None:
-    for row in view.rows:
+def _lines(axes: Any, view: View, values: pd.DataFrame, rows: Sequence[str] | None = None) -> None:
+    """Draw a line per row; of the rows of one setting, under their names within it."""
+    shown = view.rows if rows is None else rows
+    low, high = limits(str(values.attrs["metric"]))
+    for row in shown:
         mine = _of_row(values, view.runs(row))
         if mine.empty:
             continue
         mean = mine.mean(axis=1)
-        style = view.style(row)
-        axes.plot(mean.index, mean, label=row, **style, **_marks(len(mean)))
-        if mine.shape[1] > 1 and len(view.rows) <= MAX_BANDS:
+        style = view.style(row, by_name=rows is not None)
+        name = row if rows is None else view.name(row)
+        axes.plot(mean.index, mean, label=name, **style, **_marks(len(mean)))
+        if mine.shape[1] > 1 and len(shown) <= MAX_BANDS:
             half = mine.apply(lambda numbers: half_interval(numbers.dropna().tolist()), axis=1)
             band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
-            axes.fill_between(mean.index, mean - half, mean + half, **band)
+            ends = (mean - half).clip(lower=low), (mean + half).clip(upper=high)
+            axes.fill_between(mean.index, *ends, **band)
 
 
 def _marks(points: int) -> dict[str, Any]:
@@ -208,33 +233,57 @@ def _range(together: Sequence[Any]) -> tuple[float, float]:
     return min(finite, default=0.0), max(finite, default=1.0)
 
 
-def _loss_scale(axes: Any) -> str:
-    """Make the loss's axis logarithmic where isolated clients' dwarfs the others'; say so."""
-    low, high = _range([axes])
+def _loss_scale(*together: Any) -> str:
+    """Make the loss's axes logarithmic where isolated clients' dwarfs the others'; say so."""
+    low, high = _range(together)
     if high <= 10 * low or low <= 0:
-        _frame(axes)
+        _frame(*together)
         return ""
-    axes.set_yscale("log")
-    axes.set_ylim(low / 1.3, high * 1.3)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in together:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.3, high * 1.3)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     return ", log scale"
 
 
-def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, Any]:
+def _share_scale(*together: Any) -> str:
+    _frame(*together)
+    return ""
+
+
+_SCALES: dict[str, tuple[str, Callable[..., str]]] = {
+    "accuracy": ("accuracy (share of all test examples){}", _share_scale),
+    "loss": ("loss on all test examples (nats{})", _loss_scale),
+}
+"""Metric -> what its axis is called, and what sets its limits and says of them."""
+
+
+def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, list[Any]]:
+    """Draw accuracy against something, a panel per setting."""
     accuracies = _tested(view, "accuracy", "all")
-    figure = new(8.0, _height(view))
-    axes = figure.add_subplot()
-    for row in view.rows:
-        runs = [run for run in view.runs(row) if run in x_values and run in accuracies]
-        if runs:
-            x, y = (_of_row(values, runs).mean(axis=1) for values in (x_values, accuracies))
-            both = pd.DataFrame({"x": x, "y": y}).dropna()
-            axes.plot(both["x"], both["y"], label=row, **view.style(row), **_marks(len(both)))
-    if not axes.lines:
+    beside = len(view.settings)
+    columns = min(3, beside)
+    size = (8.0, _height(view))
+    if beside > 1:
+        size = (2.6 + 3.4 * columns, max(_height(view), 0.8 + 3.0 * math.ceil(beside / columns)))
+    figure = new(*size)
+    together = panels(figure, beside, columns, sharex=beside > 1, sharey=beside > 1)
+    for axes, (setting, rows) in zip(together, view.settings.items(), strict=True):
+        axes.set_title(setting, fontsize=10)
+        for row in rows:
+            runs = [run for run in view.runs(row) if run in x_values and run in accuracies]
+            if runs:
+                x, y = (_of_row(values, runs).mean(axis=1) for values in (x_values, accuracies))
+                both = pd.DataFrame({"x": x, "y": y}).dropna()
+                style = {**view.style(row, by_name=True), **_marks(len(both))}
+                axes.plot(both["x"], both["y"], label=view.name(row), **style)
+    if not any(axes.lines for axes in together):
         raise NothingToDraw(f"no run has {what}")
-    return figure, axes
+    for axes in together[::columns]:
+        axes.set_ylabel("accuracy (share of all test examples)")
+    return figure, together
 
 
 def _seconds(view: View) -> pd.DataFrame:
@@ -264,17 +313,21 @@ def _unit(largest: float) -> tuple[str, float]:
     return "bytes", 1.0
 
 
-def _what_lines_are(view: View) -> str:
+def _what_lines_are(view: View, rows: Sequence[str] = ()) -> str:
+    """Say what lines and bands are, with so many rows in a panel."""
+    most = len(rows) or max(map(len, view.settings.values()))
     if view.most_runs() == 1:
         return "One run a row, so there are no intervals"
-    if len(view.rows) > MAX_BANDS:
+    if most > MAX_BANDS:
         return (
             f"Lines are means over a row's runs; of more than {MAX_BANDS} rows no intervals are drawn. "
             f"{_EARLY}"
         )
+    if view.most_runs() < MIN_SEEDS:
+        return f"Lines are means over two runs, which are too few for intervals. {_EARLY}"
     return (
         "Lines are means over a row's runs, bands the 95 % interval of the mean (Student's t), which may "
-        f"leave the frame; a row of one run has none. {_EARLY}"
+        f"leave the frame; a row of fewer than three runs has none. {_EARLY}"
     )
 
 

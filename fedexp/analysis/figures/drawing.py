@@ -19,7 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedexp.analysis.comparison import Comparison, compare
+from fedexp.analysis.factors import STRATEGY, absent, is_own, shown, title
 from fedexp.analysis.results import CENTRALIZED, ISOLATED, Results
+
+MAX_SETTINGS = 6
+"""Settings that have a panel each."""
 
 MAX_ROWS = 16
 """Rows of a comparison in one figure."""
@@ -54,6 +58,8 @@ class View:
     Attributes:
         comparison: The comparison.
         found: Only its runs.
+        settings: Rows by the settings that they share, a panel each; all under "" where there is one
+            setting, or too many.
         rows: Names of the rows to show, MAX_ROWS at most: the best accuracies, references among them.
         federated: Names of all rows that are neither isolated nor centralized.
         notes: What the reader of a figure must know: rows left out.
@@ -76,10 +82,30 @@ class View:
         references = self.best(self._references, room)
         shown = {*references, *self.best(self.federated, MAX_ROWS - len(references))}
         self.rows: list[str] = [name for name in names if name in shown]
+        self._names, self.settings = self._by_setting()
         self.notes: list[str] = []
         if len(names) > len(shown):
             some = f"{len(shown)} of {len(names)} rows are shown"
             self.notes.append(f"{some}: the most accurate, references among them")
+
+    def _by_setting(self) -> tuple[dict[str, str], dict[str, list[str]]]:
+        """Return what rows are called within their settings, and the rows of every setting."""
+        keys = self.comparison.factors
+        own = [key for key in keys if key == STRATEGY or is_own(key)]
+        table = self.comparison.table.set_index("row").loc[self.rows]
+        others = {
+            row: _told(table, row, [key for key in keys if key not in own]) for row in self.rows
+        }
+        settings: dict[str, list[str]] = {}
+        for row, setting in others.items():
+            settings.setdefault(setting, []).append(row)
+        if STRATEGY not in keys or not 1 < len(settings) <= MAX_SETTINGS:
+            return {row: row for row in self.rows}, {"": self.rows}
+        return {row: _told(table, row, own) for row in self.rows}, settings
+
+    def name(self, row: str) -> str:
+        """Return what a row is called where settings have panels: the strategy, in all of them."""
+        return self._names[row]
 
     def best(self, names: Iterable[str], most: int) -> list[str]:
         """Return those rows, `most` of them at most, that have the best accuracies; in their order."""
@@ -103,10 +129,18 @@ class View:
         runs: list[int] = labels.index[labels == row].tolist()
         return runs
 
-    def style(self, row: str) -> dict[str, Any]:
-        """Return how a row's line is drawn: references black or grey, the others in colours."""
+    def style(self, row: str, *, by_name: bool = False) -> dict[str, Any]:
+        """Return how a row's line is drawn: references black or grey, the others in colours.
+
+        Args:
+            row: The row.
+            by_name: A strategy looks the same in all settings, which have a panel each.
+        """
         same = [name for name in self.rows if self.kind(name) == self.kind(row)]
-        number = same.index(row)
+        if by_name:
+            number = list(dict.fromkeys(map(self.name, same))).index(self.name(row))
+        else:
+            number = same.index(row)
         if self.kind(row) is not None:
             isolated = self.kind(row) == ISOLATED
             return {
@@ -125,6 +159,16 @@ class View:
     def most_runs(self) -> int:
         """Return the number of runs of the row that has most."""
         return int(self.comparison.table["runs"].max())
+
+
+def _told(table: Any, row: str, keys: Sequence[str]) -> str:
+    """Return a row's values of some factors, as its name has them."""
+    values = {key: table.at[row, key] for key in keys}
+    return " ".join(
+        shown(value) if key == STRATEGY else f"{title(key)}={shown(value)}"
+        for key, value in values.items()
+        if not absent(value)
+    )
 
 
 def new(width: float, height: float, layout: Any = "constrained") -> Any:
@@ -181,8 +225,10 @@ def legend(figure: Any, *axes: Any) -> None:
 
 
 def explain(figure: Any, *notes: str) -> None:
-    """Write notes below a figure: what is drawn, and what is left out."""
+    """Write notes below a figure, after those that stand there: what is drawn, and what is left out."""
     width = int(figure.get_figwidth() * 17)
+    before = " ".join(figure.get_supxlabel().split()).removesuffix(".")
+    notes = (before, *notes)
     text = textwrap.fill(" ".join(f"{note}." for note in notes if note), width)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color="#333333")
 
