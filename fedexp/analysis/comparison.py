@@ -84,6 +84,13 @@ class Comparison:
     about: str
     notes: list[str]
 
+    def _repr_html_(self) -> str:
+        """Show the main numbers where a notebook ends a cell with a comparison."""
+        wanted = ["runs", "accuracy", "accuracy/ci", "loss", "gain", "gain_own", "p_value"]
+        shown = [name for name in wanted if self.table[name].notna().any()]
+        html: str = self.table[[*self.factors, *shown]].round(3).to_html(index=False, na_rep="")
+        return html
+
     @property
     def subsets(self) -> list[str]:
         """The subsets of labels, such as ``1-3-7``, whose accuracy the table has."""

@@ -70,6 +70,11 @@ class Results:
         runs: list[int] = self.runs.index[self.runs["status"] == COMPLETED].tolist()
         return runs
 
+    def _repr_html_(self) -> str:
+        """Show a line per run where a notebook ends a cell with results."""
+        html: str = self.runs[["name", *_SUMMARY]].dropna(axis=1, how="all").to_html(na_rep="")
+        return html
+
     @cached_property
     def ended(self) -> list[int]:
         """The runs whose rounds are over, those that diverged among them."""

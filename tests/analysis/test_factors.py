@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,16 @@ def test_captions_say_what_the_runs_are_of(sweep: Path) -> None:
     assert compare(load(sweep)).about == (
         "dataset mnist5k, partition dirichlet, seeds 0, 1, 2, 3, 4, ..., run on 2026-11-25"
     )
+
+
+def test_notebooks_show_tables(sweep: Path) -> None:
+    found = load(sweep)
+    assert found._repr_html_().count("<tr") == len(found.runs) + 2  # two lines of headings
+    comparison = compare(found)
+    cells = re.findall(r"<td>(.*?)</td>", comparison._repr_html_())
+    first = comparison.table.iloc[0]
+    told = ["fedadam", "0.1", "6", f"{first['accuracy']:.3f}", f"{first['accuracy/ci']:.3f}"]
+    assert cells[:5] == told
+    write_run(sweep.parent / "evil" / "0", "<script>", federated(0.5))
+    evil = load(sweep.parent / "evil")
+    assert "<script>" not in evil._repr_html_() + compare(evil)._repr_html_()
