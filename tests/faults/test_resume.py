@@ -22,9 +22,10 @@ Capture = pytest.CaptureFixture[str]
 MANY = ("clients=cross_silo", "partition=dirichlet", "clients.num=8")
 TROUBLES = (
     *MANY,
+    "clients.num=16",
     "clients.fraction_train=0.75",
     "clients.fraction_evaluate=0.5",
-    "clients.dropout=0.2",
+    "clients.dropout=0.1",
     "clients.stragglers=0.4",
     "clients.byzantine.fraction=0.2",
     "clients.byzantine.kind=gaussian",
@@ -370,3 +371,28 @@ def test_orphans_are_orphans(tmp_path: Path) -> None:
     orphan(tmp_path)
     assert not owner.is_owned(tmp_path)
     hold.give_back()
+
+
+@slow
+def test_dashboards_have_every_round_once(tmp_path: Path, capsys: Capture) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trackers = ("tracking.tensorboard=true", "tracking.wandb=true", "tracking.mode=offline")
+    whole, cut = killed_at("told 3", tmp_path, *trackers)
+    assert resumed(capsys, cut)[0] == 0
+    assert_same_run(whole, cut)
+    curves = {}
+    for folder in (whole, cut):
+        events = EventAccumulator(str(folder / "tensorboard")).Reload()
+        curves[folder] = [(e.step, e.value) for e in events.Scalars("global/accuracy")]
+    assert curves[whole] == curves[cut]
+    assert [step for step, _ in curves[cut]] == [0, 1, 2, 3, 4]
+    ids = []
+    for folder in (whole, cut):
+        state, _ = checkpoints.latest(folder)
+        assert state is not None
+        ids.append(state["trackers"]["W&B"])
+    assert ids[0] == ids[1]
+    names = sorted(path.name for path in (cut / "wandb").glob("*offline-run-*"))
+    assert [name.endswith(ids[0]) for name in names] == [True, True]
+    assert [name.startswith("before-resuming-") for name in names] == [True, False]
