@@ -128,8 +128,8 @@ def compare(
         ValueError: If no run completed, or ``by`` names an option that the runs do not have.
     """
     if not found.completed:
-        told = ["no run completed, so there is nothing to compare", *found.problems()[:3]]
-        raise ValueError("; ".join(told))
+        words = ["no run completed, so there is nothing to compare", *found.problems()[:3]]
+        raise ValueError("; ".join(words))
     pairing = Pairing(found, by)
     labels = pairing.labels
     figures = measures.by_run(found.select(labels.index))
