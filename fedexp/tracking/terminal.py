@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from shlex import quote
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +22,7 @@ class Terminal(Listener):
         """Say what runs."""
         config = run.config
         self._folder, self._num_rounds = run.folder, config.num_rounds
+        self._single = run.sweep is None
         self._label = f"{run.label}: " if run.label else ""
         self._console = Console(highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -70,7 +72,10 @@ class Terminal(Listener):
         self._bar.stop()
         if ending.weights is not None:  # its rounds are over; else what broke it off is told
             self.say(*(f"  {note}" for note in ending.notes))
-            self.say(f"  {os.path.relpath(self._folder)}")
+            folder = os.path.relpath(self._folder)
+            self.say(f"  {folder}")
+            if self._single:  # a multirun says so once, below its table
+                self.say(f"  next: fedexp report {quote(folder)}")
 
     def say(self, *lines: str) -> None:
         """Print lines, and note them in run.log."""

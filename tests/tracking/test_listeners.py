@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,15 @@ def test_a_run_that_is_told_to_nobody_comes_to_the_same_ending(
     assert {**ending.summary, **of_the_folder} == {**written, **of_the_folder}
     assert summary(tmp_path) == written
     assert [row["client"] for row in ending.clients] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("sweep", [None, "lesson-1"])
+def test_a_single_run_ends_with_the_next_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sweep: str | None
+) -> None:
+    terminal, folder = Terminal(), tmp_path / "my run"
+    terminal.begin(RunInfo(config(rounds=2), folder, sweep=sweep))
+    terminal.end(Ending("completed", {}, weights={}))
+    told = capsys.readouterr().out.splitlines()
+    shown = os.path.relpath(folder)
+    assert told[1:] == [f"  {shown}", *([] if sweep else [f"  next: fedexp report '{shown}'"])]
