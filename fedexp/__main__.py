@@ -11,7 +11,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from argparse import Namespace
     from collections.abc import Mapping, Sequence
     from concurrent.futures import ThreadPoolExecutor
-    from contextlib import nullcontext, suppress
+    from contextlib import chdir, nullcontext, suppress
     from functools import partial
     from pathlib import Path
 
@@ -43,6 +43,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.core.files import unwritable, without_secrets
     from fedexp.core.options import ConfigError, FedexpError
     from fedexp.core.output import reader_gone
+    from fedexp.data.loading import load
     from fedexp.federation.events import DIVERGED, RunInfo
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
@@ -241,6 +242,11 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
                 runner.sweep_name(Path(hydra.sweep.dir)) if several else None,
                 "" if is_basic_launcher(hydra) else folder.name,
             )
+            if (
+                hydra.job.chdir
+            ):  # which moves the job, not the data; the run tells what is wrong with it
+                with chdir(hydra.runtime.cwd), suppress(FedexpError):
+                    load(run.config.dataset)
             summary = runner.run_job(run, verbose=bool(hydra.verbose))
     finally:
         if summary is None or summary.get("status") == DIVERGED:

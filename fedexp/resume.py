@@ -217,7 +217,7 @@ def _all_or_errors(items: Sequence[Any], step: Callable[[Any], Any]) -> list[Any
         except ConfigError as error:
             errors += error.errors
         except FedexpError as error:
-            errors.append(str(error))
+            errors += str(error).splitlines()
     if errors:
         raise ConfigError(errors)
     return done

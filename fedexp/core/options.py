@@ -12,8 +12,13 @@ class ConfigError(Exception):
     """A configuration that cannot be run, with one line for every mistake in it."""
 
     def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = errors
+        self.errors = [_one_line(error) for error in errors]
+        super().__init__("\n".join(self.errors))
+
+
+def _one_line(text: str) -> str:
+    """Write what a terminal would not print, such as a line break in a value, as Python writes it."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 class FedexpError(Exception):
