@@ -39,7 +39,7 @@ def _check(words: list[str], multirun: bool) -> None:
     assert sorted(Path.cwd().iterdir()) == before
 
 
-@settings(max_examples=12, derandomize=True, **COMMON)  # type: ignore[arg-type]
+@settings(max_examples=5, derandomize=True, **COMMON)  # type: ignore[arg-type]
 @given(commands())
 def test_a_command_is_planned_or_refused_in_lines(command: tuple[list[str], bool]) -> None:
     _check(*command)
