@@ -71,23 +71,19 @@ class FlowerGrid(CohortGrid):
             self._node_of[int(str(answer[PARTITION_ID]))] = reply.metadata.src_node_id
 
     def exchange(self, messages: list[Message]) -> list[Message]:
-        """Send through Flower's runtime, and translate ids both ways.
-
-        A client whose worker died is asked again: somebody else may have killed it.
-        """
-        found: dict[int, Message] = {}
-        left = {message.metadata.dst_node_id: message for message in messages}
-        for _ in range(TRIES + 1):
-            if not left:
-                break
-            sent = [
-                Message(asked.content, self._node_of[client], asked.metadata.message_type)
-                for client, asked in left.items()
-            ]
-            answers = dict(zip(left, self._send(sent, self._patience(len(sent))), strict=True))
-            found |= answers
-            left = {k: left[k] for k, reply in answers.items() if _death(reply)}
-            self.on_reply(len(messages) - len(left))
+        """Send through Flower's runtime, and translate ids both ways."""
+        asked = [
+            Message(
+                message.content,
+                self._node_of[message.metadata.dst_node_id],
+                message.metadata.message_type,
+            )
+            for message in messages
+        ]
+        clients = [message.metadata.dst_node_id for message in messages]
+        answers = self._send(asked, self._patience(len(asked)))
+        found = dict(zip(clients, answers, strict=True))
+        self.on_reply(len(found))
         replies = []
         for message in messages:
             client = message.metadata.dst_node_id
@@ -233,7 +229,9 @@ def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = Fa
                 "client_resources": {
                     "num_cpus": backend.num_cpus_per_worker,
                     "num_gpus": backend.num_gpus_per_worker,
-                    "max_restarts": -1,  # a worker that died is replaced; handed on to Ray's actors
+                    # Handed on to Ray's actors: one that died is replaced, and asked again.
+                    "max_restarts": -1,
+                    "max_task_retries": TRIES,
                 }
             },
             verbose_logging=verbose,

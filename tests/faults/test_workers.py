@@ -196,49 +196,6 @@ def test_a_client_state_survives_the_death_of_its_worker(monkeypatch: pytest.Mon
     assert calls == [2 if client == BAD else 3 for client in range(NUM)]
 
 
-def test_a_lost_node_costs_no_round(without: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the workers are on a second node, which goes away in the first round."""
-    from ray.cluster_utils import Cluster
-
-    ray.shutdown()
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False},
-    )
-    second = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-    try:
-        ray.init(address=cluster.address, log_to_driver=False)
-        experiment = _experiment(_slowly, backend=RayBackend(workers=2))
-        wanted = (2, 1.0, 0.0, None)
-        monkeypatch.setattr(ray_session, "_current", wanted)
-        taken: list[int] = []
-
-        class Losing(backend.RayGrid):
-            def _submit(self, chunk: list[Any]) -> Any:
-                task = super()._submit(chunk)
-                taken.append(len(chunk))
-                if len(taken) == 2:
-                    time.sleep(8)  # until both nodes are at work
-                    cluster.remove_node(second, allow_graceful=False)
-                return task
-
-        evaluation, told = ServerEvaluation(experiment, DATA), Recorder()
-        loop = RoundLoop(experiment, build_server(experiment, evaluation), evaluation, told)
-        loop.run(Losing(experiment, DATA))
-        assert [row[:3] for row in told.failures] == [(1, "train", BAD)]
-        assert hash_weights(loop.outcome.weights) == without
-        assert len(taken) > 4  # the lost ones were asked again
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-
-
-def _slowly(job: Job) -> None:
-    if job.round == 1:
-        time.sleep(5)
-    _dropped(job)
-
-
 def test_a_timeout_is_refused_where_it_cannot_be_kept() -> None:
     from fedexp.config.composition import compose_config
     from fedexp.core.options import ConfigError

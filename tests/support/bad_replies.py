@@ -305,7 +305,7 @@ def _further(name: str) -> dict[str, Spoil]:
 
 def _told(name: str, *values: Any) -> dict[str, Spoil]:
     wrong = (float("nan"), float("inf"), -1.0, 1e308, [1.0], 10**400, "1", *values)
-    spoilt = {f"{name}: {str(value)[:8]}": _number(name, value) for value in wrong}
+    spoilt = {f"{name}: {str(value)[:12]}": _number(name, value) for value in wrong}
     return {f"{name}: none": _no_number(name), **spoilt}
 
 
