@@ -22,6 +22,7 @@ from fedexp.config.schema import Config
 from fedexp.core.replies import one_line, told
 from fedexp.core.roles import Number, Order, Update
 from fedexp.core.weights import Weights
+from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.overflow import LARGEST_INTEGER, NOT_FINITE, size_problem
 from fedexp.flower.messages import ARRAYS, METRICS, NUM_EXAMPLES, TRAIN_LOSS
 from fedexp.flower.reading import UnreadableError, read_array
@@ -71,6 +72,7 @@ class Gate:
         self._strategy, self._carries = config.strategy, carried(config.strategy)
         self._measured = tuple(dict.fromkeys(["loss", *config.measured]))
         self._parameters, self._holdings = parameters, holdings
+        self._faulty = frozenset(byzantine_clients(config))
 
     def update(self, reply: Message, server_round: int, order: Order, model: Weights) -> Update:
         """Read a reply to training.
@@ -142,7 +144,8 @@ class Gate:
         return {name: _read_further(name, content[name], like) for name in carries.arrays}
 
     def _most(self, client: int, order: Order) -> int | None:
-        if self._holdings is None:
+        # What a simulated fault trains on is for its page to say: it may add examples of its own.
+        if self._holdings is None or (client in self._faulty and not order.examples_of):
             return None
         return sum(int(self._holdings.train[k]) for k in order.examples_of or (client,))
 

@@ -10,6 +10,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from support.helpers import config, evaluated, instruction, played_by, trained
 
+from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.core.replies import LONGEST
 from fedexp.core.roles import Job, Order
 from fedexp.federation.guards import (
@@ -222,6 +223,14 @@ def test_a_client_that_trains_on_several_clients_examples_may_report_as_many() -
     assert gate.update(reply, 1, Order(ONE, examples_of=(0, 1)), ONE).num_examples == 3
     with pytest.raises(UnusableReplyError, match="more than the 2 that"):
         gate.update(reply, 1, Order(ONE), ONE)
+
+
+def test_a_simulated_fault_may_add_examples_of_its_own() -> None:
+    faulty = ClientsConfig(num=3, byzantine=ByzantineConfig(fraction=0.9))
+    gate, reply = _gate(Holdings([2, 1, 3], [1, 1, 1]), clients=faulty), _reply(_with())
+    assert gate.update(reply, 1, Order(ONE), ONE).num_examples == 3
+    with pytest.raises(UnusableReplyError, match="more than the 2 that"):
+        gate.update(reply, 1, Order(ONE, examples_of=(0,)), ONE)  # nothing goes wrong with this one
 
 
 @pytest.mark.parametrize(
