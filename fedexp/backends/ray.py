@@ -6,7 +6,7 @@ import gc
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -73,7 +73,7 @@ class RayGrid(CohortGrid):
         # The node was made here: workers need not know code from outside by name.
         self._setup = ray.put((ClientNode(config, _not_here), data))
         self._sizes = data.partition.sizes
-        self._workers = int(ray.cluster_resources()["CPU"] / config.backend.num_cpus_per_worker)
+        self._workers = _at_once(ray.cluster_resources(), config.backend)
         self._timeout = config.backend.timeout
         self._seconds = LONG_ROUND
         self._contents: dict[int, Any] = {}
@@ -118,9 +118,10 @@ class RayGrid(CohortGrid):
         waiting, pending = deque(chunks), dict[Any, tuple[list[Message], float]]()
         left: list[tuple[Message, Reason]] = []
         while waiting or pending:
-            while waiting and len(pending) < max(1, at_once):
+            while waiting and len(pending) < at_once:
                 chunk = waiting.popleft()
-                pending[self._submit(chunk)] = chunk, self._deadline(chunk)
+                ahead = [len(other) for other, _ in pending.values()]
+                pending[self._submit(chunk)] = chunk, self._deadline(chunk, ahead)
             until = min(deadline for _, deadline in pending.values())
             patience = None if until == math.inf else max(0.0, until - time.monotonic())
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=patience, fetch_local=True)
@@ -137,11 +138,19 @@ class RayGrid(CohortGrid):
         contents = [self._contents[key] for key in keys]
         return self._task.remote([self._setup], contents, work, self._timeout)
 
-    def _deadline(self, chunk: list[Message]) -> float:
-        """Return until when a task must be done: its clients are stopped one by one before that."""
+    def _deadline(self, chunk: list[Message], ahead: list[int]) -> float:
+        """Return until when a task must be done: its clients are stopped one by one before that.
+
+        A task waits for a worker while others are at work; that is no fault of its clients.
+
+        Args:
+            chunk: The task's.
+            ahead: The clients of every task that is not done and was there before.
+        """
         if self._timeout is None:
             return math.inf
-        return time.monotonic() + GRACE + self._timeout * len(chunk)
+        before = 0 if len(ahead) < self._workers else math.ceil(sum(ahead) / self._workers)
+        return time.monotonic() + GRACE + self._timeout * (before + len(chunk))
 
     def _give_up(self, task: Any) -> Reason:
         ray.cancel(task, force=True)
@@ -150,7 +159,7 @@ class RayGrid(CohortGrid):
     def _chunks(self, messages: list[Message]) -> list[list[Message]]:
         """Deal clients to tasks, largest first, each to the task that has the least to do so far."""
         per_worker = 1 if self._seconds < LONG_ROUND else 2
-        num_tasks = min(len(messages), per_worker * max(1, self._workers))
+        num_tasks = min(len(messages), per_worker * self._workers)
         chunks: list[list[Message]] = [[] for _ in range(num_tasks)]
         loads = [0] * num_tasks
         size = {m.metadata.dst_node_id: int(self._sizes[m.metadata.dst_node_id]) for m in messages}
@@ -184,6 +193,18 @@ class RayGrid(CohortGrid):
     def _take_in(self, replies: list[Message]) -> None:
         self._answers += replies
         self.on_reply(len(self._answers))
+
+
+def _at_once(have: Mapping[str, float], backend: RayBackend) -> int:
+    """Return how many tasks can run at the same time, on the CPUs and GPUs that there are."""
+    by_cpu = int(have["CPU"] / backend.num_cpus_per_worker)
+    share = backend.num_gpus_per_worker
+    if not share:
+        return max(1, by_cpu)
+    gpus = have.get("GPU", 0.0)
+    # Shares of one worker never lie on two GPUs.
+    by_gpu = int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
+    return max(1, min(by_cpu, by_gpu))
 
 
 _apps: dict[str, tuple[ClientApp, int]] = {}
