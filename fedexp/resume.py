@@ -69,12 +69,41 @@ def resume_program(arguments: Sequence[str]) -> None:
                 print(f"fedexp resume: {line}", file=sys.stderr)
             runner.leave(2)
         for run in rest.runs:
-            code = code if runner.run_logged(run) else 1
+            code = code if _completed(run, rest.sweep, args.overrides) else 1
     except KeyboardInterrupt:
         code = signals.exit_code()
     if rest.sweep is not None:
         code = code or int(not runner.tell_table(rest.sweep))
     runner.leave(code)
+
+
+def _completed(run: RunInfo, sweep: Path | None, overrides: Sequence[str]) -> bool:
+    """Run what is left of a run; return whether it completed.
+
+    A run of a sweep may have waited for hours, and somebody may have gone on with it alone meanwhile.
+    So it is taken and looked at once more: what was read before would bring back an earlier state.
+    """
+    if sweep is None:  # its folder was taken before it was read
+        return runner.run_logged(run)
+    try:
+        with runner.telling_failure(run.folder):
+            with unwritable(run.folder):
+                owner.reserve(run.folder)
+            now = _as_it_is_now(run, overrides)
+            return now is None or runner.run_logged(now)
+    finally:
+        owner.release(run.folder)
+    return False
+
+
+def _as_it_is_now(run: RunInfo, overrides: Sequence[str]) -> RunInfo | None:
+    """Return what is left of a run that was read before; None if it is complete by now."""
+    if not (run.folder / "config.yaml").is_file():
+        return run  # not even begun
+    now = _rest_of_run(run.folder, overrides, run.sweep)
+    if now is not None:
+        _refuse_other_ground(now)
+    return now
 
 
 def _prepared(folder: Path, overrides: Sequence[str]) -> Rest:

@@ -66,8 +66,13 @@ def reserve(folder: Path) -> None:
     _reserved[folder.resolve()] = _become_owner(folder)
 
 
-def release() -> None:
-    """Give back what was reserved and not taken since."""
+def release(folder: Path | None = None) -> None:
+    """Give back what was reserved and not taken since: one folder, or all of them."""
+    if folder is not None:
+        hold = _reserved.pop(folder.resolve(), None)
+        if hold is not None:
+            hold.give_back()
+        return
     while _reserved:
         _reserved.popitem()[1].give_back()
 

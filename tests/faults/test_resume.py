@@ -10,12 +10,13 @@ import pytest
 from support.helpers import metrics, summary
 from support.resuming import SMALL, assert_same_run, killed_at, orphan, resumed, run_small
 
-from fedexp import strategies
+from fedexp import resume, strategies
 from fedexp.analysis.results import load
 from fedexp.config.callbacks import add_to_manifest, manifest_of
 from fedexp.config.composition import Job, compose_config
 from fedexp.core import checkpoints, owner
 from fedexp.core.state import pack, unpack
+from fedexp.federation.events import RunInfo
 
 Capture = pytest.CaptureFixture[str]
 
@@ -283,6 +284,27 @@ def test_a_sweep_goes_on(tmp_path: Path, capsys: Capture) -> None:
     code, said, _ = resumed(capsys, sweep, "rounds=5")
     assert (code, "0 of 3 runs are complete" in said) == (0, True)
     assert set(load(sweep).runs["rounds"]) == {5}
+
+
+@slow
+def test_a_run_that_went_on_while_its_sweep_waited_is_as_it_is_by_then(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, look, longer = _sweep(tmp_path, 0, 1), resume._refuse_other_ground, list[bytes]()
+    begun = sweep / "1-fedavg-s1"
+
+    def looked_at(run: RunInfo) -> None:
+        look(run)
+        monkeypatch.undo()  # once
+        assert resumed(capsys, begun, "rounds=5")[0] == 0  # somebody goes on with this one alone
+        longer.append((begun / "metrics.csv").read_bytes())
+        owner.reserve(sweep)  # that somebody is another process, and did not give it back
+
+    monkeypatch.setattr(resume, "_refuse_other_ground", looked_at)
+    assert resumed(capsys, sweep)[0] == 0
+    assert [(begun / "metrics.csv").read_bytes()] == longer
+    assert not (begun / owner.FILE).exists()
+    assert load(sweep).runs["rounds"].tolist() == [4, 5]
 
 
 @slow
