@@ -60,12 +60,9 @@ class FlowerGrid(CohortGrid):
             self._wait(0.01)
             nodes = list(self._inner.get_node_ids())
         question = RecordDict({CONFIG: ConfigRecord()})
-        replies = self._send(
+        for reply in self._ask(
             [Message(question, dst_node_id=node, message_type="query") for node in nodes]
-        )
-        for reply in replies:
-            if reply.has_error():
-                raise FedexpError(f"backend=flower: {_reason(reply)}")
+        ):
             answer = reply.content[CONFIG]
             assert isinstance(answer, ConfigRecord)
             self._node_of[int(str(answer[PARTITION_ID]))] = reply.metadata.src_node_id
@@ -102,7 +99,7 @@ class FlowerGrid(CohortGrid):
 
     def take_back(self, clients: Iterable[int]) -> None:
         """Have clients forget what they kept since: theirs is kept by Flower's runtime."""
-        self._send(
+        self._ask(
             [
                 Message(RecordDict(), self._node_of[client], f"query.{TAKE_BACK}")
                 for client in sorted(self._answered & set(clients))
@@ -116,7 +113,7 @@ class FlowerGrid(CohortGrid):
             for client in sorted(self._trained)
         ]
         partition_of = {node: client for client, node in self._node_of.items()}
-        for reply in self._send(asked):
+        for reply in self._ask(asked):
             self.states[partition_of[reply.metadata.src_node_id]] = reply.content
         self._trained.clear()
         return super().client_states()
@@ -124,7 +121,7 @@ class FlowerGrid(CohortGrid):
     def restore_states(self, states: Mapping[int, State]) -> None:
         """Send every node what it is to keep."""
         super().restore_states(states)
-        self._send(
+        self._ask(
             [
                 Message(
                     self.states[client],
@@ -134,6 +131,18 @@ class FlowerGrid(CohortGrid):
                 for client in states
             ]
         )
+
+    def _ask(self, messages: list[Message]) -> list[Message]:
+        """Send what no client may miss: without it, one goes on with another state than is thought.
+
+        Raises:
+            FedexpError: If a client has no answer.
+        """
+        replies = self._send(messages)
+        for reply in replies:
+            if reply.has_error():
+                raise FedexpError(f"backend=flower: {_reason(reply)}")
+        return replies
 
     def _send(self, messages: list[Message], patience: float = math.inf) -> list[Message]:
         """Do what ``send_and_receive`` of Flower's grid does, until told to stop.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedexp.core.files import write_whole
+from fedexp.core.options import FedexpError
 from fedexp.core.state import pack, unpack
 
 FOLDER = "checkpoint"
@@ -91,13 +92,26 @@ def latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     Returns:
         What :meth:`Checkpoints.save` was given (None if there is none), and a line for every file that
         had to be passed over.
+
+    Raises:
+        FedexpError: If there is none, and one that the system could not read: another time it may be
+            read, and a run that begins anew would remove it.
     """
     problems: list[str] = []
+    unread: FedexpError | None = None
     for path in reversed(_files(folder / FOLDER).values()):
         try:
             return unpack(path.read_bytes()), problems
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             problems.append(f"{path}: {error}")
+        except OSError as error:
+            why = error.strerror or str(error)
+            problems.append(f"{path}: {why}")
+            unread = FedexpError(
+                f"{path} cannot be read: {why}; mend that, or remove the file to have the run begin anew"
+            )
+    if unread is not None:
+        raise unread
     return None, problems
 
 

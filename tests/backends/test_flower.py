@@ -174,3 +174,23 @@ def test_an_error_of_a_client_is_told_under_its_partition(runtime: Runtime) -> N
     assert failed.metadata.src_node_id == 0
     assert failed.error.reason == "ValueError: disk of client 2 is gone"
     assert not fine.has_error()
+
+
+def test_a_client_that_misses_what_it_is_to_keep_ends_the_run(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = _grid(runtime)
+    grid.discover(3)
+    grid._trained, grid._answered = {0, 1}, {0, 1}
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("no node")
+
+    monkeypatch.setattr(runtime.clients, "_app", broken)
+    for ask in (
+        grid.client_states,
+        lambda: grid.restore_states({1: {"calls": 2}}),
+        lambda: grid.take_back([1]),
+    ):
+        with pytest.raises(FedexpError, match=r"^backend=flower: ValueError: no node$"):
+            ask()

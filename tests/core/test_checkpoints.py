@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedexp.core.checkpoints import FOLDER, SHARE, Checkpoints, latest
+from fedexp.core.options import FedexpError
 
 
 def _state(server_round: int) -> Mapping[str, Any]:
@@ -127,3 +129,20 @@ def test_spaced_ones_take_their_share_of_the_time(tmp_path: Path) -> None:
         time.sleep(0.001)
     assert time.monotonic() - start >= 0.002 / SHARE
     assert time.monotonic() - start <= 2 * took / SHARE + 1
+
+
+def test_one_that_cannot_be_read_now_is_not_thrown_away(tmp_path: Path) -> None:
+    _saved(tmp_path, 4, 5)
+    paths = [tmp_path / FOLDER / f"round-{number}.safetensors" for number in (4, 5)]
+
+    def unreadable(path: Path) -> None:
+        path.unlink()
+        path.mkdir()  # the same to root, whom no mode would keep out
+
+    unreadable(paths[1])
+    state, problems = latest(tmp_path)
+    assert state is not None
+    assert (state["round"], len(problems)) == (4, 1)
+    unreadable(paths[0])
+    with pytest.raises(FedexpError, match=re.escape(str(paths[0]))):
+        latest(tmp_path)
