@@ -85,7 +85,8 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        error.filename = str(path)  # not every error says which file it was
+        if error.errno is not None:  # else the file would take the place of what it says
+            error.filename = str(path)  # not every error says which file it was
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened
         descriptor = os.open(path.parent, os.O_RDONLY)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import logging
@@ -153,7 +154,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     write_whole(note, b"old")
 
     def cut_off(*_: Any) -> None:
-        raise OSError("the power went")
+        raise OSError(errno.EIO, "the power went")
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", cut_off)
