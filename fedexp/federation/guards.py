@@ -238,7 +238,9 @@ def _read_further(name: str, record: Any, like: Weights, *, others: bool = False
     except (UnusableReplyError, UnreadableError) as error:
         kind = "parameter " if isinstance(error, UnreadableError) else ""
         raise UnusableReplyError(f"{name}: {kind}{error}") from None
-    problem = size_problem(arrays)
+    # Where nothing is said of them, integers may be masks or codes, which nobody averages.
+    judged = {n: a for n, a in arrays.items() if a.dtype.kind == "f"} if others else arrays
+    problem = size_problem(judged)
     if problem:
         raise UnusableReplyError(f"{name}: {problem}")
     return arrays
