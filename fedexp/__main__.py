@@ -12,6 +12,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from collections.abc import Mapping, Sequence
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import chdir, nullcontext, suppress
+    from difflib import get_close_matches
     from functools import partial
     from pathlib import Path
 
@@ -110,6 +111,7 @@ def _prepare(args: Namespace) -> tuple[bool, list[str]]:
     """
     try:
         files = files_of(args)
+        _refuse_misspelt(args.overrides)
         with signals.ending_at_once():
             jobs = plan(args.overrides, multirun=args.multirun, **files)
         configs = [job.config for job in jobs]
@@ -124,6 +126,17 @@ def _prepare(args: Namespace) -> tuple[bool, list[str]]:
         sys.exit(_complain(error))
     sweep = jobs[0].sweep
     return bool(training), [] if sweep is None else [f"hydra.sweep.dir={quoted(str(sweep))}"]
+
+
+def _refuse_misspelt(words: Sequence[str]) -> None:
+    """Name the command that somebody meant whose first word is none.
+
+    Raises:
+        ConfigError: If it looks like one.
+    """
+    for word in words[:1]:
+        if "=" not in word and (close := get_close_matches(word, COMMANDS, 1, 0.75)):
+            raise ConfigError([f"{word}: no such command; did you mean {close[0]}?"])
 
 
 def _keep_manifest(jobs: Sequence[Job], files: Mapping[str, str | None]) -> None:

@@ -149,7 +149,9 @@ def reproduce_program(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--quick", action="store_true", help="a few rounds, and where they stand")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides such as dataset.root=data")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="Hydra overrides such as dataset.root=data"
+    )
     args = parser.parse_intermixed_args(arguments)
     experiment = EXPERIMENTS[args.name]
     overrides = list(args.overrides)

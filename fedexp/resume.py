@@ -12,12 +12,12 @@ from typing import Any
 
 from fedexp import runner
 from fedexp.analysis.results import environment
-from fedexp.config.callbacks import SWEEP_FILE, jobs_in
+from fedexp.config.callbacks import jobs_in
 from fedexp.config.plugins import load_plugins
 from fedexp.config.saved import saved_config
 from fedexp.config.schema import Config
 from fedexp.core import checkpoints, owner, signals
-from fedexp.core.files import unwritable, without_secrets
+from fedexp.core.files import SWEEP_FILE, unwritable, without_secrets
 from fedexp.core.options import ConfigError, FedexpError
 from fedexp.core.tables import Position, content_at
 from fedexp.federation.events import COMPLETED, DIVERGED, RunInfo
@@ -57,7 +57,9 @@ def resume_program(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="a run's folder, or a sweep's")
-    parser.add_argument("overrides", nargs="*", help="such as rounds=200 or backend=inline")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="such as rounds=200 or backend=inline"
+    )
     args = parser.parse_args(arguments)
     signals.stop_on_signals()
     code = 0

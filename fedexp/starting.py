@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from fedexp.config.plugins import REGISTRIES
+
 DESCRIPTION = """Write a starting file for a choice of your own: a complete one that runs, to be changed.
 
     fedexp new strategy mine       writes mine.py
@@ -19,6 +21,7 @@ docs/extend.md says what each of them can do.
 """
 
 KINDS = ("strategy", "dataset", "model", "partition", "metric", "attack")
+_REGISTERED = {"metric": "metrics"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -34,6 +37,8 @@ def new_program(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     if not _NAME.fullmatch(args.name):
         parser.error(f"NAME must be small letters, digits and _, got {args.name!r}")
+    if args.name in REGISTRIES[_REGISTERED.get(args.kind, args.kind)].choices():
+        parser.error(f"NAME {args.name!r} is one of fedexp's own: choose another name")
     if _is_taken(args.name, starting_file(args.kind, args.name)):
         parser.error(
             f"NAME {args.name!r} is one of Python's, fedexp's or a package's: choose another name"
@@ -60,7 +65,8 @@ def _is_taken(name: str, text: str) -> bool:
     imported = re.findall(r"^from fedexp import (.*)$", text, re.MULTILINE)
     hidden = {word.strip() for line in imported for word in line.split(",")}
     packages = {*sys.stdlib_module_names, *packages_distributions()}
-    return keyword.iskeyword(camel) or camel in hidden or name in packages
+    is_word = keyword.iskeyword(camel) or keyword.iskeyword(name)
+    return is_word or camel in hidden or name in packages
 
 
 def _camel(name: str) -> str:

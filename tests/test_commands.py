@@ -76,6 +76,7 @@ def test_report_writes_one_file_and_says_which(sweep: Path) -> None:
         (["reproduce", "nonsense"], "fedexp reproduce: error: argument name: invalid choice: "),
         (["new", "sampler", "mine"], "fedexp new: error: argument kind: invalid choice: 'sampler'"),
         (["new", "strategy"], "fedexp new: error: the following arguments are required: name"),
+        (["resume"], "fedexp resume: error: the following arguments are required: folder"),
     ],
 )
 def test_words_that_a_command_does_not_know_are_exit_code_2(
@@ -98,12 +99,18 @@ def test_a_command_says_how_it_is_used(command: str, capsys: pytest.CaptureFixtu
 
 
 def test_what_is_no_command_is_an_experiment(tmp_path: Path) -> None:
-    found = program(tmp_path, "compares", "out", spied=True)
+    found = program(tmp_path, "results", "out", spied=True)
     assert (found.returncode, found.stdout) == (2, "[]\n")
     assert found.stderr.splitlines() == [
         f"fedexp: {word}: not of the form option=value or group=choice"
-        for word in ("compares", "out")
+        for word in ("results", "out")
     ]
+
+
+def test_a_command_that_is_misspelt_is_named(tmp_path: Path) -> None:
+    found = program(tmp_path, "compares", "out", spied=True)
+    assert (found.returncode, found.stdout) == (2, "[]\n")
+    assert found.stderr == "fedexp: compares: no such command; did you mean compare?\n"
 
 
 def test_reproduce_hands_on_what_fedexp_says(tmp_path: Path) -> None:
@@ -152,6 +159,10 @@ def test_a_name_that_the_command_line_could_not_say_is_refused(
         ("strategy", "client"),
         ("model", "numpy"),  # the file would be imported in place of the package
         ("strategy", "torch"),
+        ("strategy", "class"),
+        ("strategy", "fedavg"),
+        ("metric", "top5"),
+        ("attack", "gaussian"),
     ],
 )
 def test_a_name_that_python_or_fedexp_has_is_refused(

@@ -882,6 +882,12 @@ class Misspelt(Doubling):
 
 
 @dataclass(frozen=True)
+class Returnless(Doubling):
+    def weights(self, before: Weights, after: Weights, rng: np.random.Generator) -> Weights:
+        return None  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
 class NotANumber(Doubling):
     def weights(self, before: Weights, after: Weights, rng: np.random.Generator) -> Weights:
         return {name: array * np.float32(np.nan) for name, array in after.items()}
@@ -915,6 +921,12 @@ def test_an_attack_is_tried_with_its_own_options() -> None:
 @pytest.mark.usefixtures("no_trace")
 def test_an_attack_whose_code_raises() -> None:
     assert "AttributeError" in _finding(Misspelt())
+
+
+@pytest.mark.usefixtures("no_trace")
+def test_an_attack_that_returns_nothing() -> None:
+    # Its clients would fail in every round, and the strategy would seem to withstand it.
+    assert "weights() must return a dictionary of NumPy arrays, got None" in _finding(Returnless())
 
 
 def test_an_attack_that_was_chosen_is_tried_out() -> None:

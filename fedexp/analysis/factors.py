@@ -18,7 +18,8 @@ ISOLATED_ROUNDS = "isolated_rounds"
 
 # These settings change no result, or are told apart otherwise.
 _NOT_SETTINGS = ("name", "mode", "seed", "metrics", "objective", "dataset.root", "strategy.name")
-_NOT_GROUPS = ("backend.", "tracking.")
+_NOT_GROUPS = ("backend.", "tracking.", "checkpoint.")
+_EVERY_RUN_HAS = ("clients", "training", "stop")
 _CHOICE = ".name"
 
 
@@ -47,12 +48,23 @@ def varied_settings(found: Results) -> list[str]:
         if key in _NOT_SETTINGS or key.startswith(_NOT_GROUPS):
             continue
         words = settings[key].map(repr)
+        if _came_later(key):
+            words = words[words != repr(math.nan)]
         if key == ISOLATED_ROUNDS:
             words = words[kinds == ISOLATED]
         owners = strategies if is_own(key) else pd.Series("", index=words.index)
         if (words.groupby(owners.loc[words.index]).nunique() > 1).any():
             varied.append(key)
     return varied
+
+
+def _came_later(key: str) -> bool:
+    """Say whether runs that lack an option are from before there was one, when all were as by default.
+
+    Those of the choices come and go with the choice.
+    """
+    group, dot, _ = key.partition(".")
+    return not key.startswith("clients.byzantine.") and (not dot or group in _EVERY_RUN_HAS)
 
 
 def is_own(key: str) -> bool:

@@ -31,6 +31,8 @@ _KINDS_BEFORE = {"local_only": ISOLATED, "centralized": CENTRALIZED}
 """Strategy -> kind, for runs from before summary.json had it."""
 
 COMPLETED, DIVERGED, RUNNING, KILLED = "completed", "diverged", "running", "killed"
+STOPPED = ("interrupted", KILLED)
+"""A run that somebody stopped, and that can go on."""
 
 _SUMMARY = ("status", "error", "strategy", "kind", "seed", "rounds", "seconds")
 _HASHES = ("model_sha256", "partition_sha256")
@@ -207,7 +209,9 @@ def _summary(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         before = _KINDS_BEFORE.get(content.get("strategy"), FEDERATED)
         row |= {"kind": before} | {key: content[key] for key in row if key in content}
         if row["status"] == RUNNING and not owner.is_owned(folder):
-            row |= {"status": KILLED, "error": f"it can go on: fedexp resume {folder}"}
+            row["status"] = KILLED
+        if row["status"] in STOPPED:
+            row["error"] = f"it can go on: fedexp resume {folder}"
         over = row["status"] in (COMPLETED, DIVERGED)
         return row, content.get("metrics_csv") if over else None
     except (OSError, ValueError) as error:

@@ -15,6 +15,7 @@ from fedexp.analysis import cells, factors, legend, results
 from fedexp.analysis.comparison import Comparison, compare
 from fedexp.analysis.grid import FORMATS, Row, written
 from fedexp.analysis.ranking import ranked
+from fedexp.core.files import SWEEP_FILE
 
 __all__ = ["FORMATS", "Table", "closing_table", "next_step", "render", "tables"]
 
@@ -123,10 +124,11 @@ def closing_table(path: Path, width: int = WIDTH) -> tuple[str, bool]:
     except FileNotFoundError as error:
         return str(error), False
     problems = found.problems()
+    goes_on = (path / SWEEP_FILE).is_file() and found.runs["status"].isin(results.STOPPED).any()
+    step = next_step("resume" if goes_on else "report", path)
     if not found.completed:
-        return "\n".join(problems), False
-    text = f"{path}\n\n{render(compare(found), width=width)}"
-    return f"{text}\n\n{next_step('report', path)}", not problems
+        return "\n".join([*problems, *([step] if goes_on else [])]), False
+    return f"{path}\n\n{render(compare(found), width=width)}\n\n{step}", not problems
 
 
 def next_step(command: str, path: Path) -> str:

@@ -17,12 +17,9 @@ from omegaconf import DictConfig
 from fedexp.config.composition import Job
 from fedexp.config.hydra_internals import is_basic_launcher
 from fedexp.core import signals
-from fedexp.core.files import json_bytes, without_secrets, write_whole
+from fedexp.core.files import SWEEP_FILE, json_bytes, without_secrets, write_whole
 from fedexp.core.options import FedexpError
 from fedexp.core.workers import stop_runs
-
-SWEEP_FILE = "sweep.json"
-"""What a sweep consists of, so that it can be resumed."""
 
 
 class SweepFolder(Callback):

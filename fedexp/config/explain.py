@@ -14,11 +14,13 @@ from fedexp.config.schema import GROUPS, Config
 EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/joblib": "joblib"}
 """What Hydra cannot find unless the extra of that name is installed."""
 
+_NUMBERS = {"Integer": "a whole number", "Float": "a number"}
+
 
 def explain(line: str, error: Exception) -> str:
     """Return what is wrong with an override, given what Hydra raised on composing it."""
-    key = line.split("=")[0].lstrip("+~")
-    cause = str(error.__cause__ or "")
+    key, _, value = line.lstrip("+~").partition("=")
+    told = str(error.__cause__ or "")
     for choice, extra in EXTRAS.items():
         if f"'{choice}'" in str(error):
             return f"{line}: {choice} is not installed: pip install 'fedexp[{extra}]'"
@@ -26,12 +28,16 @@ def explain(line: str, error: Exception) -> str:
     if available:
         names = available.group(2).split()
         return f"{line}: {available.group(1)} must be one of {', '.join(names)}"
-    missing = re.search(r"Key '(.+)' (?:is )?not in '(.+)'", cause)
+    missing = re.search(r"Key '(.+)' (?:is )?not in '(.+)'", told)
     if missing:
         return unknown_option(key, _options_of(missing.group(2)))
+    if wrong := re.search(r"could not be converted to (Integer|Float)", told):
+        return f"{key} must be {_NUMBERS[wrong[1]]}, got {value!r}"
+    if "is not a ListConfig, list or tuple" in told:
+        return f"{key} must be a list, as in '{key}=[{value}]', got {value!r}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        return f"{line}: {cause.splitlines()[0]}"
-    return f"{line}: {one_line(error)}"
+        return f"{line}: {told.splitlines()[0]}"
+    return f"{line}: {cause(error)}"
 
 
 def _options_of(type_name: str) -> set[str]:
@@ -48,7 +54,10 @@ def _options_of(type_name: str) -> set[str]:
 
 def unknown_option(path: str, known: set[str]) -> str:
     """Say that an option does not exist, and which one may have been meant."""
-    close = difflib.get_close_matches(path.split(".")[-1], known, n=1)
+    group, _, option = path.rpartition(".")
+    if group and known == {"name"}:
+        return f"{path}: no such option; this {group} has none"
+    close = difflib.get_close_matches(option, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(sorted(known))}"
     return f"{path}: no such option; {hint}" if known else f"{path}: no such option"
 

@@ -13,8 +13,10 @@ import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, ClassVar
 
+import hydra
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
@@ -34,7 +36,11 @@ log = logging.getLogger(__name__)
 
 def argument_parser() -> ArgumentParser:
     """Return the parser of Hydra's own flags, such as ``-m`` and ``--config-dir``."""
-    return get_args_parser()
+    parser = get_args_parser()
+    for action in parser._actions:
+        if "--version" in action.option_strings:
+            action.version = f"fedexp {version('fedexp')} (Hydra {hydra.__version__})"  # type: ignore[attr-defined]
+    return parser
 
 
 def files_of(args: Namespace) -> dict[str, str | None]:

@@ -72,7 +72,10 @@ def _schema(content: Mapping[str, Any], path: Path) -> DictConfig:
         if name in registry.choices():
             schema[group] = writable_schema(registry.get(str(name)))
         else:
-            errors.append(f"{path}: {group}={name} is not known here")
+            errors.append(
+                f"{path}: {group}={name} is not known here; if a script brings it, "
+                f"go on by that: python SCRIPT.py resume {path.parent}"
+            )
     if errors:
         raise ConfigError(errors)
     return schema

@@ -23,6 +23,9 @@ _ENV_SET_BLOCK = r"(?m)^( *)env_set:\n((?:\1 +.*\n)+)"
 _KEYS_VARIABLE = re.compile(rf"(?i)(?:{_NAMES})(?:_|$)|(?:^|_)key$")
 HIDDEN = "<hidden>"
 
+SWEEP_FILE = "sweep.json"
+"""What a sweep consists of, so that it can be resumed."""
+
 SHORTEST_KEY = 12
 """Characters of a variable's value from which on it is looked for: a short one may be any word."""
 

@@ -11,6 +11,8 @@ from fedexp.config.schema import Config
 from fedexp.core.weights import Weights
 
 COMPLETED, FAILED, INTERRUPTED = "completed", "failed", "interrupted"
+DROPPED_OUT = "clients.dropout="
+"""Stands in the reason of a client that the options have fail."""
 
 DIVERGED = "diverged"
 """The run's model is of no use any more: its loss is NaN or has no bounds, or its weights overflowed."""

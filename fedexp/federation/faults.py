@@ -10,6 +10,7 @@ from fedexp.core.roles import Update, Updates
 from fedexp.core.seeding import derive_rng
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
+from fedexp.federation.events import DROPPED_OUT
 from fedexp.training.loop import num_steps
 
 
@@ -25,7 +26,7 @@ def drop_out(config: Config, server_round: int, client: int) -> None:
     """
     chance = config.clients.dropout
     if chance and derive_rng(config.seed, "dropout", server_round, client).random() < chance:
-        raise DroppedOutError(f"clients.dropout={chance}")
+        raise DroppedOutError(f"{DROPPED_OUT}{chance}")
 
 
 def steps_of(config: Config, server_round: int, client: int, num_examples: int) -> int:

@@ -204,6 +204,10 @@ class RoundLoop:
     def _combine(self, server_round: int, updates: Updates) -> None:
         before = self.outcome.weights
         combined = self._server.combine(server_round, before, updates)
+        if not isinstance(combined, Mapping):
+            raise FedexpError(
+                f"round {server_round}: combine() must return weights by name, got {combined!r}"
+            )
         if combined is not before:
             after = restore_dtypes(combined, before)
             for name in self._evaluation.frozen:

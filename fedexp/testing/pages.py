@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -151,13 +151,24 @@ def check_metric(metric: Metric) -> None:
 
 
 def check_attack(attack: Attack) -> None:
-    """Its code must not raise: a client that fails is no attack."""
+    """Its code must not raise, nor return what is no weights: a client that fails is no attack."""
     before = {"w": np.ones((2, 3), np.float32), "n": np.array(3)}
     after = {"w": np.full((2, 3), 2.0, np.float32), "n": np.array(5)}
     updates = Updates([Update(client, 1, after, 4) for client in range(3)])
-    attack.examples(Examples(np.zeros((4, 2), np.float32), np.arange(4)), 4, _rng())
-    attack.weights(before, after, _rng())
-    attack.collude(before, updates, {1}, _rng())
+    held = attack.examples(Examples(np.zeros((4, 2), np.float32), np.arange(4)), 4, _rng())
+    require(isinstance(held, Examples), f"examples() must return Examples, got {held!r}")
+    _check_sent("weights()", attack.weights(before, after, _rng()))
+    agreed = attack.collude(before, updates, {1}, _rng())
+    require(isinstance(agreed, Mapping), f"collude() must return a dictionary, got {agreed!r}")
+    for client, sent in agreed.items():
+        _check_sent(f"collude() for client {client}", sent)
+
+
+def _check_sent(what: str, sent: object) -> None:
+    """Require weights of any kind: whether they are taken in is for the run to find out."""
+    array = np.ndarray | np.generic  # NumPy makes scalars of arrays without dimensions
+    found = isinstance(sent, Mapping) and all(isinstance(a, array) for a in sent.values())
+    require(found, f"{what} must return a dictionary of NumPy arrays, got {sent!r}")
 
 
 def _rng() -> np.random.Generator:

@@ -10,7 +10,15 @@ from shlex import quote
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedexp.federation.events import Ending, Listener, RoundReport, RunInfo
+from fedexp.federation.events import (
+    DROPPED_OUT,
+    INTERRUPTED,
+    Ending,
+    Failure,
+    Listener,
+    RoundReport,
+    RunInfo,
+)
 
 log = logging.getLogger("fedexp")
 
@@ -35,6 +43,7 @@ class Terminal(Listener):
         )
         self._task = self._bar.add_task("starting", total=config.num_rounds)
         self._last = time.monotonic()
+        self._failures: list[Failure] = []
         self.say(
             f"{config.name}: strategy={config.strategy.name} dataset={config.dataset.name} "
             f"partition={config.partition.name} clients={config.clients.num} "
@@ -55,6 +64,8 @@ class Terminal(Listener):
 
     def round(self, report: RoundReport) -> None:
         """Say how good the model is; a round that broke off has no number."""
+        if report.round:
+            self._failures += [f for f in report.failures if DROPPED_OUT not in f.reason]
         if not report.headline:
             return
         now = time.monotonic()
@@ -70,12 +81,26 @@ class Terminal(Listener):
     def end(self, ending: Ending) -> None:
         """Say how the run ended and where its folder is."""
         self._bar.stop()
+        folder = os.path.relpath(self._folder)
         if ending.weights is not None:  # its rounds are over; else what broke it off is told
             self.say(*(f"  {note}" for note in ending.notes))
-            folder = os.path.relpath(self._folder)
+            if self._failures:
+                self.say(f"  {self._failed()}")
             self.say(f"  {folder}")
-            if self._single:  # a multirun says so once, below its table
+        if self._single:  # a multirun says so once, at its end
+            if ending.weights is not None:
                 self.say(f"  next: fedexp report {quote(folder)}")
+            elif ending.status == INTERRUPTED:
+                self.say(f"  interrupted; next: fedexp resume {quote(folder)}")
+
+    def _failed(self) -> str:
+        """Say that clients failed, other than the options have them fail, and why the first did."""
+        first, number = self._failures[0], len({f.client for f in self._failures})
+        who = "1 client" if number == 1 else f"{number} clients"
+        return (
+            f"{who} failed, first client {first.client} in round {first.round}: {first.reason} "
+            "(failures.csv)"
+        )
 
     def say(self, *lines: str) -> None:
         """Print lines, and note them in run.log."""

@@ -177,6 +177,27 @@ def test_options_of_one_choice_that_vary_are_named(tmp_path: Path) -> None:
     assert tables(found)[0].rows[-1]["partition.alpha"] == ""
 
 
+def test_options_that_change_no_result_tell_no_rows_apart(tmp_path: Path) -> None:
+    """Nor do those that runs of an earlier version lack."""
+    write_run(tmp_path / "0", "fedavg", federated(0.5), seed=0)
+    write_run(tmp_path / "1", "fedavg", federated(0.7), seed=1, settings=_later(every="auto"))
+    write_run(tmp_path / "2", "local_only", alone(0.2, 0.4), seed=1, settings=_later(every=1))
+    found = compare(load(tmp_path))
+    assert found.factors == ["strategy"]
+    assert found.table["runs"].tolist() == [2, 1]
+    assert found.table["gain"].iloc[0] == pytest.approx(0.4)
+
+
+def _later(*, every: object) -> dict[str, Any]:
+    return {"clients": {"min_success": 1}, "checkpoint": {"every": every}}
+
+
+def test_options_of_an_attack_that_only_one_run_has_tell_rows_apart(tmp_path: Path) -> None:
+    for options in ({}, {"angle": 1}):
+        _run(tmp_path, clients={"byzantine": {"kind": "mine", "options": options}})
+    assert "clients.byzantine.options.angle" in compare(load(tmp_path)).factors
+
+
 def test_few_runs_have_no_interval_and_a_number_of_fewer_says_so(tmp_path: Path) -> None:
     for seed in range(3):
         more = [f"2,global,test,all,,macro_f1,{0.25 * seed}"] if seed else []

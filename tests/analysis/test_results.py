@@ -152,7 +152,7 @@ def test_incomplete_runs_are_there_and_named(tmp_path: Path) -> None:
     assert len(problems) == 6
     assert problems[:3] == [
         f"failed: {tmp_path / '1'}: OSError: disk full",
-        f"interrupted: {tmp_path / '2'}: see run.log",
+        f"interrupted: {tmp_path / '2'}: it can go on: fedexp resume {tmp_path / '2'}",
         f"killed: {tmp_path / '3'}: it can go on: fedexp resume {tmp_path / '3'}",
     ]
     assert problems[3].startswith(f"unreadable: {tmp_path / '4'}: summary.json: ")

@@ -149,6 +149,13 @@ def test_the_closing_table_names_what_did_not_complete(sweep: Path) -> None:
     assert f"note: failed: {sweep / '9'}: OSError: disk full" in " ".join(text.split())
 
 
+def test_a_sweep_that_was_stopped_ends_with_how_it_goes_on(sweep: Path) -> None:
+    write_run(sweep / "9", "fedavg", [], seed=9, status="interrupted")
+    assert closing_table(sweep)[0].endswith(f"next: fedexp report {sweep}")
+    (sweep / "sweep.json").write_text("{}")
+    assert closing_table(sweep)[0].endswith(f"next: fedexp resume {sweep}")
+
+
 def test_only_failed_runs_make_no_table(tmp_path: Path) -> None:
     write_run(tmp_path / "0", "fedavg", [], status="failed", error="why")
     assert closing_table(tmp_path) == (f"failed: {tmp_path / '0'}: why", False)

@@ -348,6 +348,15 @@ def test_an_aggregate_of_another_form_ends_the_run(combined: Weights, reason: st
     assert not isinstance(told.value, DivergedError)
 
 
+def test_a_server_that_returns_nothing_ends_the_run() -> None:
+    class Forgetful(Server):
+        def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
+            return None  # type: ignore[return-value]
+
+    with pytest.raises(FedexpError, match=r"round 1: combine\(\) must return weights"):
+        Loop(config(rounds=1), _add, server=Forgetful()).run()
+
+
 def test_an_aggregate_gets_the_models_dtypes_again() -> None:
     class Double(Server):
         def combine(self, t: int, model: Weights, updates: Updates) -> Weights:

@@ -14,7 +14,14 @@ from fedexp import experiment
 from fedexp.core.options import FedexpError
 from fedexp.experiment import Attempt
 from fedexp.federation import conclusion
-from fedexp.federation.events import Ending, Listener, Listeners, RoundReport, RunInfo
+from fedexp.federation.events import (
+    Ending,
+    Failure,
+    Listener,
+    Listeners,
+    RoundReport,
+    RunInfo,
+)
 from fedexp.tracking.terminal import Terminal
 
 COMPLETED, FAILED = Ending("completed", {}), Ending("failed", {})
@@ -191,3 +198,29 @@ def test_a_single_run_ends_with_the_next_step(
     told = capsys.readouterr().out.splitlines()
     shown = os.path.relpath(folder)
     assert told[1:] == [f"  {shown}", *([] if sweep else [f"  next: fedexp report '{shown}'"])]
+
+
+def test_a_run_that_was_interrupted_says_how_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    terminal.begin(RunInfo(config(rounds=2), tmp_path))
+    terminal.end(Ending("interrupted", {}))
+    (told,) = capsys.readouterr().out.splitlines()[1:]
+    assert told.endswith(f"fedexp resume {os.path.relpath(tmp_path)}")
+
+
+def test_clients_that_failed_are_told_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    terminal.begin(RunInfo(config(rounds=2), tmp_path))
+    faulty = Failure(0, "byzantine", 0, "gaussian")
+    dropped = Failure(1, "train", 1, "DroppedOutError: clients.dropout=0.5")
+    failed = [Failure(t, "train", 2, "ValueError: mine") for t in (1, 2)]
+    terminal.round(RoundReport(0, failures=[faulty]))
+    terminal.round(RoundReport(1, failures=[dropped, failed[0]]))
+    terminal.round(RoundReport(2, failures=[failed[1]]))
+    terminal.end(Ending("completed", {}, weights={}))
+    told = capsys.readouterr().out.splitlines()[1]
+    assert told.strip().startswith("1 client failed, first client 2 in round 1: ValueError: mine")
