@@ -84,11 +84,18 @@ class Comparison:
     about: str
     notes: list[str]
 
-    def _repr_html_(self) -> str:
-        """Show the main numbers where a notebook ends a cell with a comparison."""
+    def _shown(self) -> pd.DataFrame:
         wanted = ["runs", "accuracy", "accuracy/ci", "loss", "gain", "gain_own", "p_value"]
         shown = [name for name in wanted if self.table[name].notna().any()]
-        html: str = self.table[[*self.factors, *shown]].round(3).to_html(index=False, na_rep="")
+        return self.table[[*self.factors, *shown]].round(3)
+
+    def __repr__(self) -> str:
+        """Show the main numbers, as notebooks do; all frames together are no reading."""
+        return repr(self._shown())
+
+    def _repr_html_(self) -> str:
+        """Show the main numbers where a notebook ends a cell with a comparison."""
+        html: str = self._shown().to_html(index=False, na_rep="")
         return html
 
     @property

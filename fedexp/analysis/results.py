@@ -72,9 +72,16 @@ class Results:
         runs: list[int] = self.runs.index[self.runs["status"] == COMPLETED].tolist()
         return runs
 
+    def _shown(self) -> pd.DataFrame:
+        return self.runs[["name", *_SUMMARY]].dropna(axis=1, how="all")
+
+    def __repr__(self) -> str:
+        """Show a line per run, as notebooks do; all frames together are no reading."""
+        return repr(self._shown())
+
     def _repr_html_(self) -> str:
         """Show a line per run where a notebook ends a cell with results."""
-        html: str = self.runs[["name", *_SUMMARY]].dropna(axis=1, how="all").to_html(na_rep="")
+        html: str = self._shown().to_html(na_rep="")
         return html
 
     @cached_property

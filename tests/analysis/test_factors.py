@@ -285,6 +285,9 @@ def test_notebooks_show_tables(sweep: Path) -> None:
     found = load(sweep)
     assert found._repr_html_().count("<tr") == len(found.runs) + 2  # two lines of headings
     comparison = compare(found)
+    assert "fedadam" in repr(found)
+    assert "fedadam" in repr(comparison)
+    assert max(len(repr(frames).splitlines()) for frames in (found, comparison)) < 70
     cells = re.findall(r"<td>(.*?)</td>", comparison._repr_html_())
     first = comparison.table.iloc[0]
     told = ["fedadam", "0.1", "6", f"{first['accuracy']:.3f}", f"{first['accuracy/ci']:.3f}"]
