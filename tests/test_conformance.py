@@ -85,6 +85,7 @@ def ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LARGE = ("mobilenet_v3_small", "resnet18")
+SLOW = (*LARGE, "cnn")  # those that only the slow set tries
 PARTITIONS = [page() for page in partitions.REGISTRY.pages().values() if page is not Exclude]
 
 
@@ -99,7 +100,7 @@ def test_strategies_everywhere(name: str, ray_stays: None) -> None:
     conforms(strategies.get(name)(), EVERYWHERE)
 
 
-@pytest.mark.parametrize("name", [name for name in models.choices() if name not in LARGE])
+@pytest.mark.parametrize("name", [name for name in models.choices() if name not in SLOW])
 def test_models(name: str) -> None:
     conforms(models.get(name)(), INLINE)
 

@@ -435,6 +435,7 @@ def test_a_run_without_a_configuration_differs_in_none(tmp_path: Path) -> None:
     assert differences(load(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_runs_keep_their_names_where_only_some_are_shown(sweep: Path) -> None:
     found = load(sweep)
     later = found.select(found.completed[-2:])  # numbered as they were

@@ -62,7 +62,7 @@ def _same_numbers(left: Path, right: Path) -> None:
     ("name", "experiment"),
     [
         pytest.param("ray", LESSON, id="ray-lesson", marks=pytest.mark.slow),  # 8 s
-        pytest.param("ray", SAMPLED, id="ray-sampled"),
+        pytest.param("ray", SAMPLED, id="ray-sampled", marks=pytest.mark.slow),  # 6 s
         pytest.param("flower", LESSON, id="flower-lesson", marks=pytest.mark.slow),  # 8 s
         pytest.param("flower", SAMPLED, id="flower-sampled", marks=pytest.mark.slow),  # 7 s
     ],

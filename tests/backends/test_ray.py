@@ -68,6 +68,7 @@ def test_a_ray_client_that_raises_is_answered_for() -> None:
     assert replies[1].error.reason == "ValueError: disk of client 1 is gone"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
 def test_a_ray_worker_killed_in_mid_task_is_replaced(tmp_path: Path) -> None:
     marker = tmp_path / "killed"

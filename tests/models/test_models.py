@@ -194,7 +194,9 @@ def _train(
     return train(network, network.parameters, examples, dataset, config, work, generator, CPU)
 
 
-@pytest.mark.parametrize("dataset", [DIGITS, CIFAR100], ids=["grey", "colour"])
+@pytest.mark.parametrize(
+    "dataset", [DIGITS, pytest.param(CIFAR100, marks=pytest.mark.slow)], ids=["grey", "colour"]
+)
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
 def test_a_round_of_training_moves_every_layer_by_the_seed_alone(
     config: Model, dataset: Dataset

@@ -153,7 +153,14 @@ def test_krum_by_hand() -> None:
     assert _aggregate(Krum(num_malicious=1), LINE) == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0**-6, 2.0**-12])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        pytest.param(1.0, marks=pytest.mark.slow),
+        pytest.param(2.0**-6, marks=pytest.mark.slow),
+        2.0**-12,
+    ],
+)
 def test_krum_tells_small_updates_of_a_large_model_apart(scale: float) -> None:
     # The same line beside weights of 1,024: its squared distances drown in a float32 of 2^20 and more.
     far = [(1024 + scale * x, 1024.0, count) for x, _, count in LINE]
@@ -177,6 +184,7 @@ def test_bulyan_by_hand() -> None:
     assert _aggregate(Bulyan(num_malicious=1), seven) == pytest.approx([2.0, 0.0])
 
 
+@pytest.mark.slow
 def test_bulyan_asks_krum_again_for_every_choice() -> None:
     # n = 11, f = 2. One by one, however its equal scores fall, Krum takes 1, 4, 6, 7, 17, 19 and another
     # that is no less than 7: median 7, nearest 7, 6 and 4. Its best seven at once are 4, 6, 7, 11, 13, 17
