@@ -22,7 +22,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -195,8 +195,8 @@ def _help() -> list[str]:
         return _fedexp(Path(name), "--help").stdout.splitlines()
 
 
-def record(root: Path | None, only: list[str]) -> dict[str, object]:
-    """Run everything whose name starts with one of ``only`` and return what is to be kept."""
+def record(root: Path | None, only: list[str]) -> Iterator[tuple[str, object]]:
+    """Run everything whose name starts with one of ``only``; yield names and what is to be kept."""
     todo: dict[str, Callable[[], object]] = {}
     for name, words in RUNS.items():
         todo[f"runs/{name}"] = partial(_runs, words)
@@ -207,12 +207,10 @@ def record(root: Path | None, only: list[str]) -> dict[str, object]:
     for words in REFUSALS:
         todo[f"refusals/{' '.join(words)}"] = partial(_refusal, words)
     todo["help"] = _help
-    found: dict[str, object] = {}
     for name, step in todo.items():
         if name.startswith(tuple(only) or ("",)):
             print(f"  {name}", flush=True)
-            found[name] = step()
-    return found
+            yield name, step()
 
 
 def differences(before: dict[str, object], now: dict[str, object]) -> list[str]:
@@ -236,16 +234,21 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of all of MNIST")
     parser.add_argument("--only", nargs="*", default=[], help="names to start with, as runs/plain")
     args = parser.parse_args()
-    now = record(args.root, args.only)
+    if args.what == "check" and not args.file.is_file():
+        parser.error(f"{args.file} is not there: make it with record, by the code of before")
     before = json.loads(args.file.read_text()) if args.file.is_file() else {}
+    now: dict[str, object] = {}
+    for name, found in record(args.root, args.only):
+        now[name] = found
+        if args.what == "record":  # at once: a record that is cut off keeps what it has
+            args.file.write_text(json.dumps({**before, **now}, indent=1))
     if args.what == "record":
-        args.file.write_text(json.dumps({**before, **now}, indent=1))
         return
     if args.only:
         before = {key: before.get(key) for key in now}
-    found = differences(before, now)
-    print("\n".join(found) or "nothing differs")
-    sys.exit(1 if found else 0)
+    changed = differences(before, now)
+    print("\n".join(changed) or "nothing differs")
+    sys.exit(1 if changed else 0)
 
 
 if __name__ == "__main__":
