@@ -17,6 +17,7 @@ from fedexp.core.options import ConfigError
 SHORT = ("backend=inline", "training.local_epochs=1", "rounds=1")
 
 
+@pytest.mark.slow
 def test_every_combination_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run("strategy=fedavg,local_only", "seed=0,1", *SHORT, folder=tmp_path / "out")
     jobs = ["0-fedavg-s0", "1-fedavg-s1", "2-local_only-s0", "3-local_only-s1"]

@@ -201,6 +201,7 @@ def test_a_package_brings_choices_and_files(tmp_path: Path, package: str) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_help_names_what_a_package_brings(tmp_path: Path, package: str) -> None:
     found = program(tmp_path, "--help", spied=True, environment=_finding(package))
     assert (found.returncode, found.stderr) == (0, "")
@@ -323,9 +324,10 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("body", "line"),
     [
-        (
+        pytest.param(
             "return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.shape), 3))",
             "Mine (mine): logits must have shape (2, 10) for two inputs, got (2, 3)",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "raise KeyError('depth')",
@@ -554,6 +556,7 @@ def test_a_folder_of_yaml_files_beside_those_of_a_package(
         assert "proximal_mu: 0.01" in [line.strip() for line in found.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_folder_of_yaml_files_in_python(presets: Path, tmp_path: Path) -> None:
     found = api.run(*("strategy=mild,fedavg", *SMALL), folder=tmp_path / "out", config_dir=presets)
     assert found.problems() == []

@@ -62,6 +62,7 @@ def test_a_partition_is_shown_and_written_without_training(tmp_path: Path) -> No
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["mode"] == "partition"
 
 
+@pytest.mark.slow
 def test_a_multirun_shows_each_and_compares_nothing(tmp_path: Path) -> None:
     words = ["partition=iid,shards", "hydra.sweep.dir=out", "clients.num=25"]
     found = _run(tmp_path, "-m", *words)

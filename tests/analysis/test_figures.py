@@ -380,6 +380,7 @@ def test_every_figure_is_drawn_without_a_warning(lesson: Path) -> None:
     assert [name for name, _, _ in drawn] == DRAWN
 
 
+@pytest.mark.slow
 def test_saved_figures_are_the_same_bytes_every_time(lesson: Path, tmp_path: Path) -> None:
     found = load(lesson)
     comparison = compare(found)

@@ -568,6 +568,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes(whole: Path) -> None:
     assert _page(whole.parent)[0] == whole.read_text(encoding="utf-8")
 

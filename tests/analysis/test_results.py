@@ -197,6 +197,7 @@ def test_a_run_can_be_read_on_its_own(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_real_runs_can_be_read(run_of: Callable[..., Path]) -> None:
     found = load(run_of("backend=inline"), run_of("backend=inline", "strategy=local_only"))
     assert found.runs["strategy"].tolist() == ["fedavg", "local_only"]

@@ -182,6 +182,7 @@ def test_an_output_in_ascii_has_the_table_all_the_same(sweep: Path) -> None:
     assert found.stdout == f"{table}\n\nnext: fedexp report {sweep}\n"
 
 
+@pytest.mark.slow
 def test_the_script_compares_by_what_it_is_told(sweep: Path) -> None:
     found = _compare(str(sweep), "--target", "0.7", "--baseline", "local_only")
     assert (found.returncode, found.stderr) == (0, "")
@@ -204,6 +205,7 @@ def test_the_script_writes_figures_and_says_which(sweep: Path, tmp_path: Path) -
     assert {f"{folder / 'gain_bars'}.png", f"{folder / 'learning_curves'}.svg"} < set(told)
 
 
+@pytest.mark.slow
 def test_a_file_is_no_folder_for_figures(sweep: Path) -> None:
     file = sweep / "0" / "metrics.csv"
     found = _compare(str(sweep), "--figures", str(file))

@@ -92,7 +92,12 @@ def test_two_workers_change_no_bit(
 
 
 @pytest.fixture(
-    params=[InlineBackend(), RayBackend(workers=1), FlowerBackend(workers=1)], ids=lambda b: b.name
+    params=[
+        InlineBackend(),
+        RayBackend(workers=1),
+        pytest.param(FlowerBackend(workers=1), marks=pytest.mark.slow),
+    ],
+    ids=lambda b: b.name,
 )
 def backend(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_worker: None

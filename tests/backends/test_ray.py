@@ -50,6 +50,7 @@ def _inline_weights() -> list[Weights]:
     return _weights(_train_all(Clients(config(), tiny_data()).grid))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
 def test_ray_clients_send_what_inline_clients_send() -> None:
     grid, told = RayGrid(TWO_WORKERS, tiny_data()), list[int]()

@@ -149,6 +149,7 @@ MATHS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_maths_imports_no_framework() -> None:
     code = (
         "import importlib, sys\n"

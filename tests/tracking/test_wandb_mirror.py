@@ -185,6 +185,7 @@ def test_a_repeated_run_has_the_same_id(tracked: Path, tmp_path: Path) -> None:
     assert run["run_id"] != run_id(RunInfo(compose_config([*WANDB, "seed=2"]), tracked))
 
 
+@pytest.mark.slow
 def test_auto_without_a_key_is_offline_and_says_how_to_sync(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +205,7 @@ def test_auto_without_a_key_is_offline_and_says_how_to_sync(
     assert values[-1] == pytest.approx(mean)
 
 
+@pytest.mark.slow
 def test_variables_win_over_defaults_and_options_over_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
