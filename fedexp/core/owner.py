@@ -108,7 +108,7 @@ def refuse_taken(folder: Path) -> None:
         TakenError: With the process and the machine.
     """
     owner = read(folder)
-    if owner is not None and is_there(folder, owner):
+    if owner is not None and is_there(folder, owner, clock_of(folder)):
         raise TakenError(
             f"{folder} is being written by process {owner['pid']} on {owner.get('host')}: wait for "
             "it, or choose another folder"
@@ -126,14 +126,16 @@ def wait_for(folder: Path, say: Callable[[str], None]) -> None:
         say: Told once, if it takes longer than a moment.
     """
     owner = read(folder)
-    if owner is None or is_near(owner) or not is_there(folder, owner):
+    if owner is None or is_near(owner) or not is_there(folder, owner, clock_of(folder)):
         return
     first, patience = last_beat(folder), time.monotonic() + SILENCE
     say(
         f"{folder}: waiting up to {SILENCE:.0f} s for a sign of life of process {owner['pid']} on "
         f"{owner['host']}"
     )
-    while time.monotonic() < patience and is_there(folder, owner) and last_beat(folder) == first:
+    while time.monotonic() < patience and last_beat(folder) == first:
+        if not is_there(folder, owner, clock_of(folder)):
+            return
         time.sleep(0.2)
 
 
@@ -152,11 +154,17 @@ def is_owned(folder: Path) -> bool:
     return owner is not None and is_there(folder, owner)
 
 
-def is_there(folder: Path, owner: dict[str, Any]) -> bool:
-    """Say whether a folder's owner is still there."""
+def is_there(folder: Path, owner: dict[str, Any], now: float | None = None) -> bool:
+    """Say whether a folder's owner is still there.
+
+    Args:
+        folder: The folder.
+        owner: What :func:`read` returned.
+        now: The time by the clock that heartbeats are written with; None is this machine's.
+    """
     if not is_near(owner):
         last = last_beat(folder)
-        return last is not None and time.time() - last < SILENCE
+        return last is not None and (time.time() if now is None else now) - last < SILENCE
     if owner.get("boot") != _boot():
         return False  # the machine was started again since
     return _started(owner["pid"]) == owner.get("started") is not None
@@ -167,6 +175,22 @@ def is_near(owner: dict[str, Any]) -> bool:
     # Another container has processes of its own, under the same numbers.
     here = {"host": socket.gethostname(), "namespace": _namespace()}
     return os.name == "posix" and all(owner.get(name) == here[name] for name in here)
+
+
+def clock_of(folder: Path) -> float:
+    """Return the time by the clock of a folder's file system, which a file server may have of its own.
+
+    A heartbeat is written with that clock. To compare it with this machine's could take a run that goes
+    on for one that is gone.
+    """
+    probe = folder / f".{FILE}.{socket.gethostname()}.{os.getpid()}.clock"
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:  # nothing can be written here, so nobody is about to take the folder
+        return time.time()
+    return now
 
 
 def last_beat(folder: Path) -> float | None:

@@ -106,6 +106,53 @@ def test_elsewhere_the_heartbeat_counts(tmp_path: Path, elsewhere: dict[str, str
     assert not owner.is_owned(tmp_path)
 
 
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_a_file_servers_clock_may_be_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
+    monkeypatch.setattr(owner, "clock_of", lambda _: time.time() + skew)
+    _written(tmp_path, host="other")
+    beat = time.time() + skew
+    os.utime(tmp_path / owner.FILE, (beat, beat))
+    with pytest.raises(owner.TakenError):
+        owner.take(tmp_path)
+    beat -= owner.SILENCE + 1
+    os.utime(tmp_path / owner.FILE, (beat, beat))
+    owner.take(tmp_path).give_back()
+
+
+def test_the_clock_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
+    before = time.time() - 1  # file systems count coarsely
+    assert before < owner.clock_of(tmp_path) < time.time() + 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lost_machine_is_waited_for_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "SILENCE", 0.8)
+    _written(tmp_path, host="lost")
+    said: list[str] = []
+    owner.wait_for(tmp_path, said.append)
+    assert ["lost" in line for line in said] == [True]
+    owner.take(tmp_path).give_back()
+
+
+def test_a_machine_that_shows_a_sign_of_life_keeps_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "SILENCE", 2.0)
+    _written(tmp_path, host="other")
+    beat = threading.Timer(0.3, lambda: os.utime(tmp_path / owner.FILE))
+    beat.start()
+    started = time.monotonic()
+    owner.wait_for(tmp_path, lambda _: None)
+    assert time.monotonic() - started < 1.9
+    with pytest.raises(owner.TakenError):
+        owner.take(tmp_path)
+    beat.join()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"pid": "1"}'])
 def test_a_damaged_file_owns_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / owner.FILE).write_text(content)
