@@ -21,7 +21,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from hydra.types import RunMode
     from omegaconf import DictConfig
 
-    from fedexp import runner
+    from fedexp import manual, runner
     from fedexp.commands import COMMANDS
     from fedexp.config.callbacks import SweepFolder, manifest_of, refuse_promised
     from fedexp.config.composition import Job, composed_values, from_hydra, plan, register
@@ -40,10 +40,10 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
-    from fedexp.core import owner
+    from fedexp.core import owner, terminal
     from fedexp.core.files import unwritable, without_secrets
     from fedexp.core.options import ConfigError, FedexpError
-    from fedexp.core.output import reader_gone
+    from fedexp.core.output import reader_gone, say
     from fedexp.data.loading import load
     from fedexp.federation.events import DIVERGED, RunInfo
 
@@ -80,6 +80,8 @@ def main() -> None:
         sys.exit(_complain(ConfigError(errors)))
     if any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)):
         try:
+            if args.help:
+                return _help(args)
             if args.cfg:  # whose mistakes we tell better than Hydra
                 composed_values(args.overrides, **files_of(args))
             _hand_to_hydra(args)
@@ -101,6 +103,18 @@ def main() -> None:
     except KeyboardInterrupt:
         failed, code = True, code or signals.exit_code()
     runner.leave(code or (EXIT_FAILED if failed else 0), at_once=SweepFolder.in_this_process)
+
+
+def _help(args: Namespace) -> None:
+    """Print what ``--help`` says: of everything, or of the words beside it.
+
+    Raises:
+        ConfigError: If a folder that the command names is not there.
+        FedexpError: If there is no such topic.
+    """
+    source(**files_of(args))
+    pages = [manual.topic_page(word, args.config_dir) for word in args.overrides]
+    say(terminal.printable("\n\n".join(pages or [manual.overview(args.config_dir)])))
 
 
 def _prepare(args: Namespace) -> tuple[bool, list[str]]:

@@ -30,6 +30,7 @@ class Attack:
 
     name: str = ""
     scale: float = ranged(1.0, gt=0)
+    """Strength of the attack, in a unit of its own; set as ``clients.byzantine.scale``."""
 
     def examples(self, held: Examples, num_classes: int, rng: np.random.Generator) -> Examples:
         """Return what the client trains on.

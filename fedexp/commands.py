@@ -35,11 +35,21 @@ def _new(arguments: Sequence[str]) -> None:
     new_program(arguments)
 
 
+def _help(arguments: Sequence[str]) -> None:
+    if len(arguments) == 1 and arguments[0] in COMMANDS:
+        COMMANDS[arguments[0]](["--help"])
+        return
+    from fedexp.manual import help_program
+
+    help_program(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": _compare,
     "report": _report,
     "reproduce": _reproduce,
     "resume": _resume,
     "new": _new,
+    "help": _help,
 }
 """Name -> what runs it, given the words after the name."""

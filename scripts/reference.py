@@ -7,19 +7,17 @@ python scripts/reference.py --check   exit with 1 if a page is not what the code
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import inspect
-import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedexp import attacks, metrics
 from fedexp.config import backend, schema
-from fedexp.config.clients import ByzantineConfig, ClientsConfig
-from fedexp.config.tracking import TrackingConfig
-from fedexp.config.training import TrainingConfig
+from fedexp.core.describing import Option, description, options
 from fedexp.core.registry import Registry
+from fedexp.manual.topics import SECTIONS, section
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -48,8 +46,8 @@ def group_page(group: str, registry: Registry[Any]) -> str:
         file = inspect.getsourcefile(page) or ""
         parts += [
             f"## {name}",
-            _prose(page),
-            *_options(page),
+            description(page),
+            *_table(options(page, leave_out=("name",))),
             f"Source: `fedexp/{file.rpartition('/fedexp/')[2]}`",
         ]
     return "\n\n".join(parts) + "\n"
@@ -62,20 +60,8 @@ def config_page() -> str:
         _MADE,
         "Options that belong to no group. `fedexp --cfg job` prints all options of a run.",
     ]
-    for prefix, entry in (
-        ("", schema.Config),
-        ("clients.", ClientsConfig),
-        ("clients.byzantine.", ByzantineConfig),
-        ("training.", TrainingConfig),
-        ("stop.", schema.StopConfig),
-        ("checkpoint.", schema.CheckpointConfig),
-        ("tracking.", TrackingConfig),
-    ):
-        parts += [
-            f"## {prefix.rstrip('.') or 'the experiment'}",
-            _prose(entry),
-            *_options(entry, prefix),
-        ]
+    for topic, (entry, _) in SECTIONS.items():
+        parts += [f"## {topic}", description(entry), *_table(section(topic))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,38 +81,14 @@ def presets_page() -> str:
 _MADE = "Made by `python scripts/reference.py` from the code; do not edit."
 
 
-def _prose(page: type) -> str:
-    """Return a docstring without its list of attributes, which are facts for code."""
-    text = inspect.cleandoc(page.__doc__ or "")
-    text = text.partition("\n\nAttributes:")[0].replace("``", "`")
-    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
-
-
-def _options(page: type, prefix: str = "") -> list[str]:
-    """Render a table of a dataclass's options."""
-    if not dataclasses.is_dataclass(page):
-        return []
-    instance, rows = page(), []
-    for item in dataclasses.fields(page):
-        value = getattr(instance, item.name)
-        if dataclasses.is_dataclass(value) or (item.name == "name" and prefix == ""):
-            continue
-        rows.append(f"| `{prefix}{item.name}` | `{_shown(value)}` | {_range(item)} |")
-    if not rows:
-        return []
-    return ["\n".join(["| option | default | values |", "|---|---|---|", *rows])]
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _range(item: Any) -> str:
-    words = ", ".join(f"`{choice}`" for choice in item.metadata.get("choices", ()))
-    bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in item.metadata.get("bounds", ()))
-    return words or bounds or f"`{item.type}`".replace("|", "or")
+def _table(found: Sequence[Option]) -> list[str]:
+    """Render options, if there are any."""
+    rows = [
+        f"| `{option.name}` | `{option.default}` | {option.values} | {option.meaning} |"
+        for option in found
+    ]
+    head = ["| option | default | values | meaning |", "|---|---|---|---|"]
+    return ["\n".join([*head, *rows]).replace("``", "`")] if rows else []
 
 
 def pages() -> dict[str, str]:

@@ -28,7 +28,7 @@ LEVELS = (
     {"experiment", "preview"},
     {"testing"},
     {"runner"},
-    {"api", "reproduce", "resume", "starting"},
+    {"api", "reproduce", "resume", "starting", "manual"},
     {"commands"},
     {"__main__"},
 )

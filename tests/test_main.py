@@ -78,7 +78,7 @@ def test_help_lists_groups_and_options(tmp_path: Path) -> None:
     assert found.returncode == 0
     assert "strategy: bulyan, centralized, " in found.stdout
     assert "schema" not in found.stdout
-    assert "local_epochs: 10" in found.stdout
+    assert "training.local_epochs=10 " in found.stdout
     assert list(tmp_path.iterdir()) == []
 
 

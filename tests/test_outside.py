@@ -205,9 +205,12 @@ def test_a_package_brings_choices_and_files(tmp_path: Path, package: str) -> Non
 def test_help_names_what_a_package_brings(tmp_path: Path, package: str) -> None:
     found = program(tmp_path, "--help", spied=True, environment=_finding(package))
     assert (found.returncode, found.stderr) == (0, "")
-    (line,) = [line for line in found.stdout.splitlines() if line.startswith("strategy: ")]
-    assert {"feddyn", "gentle"} < set(line.removeprefix("strategy: ").split(", "))
+    _, _, rest = found.stdout.partition("\n  strategy: ")
+    listed = " ".join(rest.partition("\n  dataset: ")[0].split())
+    assert {"feddyn", "gentle"} < set(listed.split(", "))
     assert found.stdout.splitlines()[-1] == "[]"
+    found = program(tmp_path, "help", "feddyn", spied=True, environment=_finding(package))
+    assert found.stdout.startswith("strategy=feddyn: ")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,13 +1,20 @@
-"""What every heading of a table means, in a sentence."""
+"""What every heading of a table means, in a sentence; ``fedexp help tables`` does without pandas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from fedexp.analysis.comparison import Comparison
-from fedexp.analysis.factors import STRATEGY, title
 from fedexp.core.statistics import LEVEL, MIN_RANKED, MIN_SEEDS
 
+if TYPE_CHECKING:
+    from fedexp.analysis.comparison import Comparison
+
+_STRATEGY = "how models are combined; indented rows are single isolated clients"
+_ROUNDS = (
+    "on the whole test set, median over the runs that get there, whose number stands behind it where it "
+    "is not all"
+)
 _SENTENCES = {
     "runs": "how many runs (seeds) the numbers of a row are over; a run that diverged is in none",
     "accuracy": "share of the whole test set that the final model names right, 0 to 1",
@@ -39,20 +46,39 @@ _SENTENCES = {
 }
 
 
+OBVIOUS = frozenset(
+    {"strategy", "runs", "loss", "seconds", "client", "whole test set", "seeds", "average rank"}
+)
+"""Headings that a terminal does not explain below every table; the report and Markdown do."""
+
+
+def everything() -> dict[str, str]:
+    """Return all headings with their sentences, those that depend on the runs among them."""
+    return {
+        "strategy": _STRATEGY,
+        "partition, clients.num, ...": "the option of the runs that is called so",
+        **_SENTENCES,
+        "rounds to 0.86": f"first round with at least that accuracy {_ROUNDS}; without --target, it is "
+        "95 % of the best federated row's accuracy, rounded down",
+        "1-3-7": "accuracy on the test examples of labels 1, 3 and 7",
+        "macro_f1, ece, ...": "the metric of that name on the whole test set (fedexp help metrics)",
+        "own macro_f1, ...": "mean over clients of that metric on their own test examples",
+    }
+
+
 def sentence(heading: str, found: Comparison) -> str:
     """Return what a heading means; every heading of :func:`fedexp.analysis.tables.tables` has one."""
+    from fedexp.analysis.factors import STRATEGY, title  # and pandas with it
+
     if heading in _SENTENCES:
         return _SENTENCES[heading]
     names = {title(key): key for key in found.factors}
     if heading == STRATEGY:
-        return "how models are combined; indented rows are single isolated clients"
+        return _STRATEGY
     if heading in names:
         return f"the option {names[heading]} of the runs"
     if heading.startswith("rounds to "):
-        return (
-            f"first round with at least accuracy {found.target:g} on the whole test set, median over "
-            "the runs that get there, whose number stands behind it where it is not all"
-        )
+        return f"first round with at least accuracy {found.target:g} {_ROUNDS}"
     if heading in found.subsets:
         return f"accuracy on the test examples of labels {heading.replace('-', ', ')}"
     if heading in found.metrics:

@@ -11,7 +11,7 @@ from fedexp.core.registry import Registry
 
 @dataclass(frozen=True)
 class BackendConfig:
-    """Where clients run. ``threads`` is per process; 1 is fastest for small models.
+    """Where clients run.
 
     Attributes:
         on_ray: Whether Ray has to be started for it.
@@ -21,7 +21,9 @@ class BackendConfig:
 
     name: str = ""
     device: str = one_of(AUTO, AUTO, "cpu", "cuda")
+    """Where clients compute; auto is a GPU where a worker may take one."""
     threads: int = ranged(1, ge=1)
+    """CPU threads of a process; 1 is fastest for small models."""
 
     @property
     def reserves_gpu(self) -> bool:
@@ -43,20 +45,22 @@ class InlineBackend(BackendConfig):
 @REGISTRY.register
 @dataclass(frozen=True)
 class RayBackend(BackendConfig):
-    """On Ray; ``workers: null`` is one per ``num_cpus_per_worker`` CPUs, at most one per client.
-
-    ``timeout`` is how many seconds a client may take for its part of a round; with ``null`` the others
-    wait for a client that hangs for ever.
-    """
+    """On Ray: several clients at a time, on this machine or a cluster."""
 
     on_ray: ClassVar[bool] = True
 
     name: str = "ray"
     workers: int | None = ranged(None, ge=1)
+    """Processes in which clients run; null is one per num_cpus_per_worker CPUs, at most one per
+    client."""
     num_cpus_per_worker: float = ranged(1.0, gt=0)
+    """CPUs that a worker takes."""
     num_gpus_per_worker: float = ranged(0.0, ge=0)
+    """GPUs that a worker takes; shares such as 0.25 let workers have one together."""
     address: str | None = None
+    """A Ray cluster to connect to; null starts Ray on this machine."""
     timeout: float | None = ranged(None, gt=0)
+    """Seconds that a client may take for its part of a round; null waits for one that hangs for ever."""
 
     @property
     def reserves_gpu(self) -> bool:

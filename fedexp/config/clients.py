@@ -11,16 +11,16 @@ from fedexp.core.options import ranged
 
 @dataclass  # not frozen: OmegaConf would refuse overrides of a frozen dataclass two levels down
 class ByzantineConfig:
-    """Faulty clients: a fixed share of all clients, the same ones in every round.
-
-    ``kind`` is the attack (``label_flip``, ``sign_flip``, ``gaussian``, ``little_is_enough``, or
-    your own), ``scale`` is its strength, ``options`` are further options of it.
-    """
+    """Faulty clients: a fixed share of all clients, the same ones in every round."""
 
     fraction: float = ranged(0.0, ge=0, lt=1)
+    """Share of all clients that are faulty, the same ones in every round."""
     kind: str = "label_flip"
+    """What faulty clients do: an attack (fedexp help attack)."""
     scale: float = ranged(1.0, gt=0)
+    """Strength of the attack, in a unit of its own."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Further options of the attack, as clients.byzantine.options.NAME=VALUE."""
 
     def attack(self) -> attacks.Attack:
         """Return what faulty clients do."""
@@ -29,19 +29,21 @@ class ByzantineConfig:
 
 @dataclass(frozen=True)
 class ClientsConfig:
-    """How many clients there are, which share takes part in a round, and what goes wrong with them.
-
-    ``min_success`` is how many of a round's clients must send a usable reply; with fewer, the run ends
-    ``failed``. ``dropout`` is the chance that a sampled client fails; ``stragglers`` the chance that one
-    trains for fewer epochs than it should.
-    """
+    """How many clients there are, which share takes part in a round, and what goes wrong with them."""
 
     num: int = ranged(3, ge=1)
+    """Number of clients."""
     fraction_train: float = ranged(1.0, gt=0, le=1)
+    """Share of the clients that train in a round."""
     fraction_evaluate: float = ranged(0.0, ge=0, le=1)
+    """Share of the clients that evaluate the new global model on their own test examples in a
+    round."""
     min_success: int = ranged(1, ge=1)
+    """Clients of a round that must send a usable reply; with fewer, the run ends as failed."""
     dropout: float = ranged(0.0, ge=0, lt=1)
+    """Chance that a client of a round fails."""
     stragglers: float = ranged(0.0, ge=0, le=1)
+    """Chance that a client of a round trains for fewer epochs (or steps) than it should."""
     byzantine: ByzantineConfig = field(default_factory=ByzantineConfig)
 
     def cohort_size(self, fraction: float) -> int:

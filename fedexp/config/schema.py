@@ -33,44 +33,47 @@ from fedexp.strategies.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class StopConfig:
-    """Stop early after ``patience`` rounds in a row that improve ``metric`` by less than ``min_delta``.
-
-    ``patience: null`` never stops early. The metric, one of ``metrics``, is the global model's on the
-    whole test set.
-    """
+    """Stop early after ``patience`` rounds that improve ``metric`` by less than ``min_delta``."""
 
     metric: str = "accuracy"
+    """The global model's metric on the whole test set that must improve; one of ``metrics``."""
     min_delta: float = ranged(0.001, ge=0)
+    """What counts as an improvement, in the metric's unit."""
     patience: int | None = ranged(None, ge=1)
+    """Rounds in a row without an improvement after which the run ends; null never ends it early."""
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     """When a run keeps what it needs to be resumed, in the folder ``checkpoint`` of its folder.
 
-    ``every`` is a number of rounds; 0 never; ``auto`` after every round, but so far apart that it takes
-    2 % of the time at most. The last round is always kept.
+    The last round is always kept.
     """
 
     every: int | str = ranged(AUTO, ge=0)
+    """Rounds between checkpoints; 0 keeps none but the last; auto is after every round, but so far
+    apart that it takes 2 % of the time at most."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One experiment; ``isolated_rounds`` replaces ``rounds`` where no client is federated.
-
-    ``mode=partition`` shows who holds what and trains nothing. ``metrics`` are measured in addition to
-    accuracy and loss. ``objective`` is what a sweeper such as Optuna works on: one of the metrics of the
-    final models, ``best_accuracy`` or ``worst10`` (the mean accuracy of the worst tenth of clients).
-    """
+    """One experiment: what is run, for how long, and what is measured."""
 
     name: str = "fedexp"
+    """The experiment's name, and that of its folder in results/."""
     mode: str = one_of("train", "train", "partition")
+    """train runs the experiment; partition shows who holds what and trains nothing."""
     seed: int = ranged(0, ge=0)
+    """Every random draw follows from it: the same seed gives the same results."""
     rounds: int = ranged(3, ge=1)
+    """Rounds of federated training."""
     isolated_rounds: int | None = ranged(None, ge=1)
+    """Rounds where no client is federated (strategy=local_only); null is as many as rounds."""
     metrics: list[str] = field(default_factory=lambda: list(ALWAYS))
+    """Measured after every round; accuracy and loss always are (fedexp help metrics)."""
     objective: str = "accuracy"
+    """What a sweeper such as Optuna works on: a metric of the final models, best_accuracy, or
+    worst10 (mean accuracy of the worst tenth of clients)."""
     dataset: Dataset = field(default_factory=Mnist5k)
     partition: Partition = field(default_factory=Iid)
     model: Model = field(default_factory=Mlp)

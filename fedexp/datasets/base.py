@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled examples; ``root`` is the folder of their files, where they have any.
+    """Labelled examples.
 
     Attributes:
         kind: What an input is: ``image`` (channels, height, width) or ``vector`` (numbers in a row).
@@ -31,6 +31,7 @@ class Dataset:
 
     name: str = ""
     root: str = "data"
+    """Folder of the dataset's files, where it has any."""
 
     @property
     def spec(self) -> Spec:

@@ -23,9 +23,10 @@ _THINGS = (
 
 @dataclass(frozen=True)
 class CifarDataset(TorchvisionDataset):
-    """Small photographs; ``augment`` crops and flips training images at random."""
+    """Small photographs."""
 
     augment: bool = True
+    """Crop and flip training images at random."""
 
     def vary(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Crop after padding by 4 pixels, and mirror every other image."""

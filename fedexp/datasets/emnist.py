@@ -43,6 +43,7 @@ class Emnist(TorchvisionDataset):
 
     name: str = "emnist"
     split: str = one_of("balanced", *SPLITS)
+    """Which characters, and how labels are merged."""
 
     @property
     def spec(self) -> Spec:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class Mlp(Model):
-    """Fully connected layers with ReLU between them; ``hidden`` are the widths in between."""
+    """Fully connected layers with ReLU between them."""
 
     name: str = "mlp"
     hidden: list[int] = field(default_factory=lambda: [128])
+    """Widths of the hidden layers, in units."""
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Widths are numbers of units."""

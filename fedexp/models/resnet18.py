@@ -29,6 +29,7 @@ class Resnet18(Model):
 
     name: str = "resnet18"
     groups: int = ranged(2, ge=1)
+    """Groups of channels in a GroupNorm layer."""
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Groups must divide the channels of every layer."""

@@ -28,6 +28,7 @@ class Partition:
 
     name: str = ""
     seed: int | None = ranged(None, ge=0)
+    """Seed of the split; null follows the experiment's seed."""
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""Exactly k labels each."""
+"""Label skew: exactly k labels each."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Classes(Partition):
 
     name: str = "classes"
     classes_per_client: int = ranged(2, ge=1)
+    """Labels that a client holds examples of."""
 
     @property
     def label(self) -> str:

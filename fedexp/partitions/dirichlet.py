@@ -32,7 +32,9 @@ class Dirichlet(Partition):
 
     name: str = "dirichlet"
     alpha: float = ranged(0.5, gt=0, le=1e6)
+    """Concentration of the distribution; the smaller, the more clients differ."""
     min_size: int = ranged(10, ge=1)
+    """Training examples that every client has at least."""
 
     @property
     def label(self) -> str:

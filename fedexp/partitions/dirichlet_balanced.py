@@ -27,6 +27,7 @@ class DirichletBalanced(Partition):
 
     name: str = "dirichlet_balanced"
     alpha: float = ranged(0.5, gt=0, le=1e6)
+    """Concentration per label; the smaller, the more clients differ."""
 
     @property
     def label(self) -> str:

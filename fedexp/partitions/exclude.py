@@ -25,6 +25,7 @@ class Exclude(Partition):
 
     name: str = "exclude"
     exclude: list[list[int]] = field(default_factory=list)
+    """Labels that client 0, 1, ... loses, a list each; clients without a list lose none."""
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """There must be a list for every client, of labels that exist, and it must leave one."""

@@ -31,6 +31,7 @@ class FeatureNoise(Partition):
 
     name: str = "feature_noise"
     noise_std: float = ranged(0.3, gt=0)
+    """Standard deviation of the last client's noise, on pixels scaled to [0, 1]."""
 
     @property
     def label(self) -> str:

@@ -35,7 +35,9 @@ class FlwrDatasets(Partition):
 
     name: str = "flwr_datasets"
     partitioner: str = "IidPartitioner"
+    """Name of the partitioner's class, such as DirichletPartitioner."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Options of its constructor, as partition.options.NAME=VALUE."""
 
     @property
     def label(self) -> str:

@@ -15,13 +15,11 @@ from fedexp.partitions.base import Labels, Partition, enough_examples, register
 @register
 @dataclass(frozen=True)
 class Iid(Partition):
-    """A uniform random split into equal parts (sizes differ by one example at most).
-
-    ``samples_per_client: null`` deals every example.
-    """
+    """A uniform random split into equal parts (sizes differ by one example at most)."""
 
     name: str = "iid"
     samples_per_client: int | None = ranged(None, ge=1)
+    """Training examples of a client; null deals every example."""
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """There must be as many examples as are asked for."""

@@ -30,7 +30,9 @@ class Quantity(Partition):
 
     name: str = "quantity"
     alpha: float = ranged(0.5, gt=0, le=1e6)
+    """Concentration of the distribution; the smaller, the more sizes differ."""
     min_size: int = ranged(10, ge=1)
+    """Training examples that every client has at least."""
 
     @property
     def label(self) -> str:

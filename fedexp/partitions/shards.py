@@ -1,4 +1,4 @@
-"""Few labels each, by shards of a sorted dataset."""
+"""Label skew: few labels each, by shards of a sorted dataset."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Shards(Partition):
 
     name: str = "shards"
     shards_per_client: int = ranged(2, ge=1)
+    """Shards that a client holds."""
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ class Mine(Dataset):
 
     name: str = "mine"
     distance: float = ranged(2.0, gt=0)
+    """Between the labels' centres, in standard deviations."""
 
     def load(self) -> tuple[Examples, Examples]:
         """Return training and test examples: inputs, shape (N, 14), and labels 0, 1, ..."""

@@ -22,6 +22,7 @@ class Mine(Model):
 
     name: str = "mine"
     dropout: float = ranged(0.2, ge=0, lt=1)
+    """Share of hidden units that are left out of a step."""
 
     def build(self, spec: Spec) -> "nn.Module":
         """Return the network: prepared inputs, shape (n, *spec.shape), to logits."""

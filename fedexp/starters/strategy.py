@@ -17,6 +17,7 @@ class Mine(Strategy):
 
     name: str = "mine"
     server_learning_rate: float = ranged(0.5, gt=0)
+    """Share of the way to the clients' mean."""
 
     def server(self, setup: Setup) -> Server:
         """Return the server's side."""

@@ -13,17 +13,16 @@ from fedexp.strategies.base import Strategy, register
 @register
 @dataclass(frozen=True)
 class FedAdagrad(Strategy):
-    """Reddi et al., ICLR 2021, arXiv 2003.00295, by Flower's FedAdagrad.
-
-    ``eta`` is the server's learning rate, ``tau`` its degree of adaptivity.
-    """
+    """Reddi et al., ICLR 2021, arXiv 2003.00295, by Flower's FedAdagrad."""
 
     averages_buffers: ClassVar[bool] = True
     squares_weights: ClassVar[bool] = True
 
     name: str = "fedadagrad"
     eta: float = ranged(0.03, gt=0)
+    """Learning rate of the server."""
     tau: float = ranged(0.001, gt=0)
+    """Degree of adaptivity; the smaller, the more each coordinate has a rate of its own."""
 
     def server(self, setup: Setup) -> Server:
         """Return Flower's strategy behind the adapter."""

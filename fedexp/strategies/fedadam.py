@@ -15,8 +15,8 @@ from fedexp.strategies.base import Strategy, register
 class FedAdam(Strategy):
     """Reddi et al., ICLR 2021, arXiv 2003.00295, by Flower's FedAdam.
 
-    ``eta`` is the server's learning rate, ``tau`` its degree of adaptivity. Departures that are Flower's:
-    the second moment starts at 0, and the rate is corrected for the bias of Adam's first rounds.
+    Departures that are Flower's: the second moment starts at 0, and the rate is corrected for the bias of
+    Adam's first rounds.
     """
 
     averages_buffers: ClassVar[bool] = True
@@ -24,9 +24,13 @@ class FedAdam(Strategy):
 
     name: str = "fedadam"
     eta: float = ranged(0.01, gt=0)
+    """Learning rate of the server."""
     beta_1: float = ranged(0.9, ge=0, lt=1)
+    """Decay of the first moment, the mean update."""
     beta_2: float = ranged(0.99, ge=0, lt=1)
+    """Decay of the second moment, the mean squared update."""
     tau: float = ranged(0.001, gt=0)
+    """Degree of adaptivity; the smaller, the more each coordinate has a rate of its own."""
 
     def server(self, setup: Setup) -> Server:
         """Return Flower's strategy behind the adapter."""

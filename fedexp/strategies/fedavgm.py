@@ -22,7 +22,9 @@ class FedAvgM(Strategy):
 
     name: str = "fedavgm"
     server_learning_rate: float = ranged(1.0, gt=0)
+    """Factor of the update that the server makes."""
     server_momentum: float = ranged(0.9, ge=0, lt=1)
+    """Share of the last update that goes on."""
 
     def server(self, setup: Setup) -> Server:
         """Return Flower's strategy behind the adapter."""

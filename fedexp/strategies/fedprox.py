@@ -21,6 +21,7 @@ class FedProx(Strategy):
 
     name: str = "fedprox"
     proximal_mu: float = ranged(0.1, ge=0)
+    """Strength of the pull towards the global model; 0 is FedAvg."""
 
     @property
     def carries(self) -> Carries:

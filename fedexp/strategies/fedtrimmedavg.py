@@ -24,6 +24,7 @@ class FedTrimmedAvg(Strategy):
 
     name: str = "fedtrimmedavg"
     beta: float = ranged(0.2, ge=0, lt=0.5)
+    """Share of values that is left out at either end."""
 
     @property
     def min_clients(self) -> int:

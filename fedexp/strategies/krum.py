@@ -1,4 +1,4 @@
-"""Krum and Multi-Krum, by distances that are exact enough."""
+"""Krum: the one update that lies nearest to its neighbours."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Krum(Strategy):
 
     name: str = "krum"
     num_malicious: int = ranged(1, ge=0)
+    """Faulty clients that it withstands (f)."""
 
     @property
     def min_clients(self) -> int:

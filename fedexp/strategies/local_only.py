@@ -1,4 +1,4 @@
-"""Isolated clients, through the same round loop: a strategy that never combines anything."""
+"""The lower reference: isolated clients, nothing is combined."""
 
 from __future__ import annotations
 

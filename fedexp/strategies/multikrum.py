@@ -25,6 +25,7 @@ class MultiKrum(Krum):
 
     name: str = "multikrum"
     num_selected: int = ranged(3, ge=1)
+    """Updates that are averaged."""
 
     @property
     def min_clients(self) -> int:

@@ -20,10 +20,9 @@ HIGHEST_POWER = 1e15
 class QFedAvg(Strategy):
     """Li et al., ICLR 2020, arXiv 1905.10497, by Flower's QFedAvg.
 
-    Clients with a high loss get more weight; the larger ``q``, the more. With
-    ``client_learning_rate: null``, it is the rate that clients train with. Flower uses whatever loss
-    clients report; here they report what the paper asks for, the loss of the model that they were sent on
-    all their examples.
+    Clients with a high loss get more weight; the larger ``q``, the more. Flower uses whatever loss
+    clients report; here they report what the paper asks for, the loss of the model that they were sent
+    on all their examples.
     """
 
     averages_buffers: ClassVar[bool] = True
@@ -31,7 +30,9 @@ class QFedAvg(Strategy):
 
     name: str = "qfedavg"
     q: float = ranged(0.1, ge=0)
+    """Weight of clients with a high loss; 0 is the same for all."""
     client_learning_rate: float | None = ranged(None, gt=0)
+    """The paper's 1 / L; null is the learning rate that clients train with."""
 
     @property
     def carries(self) -> Carries:

@@ -32,6 +32,7 @@ class Scaffold(Strategy):
 
     name: str = "scaffold"
     server_learning_rate: float = ranged(1.0, gt=0)
+    """Factor of the clients' mean update; 1 takes it as it is."""
 
     @property
     def carries(self) -> Carries:
