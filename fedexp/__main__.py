@@ -37,6 +37,7 @@ with signals.ending_at_once():  # what follows takes a moment
         raising,
         words_of,
     )
+    from fedexp.config.hydra_memory import composing_once
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
@@ -91,8 +92,9 @@ def main() -> None:
     signals.stop_on_signals()
     trains, code = False, 0
     try:
-        trains, pinned = _prepare(args)
-        _hand_to_hydra(args, pinned)
+        with composing_once():
+            trains, pinned = _prepare(args)
+            _hand_to_hydra(args, pinned)
     except KeyboardInterrupt:
         code = signals.exit_code()
     except FedexpError as error:

@@ -13,6 +13,7 @@ from typing import Any
 from fedexp import runner
 from fedexp.analysis.results import environment
 from fedexp.config.callbacks import jobs_in
+from fedexp.config.hydra_memory import composing_once
 from fedexp.config.plugins import load_plugins
 from fedexp.config.saved import saved_config
 from fedexp.config.schema import Config
@@ -154,7 +155,8 @@ def _rest_of_sweep(folder: Path, overrides: Sequence[str]) -> list[RunInfo]:
             return _rest_of_run(where, overrides, name)
         return runner.planned([*job["overrides"], *overrides], job["files"], where, name)
 
-    left = [run for run in _all_or_errors(jobs, rest) if run is not None]
+    with composing_once():
+        left = [run for run in _all_or_errors(jobs, rest) if run is not None]
     print(f"{folder}: {len(jobs) - len(left)} of {len(jobs)} runs are complete, {len(left)} to go")
     return left
 

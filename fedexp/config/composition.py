@@ -31,6 +31,7 @@ from fedexp.config.hydra_internals import (
     split_into_jobs,
     writable_schema,
 )
+from fedexp.config.hydra_memory import composing_once
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.source import CHOSEN, CONFIG_NAME, Source, conf_dir, source, without_plus
 from fedexp.config.targets import target_errors
@@ -188,7 +189,7 @@ def plan(
     begin = source(config_dir, config_name, config_path)
     register()
     begin.register()
-    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+    with composing_once(), initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         parsed, errors = _parse_all(without_plus(overrides))
         swept = [o for o in parsed if o.is_sweep_override()]
         jobs: list[Job] = []
