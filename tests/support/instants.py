@@ -8,8 +8,9 @@ whole command takes. What is left is resumed by ``fedexp resume``, which is kill
 until the command is complete. Hashes of the models and metrics.csv must be those of the undisturbed
 command. Where nothing had been written yet, the command is given again. Exits with 1 if anything differs.
 
-On ``inline``, processes are forked from one that has imported everything, and draw no pictures: a kill
-costs a second or two in place of ten. On ``ray`` and ``flower`` they are started as a user starts them.
+Processes are forked from one that has imported everything, and draw no pictures: on ``inline``, a kill
+costs a second or two in place of ten. With ``--fresh`` they are started as a user starts them; then most
+kills come before anything is written.
 """
 
 from __future__ import annotations
@@ -189,14 +190,14 @@ def result_of(folder: Path) -> Result:
     return found
 
 
-def whole(name: str, backend: str, folder: Path) -> tuple[Result, float]:
+def whole(name: str, backend: str, folder: Path, fresh: bool) -> tuple[Result, float]:
     """Run a command undisturbed; return what it comes to, and its seconds.
 
     Raises:
         RuntimeError: If it fails.
     """
     start, log = time.monotonic(), folder.with_suffix(".log")
-    process = Process(command_of(name, backend, folder), log, forked=backend == "inline")
+    process = Process(command_of(name, backend, folder), log, forked=not fresh)
     code = process.wait()
     if code:
         raise RuntimeError(f"{name} on {backend} ended with {code}:\n{log.read_text()}")
@@ -204,14 +205,20 @@ def whole(name: str, backend: str, folder: Path) -> tuple[Result, float]:
 
 
 def disturbed(
-    name: str, backend: str, folder: Path, seconds: float, draw: random.Random, tally: Tally
+    name: str,
+    backend: str,
+    folder: Path,
+    seconds: float,
+    draw: random.Random,
+    tally: Tally,
+    fresh: bool,
 ) -> Result:
     """Kill a command at a random instant, go on until it is complete, and return what it comes to.
 
     Raises:
         RuntimeError: If what is left cannot be resumed.
     """
-    log, forked = folder.with_suffix(".log"), backend == "inline"
+    log, forked = folder.with_suffix(".log"), not fresh
     command = command_of(name, backend, folder)
     process = Process(command, log, forked=forked)
     again = process.killed_after(draw.uniform(0, seconds))
@@ -228,8 +235,18 @@ def disturbed(
     return result_of(folder)
 
 
-def kill_many(kills: int, backends: Sequence[str], seed: int, folder: Path) -> Tally:
-    """Kill until there were so many kills, on every backend in turn, and count what differs."""
+def kill_many(
+    kills: int, backends: Sequence[str], seed: int, folder: Path, *, fresh: bool = False
+) -> Tally:
+    """Kill until there were so many kills, on every backend in turn, and count what differs.
+
+    Args:
+        kills: How many.
+        backends: A backend that stands there twice gets two commands in a turn.
+        seed: Draws commands and instants.
+        folder: Everything is written here.
+        fresh: Start every process anew, in place of forking this one.
+    """
     draw, tally = random.Random(seed), Tally()
     expected: dict[tuple[str, str], tuple[Result, float]] = {}
     number = 0
@@ -237,11 +254,11 @@ def kill_many(kills: int, backends: Sequence[str], seed: int, folder: Path) -> T
         backend = backends[number % len(backends)]
         name = draw.choice(list(COMMANDS) if backend == "inline" else FEW)
         if (name, backend) not in expected:
-            expected[name, backend] = whole(name, backend, folder / f"whole-{len(expected)}")
+            expected[name, backend] = whole(name, backend, folder / f"whole-{len(expected)}", fresh)
         result, seconds = expected[name, backend]
         where = folder / str(number)
         try:
-            found = disturbed(name, backend, where, seconds, draw, tally)
+            found = disturbed(name, backend, where, seconds, draw, tally, fresh)
             same = found == result
         except RuntimeError as error:
             print(error, flush=True)
@@ -255,10 +272,12 @@ def kill_many(kills: int, backends: Sequence[str], seed: int, folder: Path) -> T
     return tally
 
 
-def _warm_up() -> None:
+def _warm_up(backends: Sequence[str]) -> None:
     """Do once what takes most of a short command's time, so that forked processes need not."""
-    for module in ("__main__", "experiment", "resume", "backends.inline", "analysis.tables"):
+    for module in ("__main__", "experiment", "resume", "analysis.tables"):
         import_module(f"fedexp.{module}")
+    for backend in backends:
+        import_module(f"fedexp.backends.{backend}")
     load(compose_config().dataset)
     mock.patch("fedexp.federation.conclusion.drawn", return_value=({}, [])).start()
 
@@ -271,15 +290,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--backends", nargs="+", default=["inline"])
     parser.add_argument("--seed", type=int, default=0, help="draws commands and instants")
+    parser.add_argument("--fresh", action="store_true", help="fork nothing")
     parser.add_argument("--folder", type=Path, help="kept; otherwise one that is removed")
     args = parser.parse_args()
-    if "inline" in args.backends:
-        _warm_up()
+    if not args.fresh:
+        _warm_up(args.backends)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        tally = kill_many(args.kills, args.backends, args.seed, folder)
+        tally = kill_many(args.kills, args.backends, args.seed, folder, fresh=args.fresh)
     print(
         f"{tally.kills} kills on {', '.join(args.backends)}: {tally.different} differ "
         f"({tally.before_anything} before anything was written)"
