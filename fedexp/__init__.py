@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedexp.__main__ import main
     from fedexp.api import compare, load, run
     from fedexp.attacks import Attack
-    from fedexp.core.options import ConfigError, FedexpError, one_of, ranged
+    from fedexp.core.options import ConfigError, FedexpError, Span, one_of, ranged
     from fedexp.core.weights import Weights
     from fedexp.data.examples import Examples, Spec
     from fedexp.datasets import Dataset, ImageDataset
@@ -60,6 +60,7 @@ __all__ = [
     "Predictions",
     "Server",
     "Setup",
+    "Span",
     "Spec",
     "Strategy",
     "Update",
@@ -83,7 +84,7 @@ _HOME = {
     "main": "__main__",
     **dict.fromkeys(("compare", "load", "run"), "api"),
     "Attack": "attacks",
-    **dict.fromkeys(("ConfigError", "FedexpError", "one_of", "ranged"), "core.options"),
+    **dict.fromkeys(("ConfigError", "FedexpError", "Span", "one_of", "ranged"), "core.options"),
     "Weights": "core.weights",
     **dict.fromkeys(("Examples", "Spec"), "data.examples"),
     **dict.fromkeys(("Dataset", "ImageDataset"), "datasets"),

@@ -23,6 +23,7 @@ with signals.ending_at_once():  # what follows takes a moment
 
     from fedexp import manual, runner
     from fedexp.commands import COMMANDS
+    from fedexp.config import studies, sweeper
     from fedexp.config.callbacks import SweepFolder, manifest_of, refuse_promised
     from fedexp.config.composition import Job, composed_values, from_hydra, plan, register
     from fedexp.config.explain import cause
@@ -134,6 +135,9 @@ def _prepare(args: Namespace) -> tuple[bool, list[str]]:
         runner.ensure_folders([job.folder for job in jobs], jobs[0].sweep)
         _keep_manifest(jobs, files)
         runner.ensure(configs)
+        if jobs[0].study is not None:
+            studies.ensure(jobs[0].study)
+            sweeper.choose_by(jobs[0].study)
         training = [config for config in configs if config.mode == "train"]
         if training:
             _start_up(training)
@@ -280,7 +284,7 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
     finally:
         if summary is None or summary.get("status") == DIVERGED:
             _failed_runs.append(folder)
-    if not summary:
+    if not summary or summary.get("status") == DIVERGED:
         return math.nan
     from fedexp.federation.conclusion import objective
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from fedexp.config import spaces, sweeper
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.explain import cause, explain, one_line, unknown_option
 from fedexp.config.folders import folder_errors, folder_of, pinned, register_resolvers, sweep_of
@@ -34,6 +35,7 @@ from fedexp.config.hydra_internals import (
 from fedexp.config.hydra_memory import composing_once
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.source import CHOSEN, CONFIG_NAME, Source, conf_dir, source, without_plus
+from fedexp.config.studies import StudyPlan
 from fedexp.config.targets import target_errors
 from fedexp.config.validation import validate
 from fedexp.core.options import ConfigError
@@ -47,6 +49,7 @@ _registered: list[object] = []
 def register() -> None:
     """Give Hydra the schema, the choices from outside, and the resolver of the run folders' names."""
     register_resolvers()
+    sweeper.register()
     pages = {group: registry.pages() for group, registry in GROUPS.items()}
     store = ConfigStore.instance()
     if _registered == [store, pages]:
@@ -113,6 +116,7 @@ class Job:
         overrides: What makes it, less what the whole command is about.
         config: Its checked configuration.
         chosen_later: Whether it only stands for the runs that a sweeper such as Optuna will choose.
+        study: What it will choose them among.
         folder: What it will write, where that is known beforehand.
         sweep: The folder of the multirun that it is part of, where that is known beforehand.
     """
@@ -120,6 +124,7 @@ class Job:
     overrides: list[str]
     config: Config
     chosen_later: bool = False
+    study: StudyPlan | None = None
     folder: Path | None = None
     sweep: Path | None = None
 
@@ -212,7 +217,9 @@ def plan(
 def _check_jobs(base: DictConfig, parsed: list[Override], begin: Source) -> list[Job]:
     sweep = sweep_of(base)
     if not is_basic_sweeper(base.hydra):
-        return [Job(_lines(parsed), from_hydra(base), chosen_later=True, sweep=sweep)]
+        study = _study(base, parsed, begin) if sweeper.is_study(base.hydra) else None
+        config = from_hydra(base) if study is None else study.config
+        return [Job(_lines(parsed), config, chosen_later=True, study=study, sweep=sweep)]
     whole = _of_multirun(base)
     params = OmegaConf.select(base, "hydra.sweeper.params") or {}
     swept = [_parse(f"{key}={value}") for key, value in params.items()]
@@ -236,6 +243,30 @@ def _check_jobs(base: DictConfig, parsed: list[Override], begin: Source) -> list
     if errors:
         raise ConfigError(errors)
     return jobs
+
+
+def _study(base: DictConfig, parsed: Sequence[Override], begin: Source) -> StudyPlan:
+    """Return what a multirun chooses its jobs among.
+
+    Raises:
+        ConfigError: With a line for every mistake in it.
+    """
+    params = OmegaConf.select(base, "hydra.sweeper.params") or {}
+    told = {key: _parse(f"{key}={value}") for key, value in params.items()}
+    told |= {o.get_key_element(): o for o in parsed}
+    overrides = list(told.values())
+    fixed = [o for o in overrides if not o.is_sweep_override()]
+    swept = [o for o in overrides if o.is_sweep_override()]
+
+    def composed(lines: Sequence[str]) -> Config:
+        return from_hydra(_compose(begin, list(lines)))
+
+    own = bool(base.hydra.sweeper.own_space)
+    found = spaces.space(swept, fixed, composed, own=own)
+    firsts = [spaces.assigned(item.option, item.ends[0]) for item in found]
+    config = composed([*_lines(fixed), *firsts])
+    runs = [line for line in _lines(fixed) if not line.lstrip("+~").startswith("hydra")]
+    return sweeper.study_plan(base.hydra, found, config, runs)
 
 
 def _of_multirun(node: DictConfig) -> dict[str, object]:

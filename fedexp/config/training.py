@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedexp.core.options import one_of, ranged
+from fedexp.core.options import Span, one_of, ranged
 
 FULL = "full"
 
@@ -24,7 +24,7 @@ class TrainingConfig:
     """Examples of a step; full takes all of a client's, one step an epoch."""
     optimizer: str = one_of("sgd", "sgd", "adam", "adamw")
     """What clients train with."""
-    learning_rate: float = ranged(0.01, gt=0)
+    learning_rate: float = ranged(0.01, gt=0, tuned=Span(0.003, 0.3, log=True))
     """Step size in round 1."""
     learning_rate_decay: float = ranged(1.0, gt=0, le=1)
     """Factor from each round's step size to the next one's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 AUTO = "auto"
@@ -57,6 +57,21 @@ class Plan(Protocol):
         """What a client does in a round."""
 
 
+@dataclass(frozen=True)
+class Span:
+    """Where tuning looks for an option's best value.
+
+    Attributes:
+        low: The smallest value that is tried.
+        high: The largest one.
+        log: Whether every order of magnitude counts as much as any other, as for a learning rate.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
 def ranged(
     default: Any,
     *,
@@ -64,10 +79,21 @@ def ranged(
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
+    tuned: Span | None = None,
 ) -> Any:
-    """Declare a dataclass field whose number must lie in a range (``None`` values are exempt)."""
+    """Declare a dataclass field whose number must lie in a range (``None`` values are exempt).
+
+    Args:
+        default: The value that it has unless it is set.
+        gt: It must be larger.
+        ge: It must be as large or larger.
+        lt: It must be smaller.
+        le: It must be as small or smaller.
+        tuned: Where ``fedexp tune`` looks for its best value; None leaves the option as it is.
+    """
     bounds = [(">", gt), (">=", ge), ("<", lt), ("<=", le)]
-    return field(default=default, metadata={"bounds": [b for b in bounds if b[1] is not None]})
+    metadata = {"bounds": [b for b in bounds if b[1] is not None], "tuned": tuned}
+    return field(default=default, metadata=metadata)
 
 
 def one_of(default: str, *choices: str) -> Any:

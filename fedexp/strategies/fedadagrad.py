@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedexp.core.options import ranged
+from fedexp.core.options import Span, ranged
 from fedexp.core.roles import Server, Setup
 from fedexp.strategies.base import Strategy, register
 
@@ -19,7 +19,7 @@ class FedAdagrad(Strategy):
     squares_weights: ClassVar[bool] = True
 
     name: str = "fedadagrad"
-    eta: float = ranged(0.03, gt=0)
+    eta: float = ranged(0.03, gt=0, tuned=Span(0.001, 0.3, log=True))
     """Learning rate of the server."""
     tau: float = ranged(0.001, gt=0)
     """Degree of adaptivity; the smaller, the more each coordinate has a rate of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedexp.core.options import ranged
+from fedexp.core.options import Span, ranged
 from fedexp.core.roles import Server, Setup
 from fedexp.strategies.base import Strategy, register
 
@@ -23,7 +23,7 @@ class FedAdam(Strategy):
     squares_weights: ClassVar[bool] = True
 
     name: str = "fedadam"
-    eta: float = ranged(0.01, gt=0)
+    eta: float = ranged(0.01, gt=0, tuned=Span(0.001, 0.3, log=True))
     """Learning rate of the server."""
     beta_1: float = ranged(0.9, ge=0, lt=1)
     """Decay of the first moment, the mean update."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedexp.core.options import ranged
+from fedexp.core.options import Span, ranged
 from fedexp.core.roles import Server, Setup
 from fedexp.strategies.base import Strategy, register
 
@@ -21,9 +21,9 @@ class FedAvgM(Strategy):
     averages_buffers: ClassVar[bool] = True
 
     name: str = "fedavgm"
-    server_learning_rate: float = ranged(1.0, gt=0)
+    server_learning_rate: float = ranged(1.0, gt=0, tuned=Span(0.1, 3.0, log=True))
     """Factor of the update that the server makes."""
-    server_momentum: float = ranged(0.9, ge=0, lt=1)
+    server_momentum: float = ranged(0.9, ge=0, lt=1, tuned=Span(0.0, 0.99))
     """Share of the last update that goes on."""
 
     def server(self, setup: Setup) -> Server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedexp.core.options import ranged
+from fedexp.core.options import Span, ranged
 from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job
 from fedexp.strategies.base import Strategy, register
@@ -20,7 +20,7 @@ class FedProx(Strategy):
     """
 
     name: str = "fedprox"
-    proximal_mu: float = ranged(0.1, ge=0)
+    proximal_mu: float = ranged(0.1, ge=0, tuned=Span(0.001, 1.0, log=True))
     """Strength of the pull towards the global model; 0 is FedAvg."""
 
     @property

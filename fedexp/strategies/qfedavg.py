@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedexp.core.options import ranged
+from fedexp.core.options import Span, ranged
 from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job, Server, Setup
 from fedexp.strategies.base import Strategy, register
@@ -29,7 +29,7 @@ class QFedAvg(Strategy):
     squares_weights: ClassVar[bool] = True
 
     name: str = "qfedavg"
-    q: float = ranged(0.1, ge=0)
+    q: float = ranged(0.1, ge=0, tuned=Span(0.001, 5.0, log=True))
     """Weight of clients with a high loss; 0 is the same for all."""
     client_learning_rate: float | None = ranged(None, gt=0)
     """The paper's 1 / L; null is the learning rate that clients train with."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedexp.core.options import ranged
+from fedexp.core.options import Span, ranged
 from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job, Order, Server, Setup, Updates
 from fedexp.core.weights import Weights
@@ -31,7 +31,7 @@ class Scaffold(Strategy):
     averages_buffers: ClassVar[bool] = True
 
     name: str = "scaffold"
-    server_learning_rate: float = ranged(1.0, gt=0)
+    server_learning_rate: float = ranged(1.0, gt=0, tuned=Span(0.1, 3.0, log=True))
     """Factor of the clients' mean update; 1 takes it as it is."""
 
     @property

@@ -25,8 +25,9 @@ def _fedexp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow  # whole commands: 10 to 20 s
 def test_optuna_is_told_the_objective_and_learns_of_failures(tmp_path: Path) -> None:
     words = ["hydra.sweeper.n_trials=4", "backend=inline", "rounds=1", "objective=loss"]
-    more = ["hydra.sweeper.direction=minimize", "training.learning_rate=choice(1e30,0.02)"]
-    found = _fedexp(tmp_path, "+experiment=tune", *words, *more)
+    found = _fedexp(
+        tmp_path, "+experiment=tune", *words, "training.learning_rate=choice(1e30,0.02)"
+    )
     (sweep,) = (tmp_path / "results" / "tune").iterdir()
     runs = load(sweep)
     assert len(runs.runs) == 4
@@ -43,6 +44,43 @@ def test_optuna_is_told_the_objective_and_learns_of_failures(tmp_path: Path) -> 
     told = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     assert told["best_value"] == losses[best]
     assert told["best_params"]["strategy.eta"] == runs.settings.at[best, "strategy.eta"]
+
+
+SHORT = ["backend=inline", "model=logistic", "rounds=1", "training.local_steps=2"]
+
+
+@pytest.mark.slow  # whole commands: 10 to 20 s
+@pytest.mark.parametrize(("objective", "best"), [("accuracy", 0.28), ("loss", 0.1)])
+def test_optuna_finds_the_better_of_two(tmp_path: Path, objective: str, best: float) -> None:
+    words = ["hydra/sweeper=optuna", "strategy=scaffold", f"objective={objective}"]
+    more = ["training.learning_rate=choice(0.28,0.1)", "hydra.sweeper.n_trials=4"]
+    more += ["hydra.sweeper.sampler.seed=0", "hydra.sweep.dir=out"]
+    found = _fedexp(tmp_path, "-m", *words, *more, *SHORT)
+    assert (found.returncode, found.stderr) == (0, "")
+    told = yaml.safe_load((tmp_path / "out" / "optimization_results.yaml").read_text())
+    assert told["best_params"] == {"training.learning_rate": best}
+
+
+@pytest.mark.slow  # whole commands: 10 to 20 s
+def test_a_stored_study_is_continued_by_the_same_command(tmp_path: Path) -> None:
+    words = ["experiment=tune", "strategy=scaffold", "hydra.sweep.dir=out", *SHORT]
+    longer = [*words[:2], "hydra.sweep.dir=whole", *SHORT, "hydra.sweeper.n_trials=6"]
+    words.append("hydra.sweeper.n_trials=3")
+    at_once = _fedexp(tmp_path, *longer)
+    assert (at_once.returncode, at_once.stderr) == (0, "")
+    for trials in (3, 6):
+        found = _fedexp(tmp_path, *words, "hydra.sweeper.storage=sqlite:///study.db")
+        assert (found.returncode, found.stderr) == (0, "")
+        assert len(load(tmp_path / "out").runs) == trials
+    rates = [
+        load(tmp_path / name).settings["training.learning_rate"].tolist()
+        for name in ("out", "whole")
+    ]
+    assert rates[0] == rates[1]
+    other = _fedexp(tmp_path, *words, "hydra.sweeper.storage=sqlite:///study.db", "seed=1")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "has seed=0 in its trials, not 1" in other.stderr
+    assert len(load(tmp_path / "out").runs) == 6
 
 
 @pytest.mark.slow  # whole commands: 10 to 20 s
