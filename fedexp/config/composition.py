@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fedexp.config import spaces, sweeper
+from fedexp.config import sweeper
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.explain import cause, explain, one_line, unknown_option
 from fedexp.config.folders import folder_errors, folder_of, pinned, register_resolvers, sweep_of
@@ -217,7 +217,11 @@ def plan(
 def _check_jobs(base: DictConfig, parsed: list[Override], begin: Source) -> list[Job]:
     sweep = sweep_of(base)
     if not is_basic_sweeper(base.hydra):
-        study = _study(base, parsed, begin) if sweeper.is_study(base.hydra) else None
+        study = None
+        if sweeper.is_study(base.hydra):
+            study = sweeper.study(
+                base.hydra, parsed, _parse, lambda lines: from_hydra(_compose(begin, list(lines)))
+            )
         config = from_hydra(base) if study is None else study.config
         return [Job(_lines(parsed), config, chosen_later=True, study=study, sweep=sweep)]
     whole = _of_multirun(base)
@@ -243,30 +247,6 @@ def _check_jobs(base: DictConfig, parsed: list[Override], begin: Source) -> list
     if errors:
         raise ConfigError(errors)
     return jobs
-
-
-def _study(base: DictConfig, parsed: Sequence[Override], begin: Source) -> StudyPlan:
-    """Return what a multirun chooses its jobs among.
-
-    Raises:
-        ConfigError: With a line for every mistake in it.
-    """
-    params = OmegaConf.select(base, "hydra.sweeper.params") or {}
-    told = {key: _parse(f"{key}={value}") for key, value in params.items()}
-    told |= {o.get_key_element(): o for o in parsed}
-    overrides = list(told.values())
-    fixed = [o for o in overrides if not o.is_sweep_override()]
-    swept = [o for o in overrides if o.is_sweep_override()]
-
-    def composed(lines: Sequence[str]) -> Config:
-        return from_hydra(_compose(begin, list(lines)))
-
-    own = bool(base.hydra.sweeper.own_space)
-    found = spaces.space(swept, fixed, composed, own=own)
-    firsts = [spaces.assigned(item.option, item.ends[0]) for item in found]
-    config = composed([*_lines(fixed), *firsts])
-    runs = [line for line in _lines(fixed) if not line.lstrip("+~").startswith("hydra")]
-    return sweeper.study_plan(base.hydra, found, config, runs)
 
 
 def _of_multirun(node: DictConfig) -> dict[str, object]:

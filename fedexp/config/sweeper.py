@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -24,7 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from fedexp.config.schema import Config
-from fedexp.config.spaces import Dimension
+from fedexp.config.spaces import Dimension, assigned, space
 from fedexp.config.studies import Study, StudyPlan, Trial, higher_is_better
 from fedexp.core.files import write_whole
 from fedexp.core.options import ConfigError, FedexpError
@@ -73,20 +74,41 @@ def is_study(hydra: Any) -> bool:
     return str(hydra.sweeper["_target_"]) == NAME
 
 
-def study_plan(
-    hydra: Any, dimensions: Sequence[Dimension], config: Config, fixed: Sequence[str]
+def study(
+    hydra: Any,
+    parsed: Sequence[Override],
+    parse: Callable[[str], Override],
+    compose: Callable[[Sequence[str]], Config],
 ) -> StudyPlan:
-    """Return the plan of a multirun's study.
+    """Return what a multirun chooses its jobs among.
 
     Args:
         hydra: Hydra's own part of the configuration.
-        dimensions: What is chosen.
-        config: What all trials share.
-        fixed: The overrides that they share.
+        parsed: The command's overrides; one replaces what ``hydra.sweeper.params`` says of its option.
+        parse: Reads an override, or raises ConfigError.
+        compose: Makes a checked configuration of overrides, or raises ConfigError.
 
     Raises:
-        ConfigError: A line for every option of the sweeper that cannot be.
+        ConfigError: With a line for every mistake in it.
     """
+    params = hydra.sweeper.params or {}
+    told = {key: parse(f"{key}={value}") for key, value in params.items()}
+    told |= {str(item.get_key_element()): item for item in parsed}
+    fixed = [item for item in told.values() if not item.is_sweep_override()]
+    swept = [item for item in told.values() if item.is_sweep_override()]
+    found = space(swept, fixed, compose, own=bool(hydra.sweeper.own_space))
+    lines = [str(item.input_line) for item in fixed]
+    config = compose([*lines, *(assigned(item.option, item.ends[0]) for item in found)])
+    return _plan(hydra, found, config, [line for line in lines if not _is_hydras(line)])
+
+
+def _is_hydras(line: str) -> bool:
+    return line.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
+def _plan(
+    hydra: Any, dimensions: Sequence[Dimension], config: Config, fixed: Sequence[str]
+) -> StudyPlan:
     options = hydra.sweeper
     errors = [
         f"hydra.sweeper.{name} must be >= 1, got {options[name]}"
