@@ -40,7 +40,8 @@ from fedexp.config.targets import target_errors
 from fedexp.config.validation import validate
 from fedexp.core.options import ConfigError
 
-_MISTAKES = (HydraException, OmegaConfBaseException, ValueError, YAMLError)
+_BUGS = (AttributeError, AssertionError, TypeError)  # of OmegaConf, where it is to fill what is None
+_MISTAKES = (HydraException, OmegaConfBaseException, ValueError, YAMLError, *_BUGS)
 
 _registered: list[object] = []
 """Where the schema was stored, and of which pages: it is made once, because that takes its time."""
