@@ -42,7 +42,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
-    from fedexp.core import owner, terminal
+    from fedexp.core import garbage, owner, terminal
     from fedexp.core.files import unwritable, without_secrets
     from fedexp.core.options import ConfigError, FedexpError
     from fedexp.core.output import reader_gone, say
@@ -284,6 +284,8 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
     finally:
         if summary is None or summary.get("status") == DIVERGED:
             _failed_runs.append(folder)
+    if several:
+        garbage.settle()
     if not summary or summary.get("status") == DIVERGED:
         return math.nan
     from fedexp.federation.conclusion import objective

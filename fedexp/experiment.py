@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from fedexp.config.schema import Config
+from fedexp.core import garbage
 from fedexp.core.files import reason
 from fedexp.core.options import DivergedError, FedexpError
 from fedexp.federation.conclusion import conclude, head
@@ -152,12 +152,8 @@ class Attempt:
 
     def _body(self, loop: RoundLoop) -> Callable[[CohortGrid], None]:
         def server(grid: CohortGrid) -> None:
-            gc.collect()
-            gc.freeze()  # else every few rounds a collection scans all that torch's import left: 0.2 s
-            try:
+            with garbage.undisturbed():
                 loop.run(grid, self._clock.seconds(), self._keeper, self._resume)
-            finally:
-                gc.unfreeze()  # a notebook's own garbage is frozen with the rest
 
         return server
 

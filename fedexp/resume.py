@@ -17,7 +17,7 @@ from fedexp.config.hydra_memory import composing_once
 from fedexp.config.plugins import load_plugins
 from fedexp.config.saved import saved_config
 from fedexp.config.schema import Config
-from fedexp.core import checkpoints, owner, signals
+from fedexp.core import checkpoints, garbage, owner, signals
 from fedexp.core.files import SWEEP_FILE, unwritable, without_secrets
 from fedexp.core.options import ConfigError, FedexpError
 from fedexp.core.tables import Position, content_at
@@ -73,6 +73,7 @@ def resume_program(arguments: Sequence[str]) -> None:
             runner.leave(2)
         for run in rest.runs:
             code = code if _completed(run, rest.sweep, args.overrides) else 1
+            garbage.settle()
     except KeyboardInterrupt:
         code = signals.exit_code()
     if rest.sweep is not None:

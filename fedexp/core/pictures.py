@@ -144,12 +144,13 @@ def draw_confusion(axes: Any, counts: Counts, classes: Sequence[str], font: floa
     axes.set_xticks(range(len(classes)), classes, fontsize=font, rotation=90 if long else 0)
     axes.set_yticks(range(len(classes)), classes, fontsize=font)
     if len(classes) <= 20:
+        # The numbers stay within cells that are as large as these: the layout need not look at each.
+        small = len(classes) > 10 or long
+        style = {"ha": "center", "va": "center", "fontsize": font, "in_layout": small}
         for row, column in zip(*np.nonzero(counts), strict=True):
             value = percent[row, column]
             ink = "white" if value > 50 else "black"
-            axes.text(
-                column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=font
-            )
+            axes.text(column, row, f"{value:.0f}", color=ink, **style)
     axes.set(xlabel="predicted label", ylabel="true label")
     return image
 
@@ -187,5 +188,6 @@ def _empty_figure(width: float, height: float) -> Any:
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.set_dpi(120)
+    figure.canvas.print_png(buffer)  # savefig would draw it twice, the first time for nothing
     return buffer.getvalue()

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ def environment(run: RunInfo) -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Return the versions of the packages that results may depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 

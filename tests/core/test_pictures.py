@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
+from fedexp.core import pictures
 from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.datasets.cifar100 import Cifar100
 from fedexp.datasets.emnist import Emnist
@@ -34,6 +37,33 @@ def test_partition_figure_has_bars(num_clients: int, num_classes: int) -> None:
     assert picture.shape[1] == pytest.approx(120 * min(14.0, 4.0 + 0.25 * num_clients) + 70, abs=1)
     colours = {tuple(pixel) for pixel in (picture[:, :, :3] * 255).astype(int).reshape(-1, 3)}
     assert (31, 119, 180) in colours or num_classes > 10  # the first label's blue
+
+
+@pytest.mark.parametrize(
+    ("panels", "classes"),
+    [(1, "0123456789"), (2, ["ankle boot", "coat", "bag"]), (1, [str(k) for k in range(12)])],
+)
+def test_figures_are_drawn_once_and_are_what_savefig_writes(
+    panels: int, classes: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(classes)
+    counts = np.arange(size * size).reshape(size, size) + 1
+    counts[0] = [100, *[0] * (size - 1)]  # a number as wide as they come, at the edge
+
+    def drawings() -> list[bytes]:
+        matrices: dict[int | None, Any] = dict.fromkeys(range(panels), counts)
+        return [confusion_png(matrices, classes), partition_png(counts, classes)]
+
+    ours, text = drawings(), Axes.text
+
+    def saved(figure: Any) -> bytes:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        return buffer.getvalue()
+
+    monkeypatch.setattr(pictures, "_png", saved)
+    monkeypatch.setattr(Axes, "text", lambda *a, **k: text(*a, **{**k, "in_layout": True}))
+    assert drawings() == ours
 
 
 def test_figures_are_the_same_every_time() -> None:
