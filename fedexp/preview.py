@@ -76,10 +76,19 @@ def partition_table(config: Config, data: FederatedData) -> str:
     lines += [
         f"  examples per client: {_spread(data.partition.sizes)}",
         f"  labels per client: {_spread(held)} of {data.spec.num_classes}",
+        *_held_out(data),
         f"  {unassigned(data)} of {len(data.train)} training examples belong to no client",
         f"  sha256 {data.partition.sha256}",
     ]
     return "\n".join(lines)
+
+
+def _held_out(data: FederatedData) -> list[str]:
+    """Say who holds examples out for validation, where somebody does."""
+    own = None if data.client_val is None else data.client_val.sizes
+    lines = [f"  validation examples of the server: {len(data.server_val)}"]
+    lines = lines if len(data.server_val) else []
+    return lines if own is None else [*lines, f"  validation examples per client: {_spread(own)}"]
 
 
 def _spread(values: Any) -> str:

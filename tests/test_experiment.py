@@ -31,6 +31,7 @@ RunOf = Callable[..., Path]
 SUBSETS = ["all", "1-3-7", "2-5-8", "4-6-9"]
 FILES = [
     *[
+        "best.safetensors",
         "checkpoint",
         "config.yaml",
         "confusion.csv",
@@ -65,9 +66,9 @@ def test_a_run_leaves_these_files_and_no_others(lesson: Path, isolated: Path) ->
 
 def test_the_summary_says_what_came_out(lesson: Path) -> None:
     summary = _summary(lesson)
-    keys = ["status", "strategy", "kind", "seed", "seconds", "rounds", "stopped_early", "final"]
-    more = ["best", "fairness", "clients", "byzantine", "model_sha256", "partition_sha256"]
-    more += ["metrics_csv"]
+    keys = ["status", "strategy", "kind", "seed", "seconds", "rounds", "stopped_early"]
+    more = ["selected_on", "selected_by", "final", "best", "fairness", "clients", "byzantine"]
+    more += ["model_sha256", "best_sha256", "partition_sha256", "metrics_csv"]
     assert list(summary) == keys + more
     assert (summary["status"], summary["strategy"], summary["seed"]) == ("completed", "fedavg", 0)
     assert (summary["rounds"], summary["stopped_early"]) == (2, False)

@@ -36,7 +36,8 @@ class StopConfig:
     """Stop early after ``patience`` rounds that improve ``metric`` by less than ``min_delta``."""
 
     metric: str = "accuracy"
-    """The global model's metric on the whole test set that must improve; one of ``metrics``."""
+    """The global model's metric that must improve, one of ``metrics``: on what ``dataset.validation``
+    holds out, where it also decides which round is the best, or else on the whole test set."""
     min_delta: float = ranged(0.001, ge=0)
     """What counts as an improvement, in the metric's unit."""
     patience: int | None = ranged(None, ge=1)
@@ -73,7 +74,8 @@ class Config:
     """Measured after every round; accuracy and loss always are (fedexp help metrics)."""
     objective: str = "accuracy"
     """What a sweeper such as Optuna works on: a metric of the final models, best_accuracy, or
-    worst10 (mean accuracy of the worst tenth of clients)."""
+    worst10 (mean accuracy of the worst tenth of clients). With ``dataset.validation``, on held-out
+    examples, of the best round."""
     dataset: Dataset = field(default_factory=Mnist5k)
     partition: Partition = field(default_factory=Iid)
     model: Model = field(default_factory=Mlp)
@@ -84,6 +86,8 @@ class Config:
     backend: BackendConfig = field(default_factory=RayBackend)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    save_every: int = ranged(0, ge=0)
+    """Keep the models of every so many rounds in the folder ``models``; 0 keeps none."""
 
     @property
     def num_rounds(self) -> int:

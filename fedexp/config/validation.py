@@ -19,6 +19,7 @@ from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
 from fedexp.core.options import AUTO
 from fedexp.core.registry import located
+from fedexp.data.held_out import held_by_clients, num_held_out
 
 OBJECTIVES = ("best_accuracy", "worst10")
 """What ``objective`` may be beside the run's metrics."""
@@ -122,11 +123,14 @@ def _relation_errors(config: Config) -> Iterator[str]:
             "name must be a word without slashes and control characters: it names a folder of "
             f"results/, got {config.name!r}"
         )
-    if clients.num > spec.num_train:
+    if clients.num > config.dataset.num_dealt:
+        held_out = spec.num_train - config.dataset.num_dealt
+        less = f" less the {held_out} that the server holds out" if held_out else ""
         yield (
-            f"clients.num must be <= {spec.num_train}, the training examples of dataset="
-            f"{config.dataset.name}, got {clients.num}"
+            f"clients.num must be <= {config.dataset.num_dealt}, the training examples of dataset="
+            f"{config.dataset.name}{less}, got {clients.num}"
         )
+    yield from _validation_errors(config)
     yield from _own_errors("dataset", config)
     yield from _own_errors("partition", config)
     yield from _strategy_errors(config)
@@ -136,6 +140,24 @@ def _relation_errors(config: Config) -> Iterator[str]:
         yield f"tracking.{option} belongs to W&B: set tracking=wandb (or 'tracking=[wandb,tensorboard]')"
     yield from _own_errors("model", config)
     yield from _model_errors(config)
+
+
+def _validation_errors(config: Config) -> Iterator[str]:
+    share, num_train = config.dataset.validation, config.dataset.spec.num_train
+    if share and not num_held_out(share, num_train):
+        yield (
+            f"dataset.validation={share:g} of {num_train} training examples is less than one: at least "
+            f"{1 / num_train:.2g}, or 0"
+        )
+    if (
+        share
+        and config.objective == "worst10"
+        and not held_by_clients(share, config.dataset.validation_by)
+    ):
+        yield (
+            "objective=worst10 is about the clients' own examples: dataset.validation_by must be clients "
+            f"or both, got {config.dataset.validation_by!r}"
+        )
 
 
 def _own_errors(group: str, config: Config) -> Iterator[str]:

@@ -23,6 +23,8 @@ Purpose = Literal[
     "straggler",
     "byzantine",
     "model",
+    "server_validation",
+    "client_validation",
 ]
 
 # Fixed numbers: renumbering them would change the results of every published run.
@@ -38,6 +40,8 @@ _PURPOSE_IDS: dict[str, int] = {
     "straggler": 8,
     "byzantine": 9,
     "model": 10,
+    "server_validation": 11,
+    "client_validation": 12,
 }
 
 

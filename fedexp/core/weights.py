@@ -27,6 +27,23 @@ def copied(weights: Mapping[str, npt.NDArray[Any]]) -> Weights:
     return {name: array.copy() for name, array in weights.items()}
 
 
+def named(models: Mapping[int | None, Weights], initial: Weights) -> Weights:
+    """Return the global model's weights, or those of all trained clients under ``<client>/<name>``.
+
+    Args:
+        models: None -> the global model, or partition id -> a client's own.
+        initial: What a client has that was never trained.
+    """
+    if None in models:
+        return models[None]
+    return {
+        f"{client}/{name}": array
+        for client, weights in models.items()
+        if weights is not initial
+        for name, array in weights.items()
+    }
+
+
 def restore_dtypes(
     weights: Mapping[str, npt.NDArray[Any]], reference: Mapping[str, npt.NDArray[Any]]
 ) -> Weights:

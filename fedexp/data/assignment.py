@@ -54,6 +54,10 @@ class Assignment:
         """Return the positions of the examples that one client holds."""
         return self.indices[self.offsets[partition_id] : self.offsets[partition_id + 1]]
 
+    def parts(self) -> list[Indices]:
+        """Return the positions of every client's examples, an array each."""
+        return np.split(self.indices, self.offsets[1:-1])
+
     def class_counts(self, labels: npt.NDArray[np.int64], num_classes: int) -> Indices:
         """Count labels per client, shape (num_clients, num_classes)."""
         client_of = np.repeat(np.arange(self.num_clients), self.sizes)

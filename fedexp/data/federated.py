@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedexp.data.assignment import Assignment
+from fedexp.data.assignment import Assignment, Indices
 from fedexp.data.examples import Examples, Spec
 
 
@@ -22,6 +22,8 @@ class FederatedData:
         partition: Who holds which training example.
         client_test: Who is tested on which test example.
         seen_test: Test examples as the clients see them, where that is not as the server does.
+        server_val: Positions of the training examples that the server holds out; nobody trains on them.
+        client_val: Who holds out which training example; these are not in ``partition``.
     """
 
     spec: Spec
@@ -30,6 +32,8 @@ class FederatedData:
     partition: Assignment
     client_test: Assignment
     seen_test: Examples | None = None
+    server_val: Indices = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    client_val: Assignment | None = None
 
     @property
     def clients_test(self) -> Examples:

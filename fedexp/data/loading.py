@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Protocol
+from dataclasses import fields
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from fedexp.core.options import FedexpError
 from fedexp.data.examples import Examples, Spec
 
 _KEPT = 2
+_NO_MATTER = ("validation", "validation_by")
+"""Options of a dataset that are about what is done with what was read."""
+
 _loaded: OrderedDict[tuple[type, str], tuple[Examples, Examples]] = OrderedDict()
 
 
@@ -32,7 +36,10 @@ def load(dataset: Readable) -> tuple[Examples, Examples]:
     Raises:
         FedexpError: If the dataset is not there, is damaged, or does not hold examples.
     """
-    key = type(dataset), repr(dataset)  # a cell that is run again defines another class of the name
+    # A cell that is run again defines another class of the name.
+    page: Any = dataset
+    options = [f.name for f in fields(page) if f.name not in _NO_MATTER]
+    key = type(dataset), repr([getattr(page, name) for name in options])
     if key not in _loaded:
         train, test = dataset.load()
         check(f"dataset={dataset.name}", train, test)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedexp.core.options import Plan
+from fedexp.core.options import Plan, one_of, ranged
 from fedexp.core.registry import Registry
 from fedexp.data.examples import Examples, Spec
+from fedexp.data.held_out import BOTH, CLIENTS, SERVER, held_by_server, num_held_out
 from fedexp.data.loading import load, measure
 from fedexp.data.torchvision_files import Source, ensure_files, read_files
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 class Dataset:
     """Labelled examples.
 
+    What ``validation`` holds out, nobody trains on. The server takes its share of all training examples
+    before the rest is dealt; clients take theirs of what they were dealt. Shares are rounded down and
+    keep the proportions of labels; every client keeps one training example at least.
+
     Attributes:
         kind: What an input is: ``image`` (channels, height, width) or ``vector`` (numbers in a row).
         facts: What is known before anything is read; None has the data read and measured first.
@@ -32,11 +37,22 @@ class Dataset:
     name: str = ""
     root: str = "data"
     """Folder of the dataset's files, where it has any."""
+    validation: float = ranged(0.0, ge=0, lt=1)
+    """Share of the training examples that is held out: the best round, early stopping and objective go by
+    them, not by test data."""
+    validation_by: str = one_of(SERVER, SERVER, CLIENTS, BOTH)
+    """Who holds them out: the server before the rest is dealt, clients of their own, or both."""
 
     @property
     def spec(self) -> Spec:
         """Shape, classes and sizes."""
         return self.facts or measure(*load(self))
+
+    @property
+    def num_dealt(self) -> int:
+        """Training examples that are dealt to clients: all that the server does not hold out."""
+        share = held_by_server(self.validation, self.validation_by)
+        return self.spec.num_train - num_held_out(share, self.spec.num_train)
 
     def errors(self, plan: Plan) -> list[str]:
         """Return a line for every rule between options that is broken."""

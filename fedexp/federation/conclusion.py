@@ -14,13 +14,21 @@ from typing import Any
 from fedexp.config.schema import Config
 from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.core.statistics import fairness
-from fedexp.core.weights import Weights, hash_weights
+from fedexp.core.weights import hash_weights, named
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import client_rows
-from fedexp.federation.evaluation import ClientScores, ServerEvaluation
+from fedexp.federation.evaluation import ClientScores, Models, ServerEvaluation
 from fedexp.federation.events import COMPLETED, DIVERGED, Ending, Measurement
 from fedexp.federation.faults import byzantine_clients
-from fedexp.federation.outcome import Outcome
+from fedexp.federation.outcome import Outcome, of_choices
+from fedexp.federation.selection import (
+    VALIDATION,
+    best_of,
+    means,
+    selected_by,
+    selected_on,
+    selection_notes,
+)
 
 
 def head(config: Config, status: str) -> dict[str, Any]:
@@ -50,26 +58,33 @@ def conclude(
         evaluation: Scores models.
         outcome: What the round loop left.
     """
-    weights = _final_weights(outcome, evaluation.initial)
-    confusion = {owner: evaluation.confusion(own) for owner, own in outcome.models.items()}
+    initial = evaluation.initial
+    weights, chosen = named(outcome.models, initial), of_choices(outcome.chosen)
+    # A checkpoint of an earlier version does not have the best models.
+    best = named(chosen, initial) if chosen else None
+    # With validation, what a run comes to is what the chosen models do; else what the last ones do.
+    models = chosen if outcome.val else outcome.models
+    confusion = {owner: evaluation.confusion(own) for owner, own in models.items()}
     counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
-    scores = _client_scores(data, evaluation, outcome.models)
-    model = "global" if None in outcome.models else "local"
+    scores = _client_scores(data, evaluation, models)
     accuracies = [metrics["accuracy"] for metrics in scores.values()]
     status = DIVERGED if outcome.diverged else COMPLETED
-    loss = outcome.headline("loss")
+    loss = outcome.judged("loss")
     problem = f"the loss is {loss:.3g} after round {outcome.rounds}" if outcome.diverged else ""
     summary = {
         **head(config, status),
         "seconds": 0.0,
         "rounds": outcome.rounds,
         "stopped_early": outcome.stopped_early,
-        "final": _final(outcome),
-        "best": {"round": outcome.best_round, "accuracy": outcome.best_accuracy},
+        "selected_on": selected_on(config),
+        "selected_by": selected_by(config),
+        "final": means(outcome.headlined),
+        "best": best_of(config, data, evaluation, outcome),
         "fairness": fairness(accuracies),
         "clients": {str(k): own for k, own in outcome.scores.items() if k is not None},
         "byzantine": byzantine_clients(config),
         "model_sha256": hash_weights(weights),
+        **({} if best is None else {"best_sha256": hash_weights(best)}),
         "partition_sha256": data.partition.sha256,
         **({"error": problem} if problem else {}),
     }
@@ -82,66 +97,67 @@ def conclude(
     return Ending(
         status,
         summary,
-        measurements=[
-            Measurement(outcome.rounds, model, "client_test", "all", client, name, value)
-            for client, metrics in scores.items()
-            for name, value in metrics.items()
-        ],
-        reported=frozenset(outcome.reported),
+        measurements=_own_measurements(outcome, scores),
+        reported=_reported(outcome),
         weights=weights,
+        best=best,
         confusion=confusion,
         pictures=pictures,
         clients=client_rows(partition, scores, config.measured),
         notes=[
             *([f"{DIVERGED}: {problem}"] if problem else []),
             *_stop_notes(config, outcome),
+            *selection_notes(config, summary),
             *problems,
         ],
     )
 
 
+def _own_measurements(outcome: Outcome, scores: ClientScores) -> list[Measurement]:
+    """Return what clients have on their own test examples, of the round whose models these are."""
+    model, measurements = "global" if None in outcome.models else "local", []
+    for client, metrics in scores.items():
+        number = outcome.rounds
+        if outcome.val:
+            number = outcome.chosen[client if model == "local" else None].round
+        measurements += [
+            Measurement(number, model, "client_test", "all", client, name, value)
+            for name, value in metrics.items()
+        ]
+    return measurements
+
+
+def _reported(outcome: Outcome) -> frozenset[int]:
+    """Return the clients of which metrics.csv has that already."""
+    if not outcome.val:
+        return frozenset(outcome.reported)
+    return frozenset[int]().union(*(choice.reported for choice in outcome.chosen.values()))
+
+
 def objective(config: Config, summary: Mapping[str, Any]) -> float:
-    """Return the number that ``objective`` names, from summary.json."""
-    numbers = {
-        **summary["final"]["all"],
-        "best_accuracy": summary["best"]["accuracy"],
-        "worst10": summary["fairness"]["worst10"],
-    }
+    """Return the number that ``objective`` names, from summary.json: on held-out data, if there are."""
+    best = summary["best"]
+    if summary.get("selected_on") == VALIDATION:
+        known = best["validation"]
+        worst = {"worst10": best.get("validation_worst10")}
+        numbers = {**known, "best_accuracy": known["accuracy"], **worst}
+    else:
+        numbers = {
+            **summary["final"]["all"],
+            "best_accuracy": best["accuracy"],
+            "worst10": summary["fairness"]["worst10"],
+        }
     return float(numbers[config.objective])
 
 
 def _client_scores(
-    data: FederatedData, evaluation: ServerEvaluation, models: Mapping[int | None, Weights]
+    data: FederatedData, evaluation: ServerEvaluation, models: Models
 ) -> ClientScores:
     scores: ClientScores = {}
     for owner, weights in models.items():
         clients = range(data.partition.num_clients) if owner is None else [owner]
         scores |= evaluation.client_scores(weights, clients)
     return scores
-
-
-def _final_weights(outcome: Outcome, initial: Weights) -> Weights:
-    """Return the global model's weights, or those of all trained clients under ``<client>/<name>``."""
-    if None in outcome.models:
-        return outcome.models[None]
-    return {
-        f"{client}/{name}": array
-        for client, weights in outcome.models.items()
-        if weights is not initial
-        for name, array in weights.items()
-    }
-
-
-def _final(outcome: Outcome) -> dict[str, dict[str, float]]:
-    """Return subset -> metric -> value of the global model, or the mean over local models."""
-    models = outcome.headlined
-    return {
-        subset: {
-            metric: sum(scores[subset][metric] for scores in models) / len(models)
-            for metric in models[0][subset]
-        }
-        for subset in models[0]
-    }
 
 
 def _stop_notes(config: Config, outcome: Outcome) -> list[str]:

@@ -8,8 +8,10 @@ import numpy as np
 
 from fedexp.config.schema import Config
 from fedexp.core.options import FedexpError
+from fedexp.data.assignment import Assignment, Indices
 from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
+from fedexp.data.held_out import held_by_clients, held_by_server, hold_out
 from fedexp.data.loading import load
 from fedexp.data.matched_test import match_test
 from fedexp.partitions.base import make_partition
@@ -31,24 +33,70 @@ def federate(config: Config) -> FederatedData:
                 f"{examples.inputs.shape[1:]} and labels up to {examples.targets.max()}; its page says "
                 f"{spec.shape} and {spec.num_classes} classes"
             )
-    dealt = make_partition(config.partition, train.targets, config.clients.num, config.seed)
+    dealt, server_val = _dealt(config, train)
     own = match_test(dealt, train.targets, test.targets, spec.num_classes, config.seed)
     seen = config.partition.as_seen((train.inputs, dealt), (test.inputs, own), config.seed)
-    if seen is None:
-        return FederatedData(spec, train, test, dealt, own)
+    dealt, client_val = _held_back(config, train, dealt)
     return FederatedData(
         spec,
-        Examples(seen[0], train.targets),
+        train if seen is None else Examples(seen[0], train.targets),
         test,
         dealt,
         own,
-        Examples(seen[1], test.targets),
+        None if seen is None else Examples(seen[1], test.targets),
+        server_val,
+        client_val,
     )
+
+
+def _dealt(config: Config, train: Examples) -> tuple[Assignment, Indices]:
+    """Return who is dealt which training example, and which ones the server holds out before that."""
+    dataset, everything = config.dataset, np.arange(len(train), dtype=np.int64)
+    share = held_by_server(dataset.validation, dataset.validation_by)
+    left, out = everything, everything[:0]
+    if share:
+        # Who holds what is the partition's: one with a seed of its own is the same for all seeds.
+        seed, whole = config.partition.own_seed(config.seed), Assignment.of([everything])
+        kept, held_out = hold_out(whole, train.targets, share, seed, "server_validation")
+        left, out = kept.indices, held_out.indices
+    dealt = make_partition(config.partition, train.targets[left], config.clients.num, config.seed)
+    return Assignment(left[dealt.indices], dealt.offsets), out
+
+
+def _held_back(
+    config: Config, train: Examples, dealt: Assignment
+) -> tuple[Assignment, Assignment | None]:
+    """Return what clients train on, and what each holds out of its own.
+
+    Raises:
+        FedexpError: If no client has enough examples to hold one out.
+    """
+    dataset = config.dataset
+    share = held_by_clients(dataset.validation, dataset.validation_by)
+    if not share:
+        return dealt, None
+    seed = config.partition.own_seed(config.seed)
+    kept, held_out = hold_out(dealt, train.targets, share, seed, "client_validation")
+    if not len(held_out.indices):
+        raise FedexpError(
+            f"dataset.validation={share:g} is less than one example of every client (the largest has "
+            f"{dealt.sizes.max()}): a larger share, fewer clients, or dataset.validation_by=server"
+        )
+    return kept, held_out
 
 
 def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
     """Return what stands in partition.json."""
     counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
+    held_out: dict[str, Any] = {}
+    if config.dataset.validation:
+        none = [0] * data.partition.num_clients
+        own = none if data.client_val is None else data.client_val.sizes.tolist()
+        held_out = {
+            "num_validation_examples": own,
+            "num_server_validation_examples": len(data.server_val),
+            "validation_sha256": validation_sha256(data),
+        }
     return {
         "partition": config.partition.name,
         "dataset": config.dataset.name,
@@ -57,6 +105,7 @@ def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
         "num_unassigned": unassigned(data),
         "num_examples": data.partition.sizes.tolist(),
         "num_test_examples": data.client_test.sizes.tolist(),
+        **held_out,
         "classes": list(data.spec.classes),
         "class_counts": counts.tolist(),
         **config.partition.describe(data.partition.num_clients),
@@ -64,8 +113,15 @@ def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
 
 
 def unassigned(data: FederatedData) -> int:
-    """Return how many training examples nobody holds."""
-    return len(data.train) - len(data.partition.indices)
+    """Return how many training examples nobody holds, neither to train on nor for validation."""
+    own = 0 if data.client_val is None else len(data.client_val.indices)
+    return len(data.train) - len(data.partition.indices) - own - len(data.server_val)
+
+
+def validation_sha256(data: FederatedData) -> str:
+    """Return the hash of which examples are held out: every client's, then the server's."""
+    own = [] if data.client_val is None else data.client_val.parts()
+    return Assignment.of([*own, data.server_val]).sha256
 
 
 def client_rows(

@@ -1,8 +1,10 @@
-"""Server-side evaluation: one model, the whole test set and its named subsets."""
+"""Server-side evaluation: the whole test set and its named subsets, and what is held out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import numpy.typing as npt
 from fedexp.config.schema import Config
 from fedexp.core.machine import usable_cpus
 from fedexp.core.weights import Weights
+from fedexp.data.assignment import Assignment
 from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
 from fedexp.federation.measuring import measure, measures, needs_probabilities
@@ -20,6 +23,12 @@ from fedexp.training.network import build_network
 
 Scores = dict[str, dict[str, float]]
 """Subset -> metric -> value."""
+
+VAL, CLIENT_VAL = "val", "client_val"
+"""What models are validated on: the examples that the server holds out, and those that clients do."""
+
+Models = Mapping[int | None, Weights]
+"""None -> the global model's weights, or partition id -> a client's own."""
 
 ClientScores = dict[int, dict[str, float]]
 """Partition id -> metric -> value; a client without test examples is absent."""
@@ -46,6 +55,7 @@ class ServerEvaluation:
         self.buffers, self.frozen = self._network.buffers, self._network.frozen
         self._threads = config.backend.threads
         parallel = usable_cpus() if self._device.type == "cpu" else 1
+        self._parallel = parallel
         self._evaluator = self._evaluator_of(data.test, parallel)
         targets = data.test.targets
         masks = {
@@ -71,11 +81,67 @@ class ServerEvaluation:
 
     def client_scores(self, weights: Weights, clients: Sequence[int]) -> ClientScores:
         """Return metrics on the clients' own shares of the test examples, as they see them."""
-        shares = {client: self._data.client_test.client(client) for client in clients}
+        data = self._data
+        return self._scores_by_share(weights, clients, data.client_test, data.clients_test)
+
+    def validation(self, models: Models) -> dict[int | None, Scores]:
+        """Return the run's metrics on what is held out, model by model.
+
+        Args:
+            models: What is validated.
+
+        Returns:
+            Owner -> ``val`` (what the server holds out) and ``client_val`` (what all clients hold out
+            together, or what the client does whose model it is) -> metric -> value; what there are no
+            examples of is absent.
+        """
+        found: dict[int | None, Scores] = {owner: {} for owner in models}
+        groups: dict[int, list[int | None]] = defaultdict(list)
+        for owner, weights in models.items():  # clients that share a model share its scores
+            groups[id(weights)].append(owner)
+        for owners in groups.values():
+            weights = models[owners[0]]
+            if self._server_val is not None:
+                scores = measure(self._predict(weights, self._server_val), self._measures)
+                for owner in owners:
+                    found[owner][VAL] = scores
+            own = self.client_validation(weights, [k for k in owners if k is not None])
+            for client, numbers in own.items():
+                found[client][CLIENT_VAL] = numbers
+            if None in owners and self._clients_val is not None:
+                everybodys = self._predict(weights, self._clients_val)
+                found[None][CLIENT_VAL] = measure(everybodys, self._measures)
+        return found
+
+    def client_validation(self, weights: Weights, clients: Sequence[int]) -> ClientScores:
+        """Return metrics on what clients hold out themselves."""
+        data = self._data
+        if data.client_val is None:
+            return {}
+        return self._scores_by_share(weights, clients, data.client_val, data.train)
+
+    @cached_property
+    def _server_val(self) -> Evaluator | None:
+        chosen = self._data.server_val
+        if not len(chosen):
+            return None
+        return self._evaluator_of(self._data.train.subset(chosen), self._parallel)
+
+    @cached_property
+    def _clients_val(self) -> Evaluator | None:
+        held = self._data.client_val
+        if held is None:
+            return None
+        return self._evaluator_of(self._data.train.subset(held.indices), self._parallel)
+
+    def _scores_by_share(
+        self, weights: Weights, clients: Sequence[int], held: Assignment, of: Examples
+    ) -> ClientScores:
+        shares = {client: held.client(client) for client in clients}
         shares = {client: share for client, share in shares.items() if len(share)}
         if not shares:
             return {}
-        examples = self._data.clients_test.subset(np.concatenate(list(shares.values())))
+        examples = of.subset(np.concatenate(list(shares.values())))
         found = self._predict(weights, self._evaluator_of(examples))
         ends = np.cumsum([len(share) for share in shares.values()])
         pieces = np.split(np.arange(len(examples)), ends[:-1])

@@ -24,7 +24,8 @@ class Measurement(NamedTuple):
     Attributes:
         round: Round after which it was taken; 0 is the initial model.
         model: ``global`` or ``local``.
-        split: ``train``, ``test`` or ``client_test``.
+        split: ``train``, ``test``, ``client_test``, ``val`` (held out by the server) or ``client_val``
+            (held out by clients).
         subset: ``all``, or labels joined by hyphens.
         client: Partition id, or None where the number is not one client's.
         metric: A metric of the run, or ``bytes_down`` and ``bytes_up`` (of weights sent to and by clients
@@ -61,6 +62,8 @@ class RoundReport:
         failures: Its rows of failures.csv.
         headline: Metric -> the global model's on the whole test set, or the mean of the local models'.
         local: Whether the headline is the local models' mean.
+        judged: Metric -> what it is on held-out examples; empty where none are held out.
+        weights: What :class:`Ending` has of the final models, where this round's are to be kept.
     """
 
     round: int
@@ -69,6 +72,8 @@ class RoundReport:
     failures: list[Failure] = field(default_factory=list)
     headline: dict[str, float] = field(default_factory=dict)
     local: bool = False
+    judged: dict[str, float] = field(default_factory=dict)
+    weights: Weights | None = None
 
     @property
     def num_failures(self) -> int:
@@ -116,6 +121,7 @@ class Ending:
         reported: Clients whose last numbers stand in metrics.csv already.
         weights: The global model's, or all local models' under ``<client>/<name>``; None if there is no
             final model.
+        best: The same of the best round.
         confusion: Examples per true label (row) and predicted label (column): of the global model under
             None, or of every client's. None if there is no final model.
         pictures: Name -> PNG.
@@ -128,6 +134,7 @@ class Ending:
     measurements: Sequence[Measurement] = ()
     reported: frozenset[int] = frozenset()
     weights: Weights | None = None
+    best: Weights | None = None
     confusion: Mapping[int | None, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     clients: Sequence[Mapping[str, Any]] = ()

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedexp.config.schema import StopConfig
-from fedexp.core.weights import Weights
+from fedexp.core.weights import Weights, copied
 from fedexp.federation.evaluation import Scores
 from fedexp.metrics import get as get_metric
 
 MAX_LOSS = 1e6
 """Nats from which on a model has diverged; an untrained one has the logarithm of the labels' number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A model that is the best so far.
+
+    Attributes:
+        round: Of which round it is.
+        weights: The model's.
+        merit: What it was chosen for, turned so that larger is better; NaN where there is nothing.
+        reported: The clients that tested it themselves in that round.
+    """
+
+    round: int
+    weights: Weights
+    merit: float = math.nan
+    reported: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -22,6 +40,7 @@ class Outcome:
 
     Attributes:
         weights: The global model's; the initial one's where no client is federated.
+        initial: The weights that the model was built with.
         rounds: Rounds completed.
         stopped_early: Whether the stop criterion ended it.
         models: The models that are tested: None -> the global one, or partition id -> a client's own.
@@ -29,34 +48,86 @@ class Outcome:
         own: Partition id -> metric -> the client's last number on its own test examples, of those that
             were asked.
         reported: Clients that evaluated in the last round.
-        best_round: Round of the highest headline accuracy.
+        val: Last validation numbers of every model, metric -> value: the server's for the global model,
+            the client's own for a client's, and where those have no examples the other ones. Empty where
+            nothing is held out.
+        best_round: Round of the highest headline accuracy; 0 where validation chooses.
         best_accuracy: That accuracy.
+        chosen: The models that are the best so far, by owner.
     """
 
     weights: Weights
+    initial: Weights = field(default_factory=dict)
     rounds: int = 0
     stopped_early: bool = False
     models: dict[int | None, Weights] = field(default_factory=dict)
     scores: dict[int | None, Scores] = field(default_factory=dict)
     own: dict[int, dict[str, float]] = field(default_factory=dict)
     reported: set[int] = field(default_factory=set)
+    val: dict[int | None, dict[str, float]] = field(default_factory=dict)
     best_round: int = 0
     best_accuracy: float = 0.0
+    chosen: dict[int | None, Choice] = field(default_factory=dict)
 
     def headline(self, metric: str) -> float:
         """Return a metric on the whole test set: the global model's, or the local models' mean."""
         return float(np.mean([scores["all"][metric] for scores in self.headlined]))
 
+    def judged(self, metric: str) -> float:
+        """Return the metric that decides: on what is held out, or on the test set where nothing is."""
+        return float(np.mean([numbers[metric] for numbers in self._judges]))
+
+    @property
+    def _judges(self) -> list[dict[str, float]]:
+        """What decides: validation numbers, or those on the test set where nothing is held out."""
+        if not self.val:
+            return [scores["all"] for scores in self.headlined]
+        return [self.val[None]] if None in self.val else list(self.val.values())
+
     @property
     def diverged(self) -> bool:
         """Whether the loss of the global model is beyond use, or that of every local model."""
-        losses = [scores["all"]["loss"] for scores in self.headlined]
+        losses = [numbers["loss"] for numbers in self._judges]
         return not any(loss < MAX_LOSS for loss in losses)
+
+    def choose(self, server_round: int, metric: str) -> None:
+        """Take in a round: keep its models where they are the best so far.
+
+        Without validation the round decides that has the highest accuracy on the test set, for all models
+        alike. With it, the best value of a metric decides, for every client's own model by itself; a
+        client that has nothing to go by keeps its last model.
+        """
+        if not self.val:
+            accuracy = self.headline("accuracy")
+            if accuracy > self.best_accuracy or server_round == 0:
+                self.best_round, self.best_accuracy = server_round, max(0.0, accuracy)
+                self.chosen = {owner: self._choice(server_round, owner) for owner in self.models}
+            return
+        sign = 1 if get_metric(metric).higher_is_better else -1
+        for owner in self.models:
+            merit = sign * self.val[owner][metric] if owner in self.val else math.nan
+            before = self.chosen.get(owner)
+            better = before is None or merit > before.merit or math.isnan(before.merit)
+            if better:
+                self.chosen[owner] = self._choice(server_round, owner, merit)
+
+    def _choice(self, server_round: int, owner: int | None, merit: float = math.nan) -> Choice:
+        weights = self.models[owner]
+        if (
+            owner is None
+        ):  # a strategy may write into what it returned; a client's model is not written to
+            return Choice(server_round, copied(weights), merit, frozenset(self.reported))
+        return Choice(server_round, weights, merit, frozenset(self.reported & {owner}))
 
     @property
     def headlined(self) -> list[Scores]:
         """The global model's scores, or those of all local models where there is none."""
         return [self.scores[None]] if None in self.scores else list(self.scores.values())
+
+
+def of_choices(chosen: Mapping[int | None, Choice]) -> dict[int | None, Weights]:
+    """Return the models that were chosen, by owner."""
+    return {owner: choice.weights for owner, choice in chosen.items()}
 
 
 class Patience:

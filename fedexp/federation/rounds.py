@@ -20,9 +20,9 @@ from fedexp.core import signals
 from fedexp.core.buffers import BuffersApart
 from fedexp.core.options import DivergedError, FedexpError
 from fedexp.core.roles import Order, Server, Setup, Update, Updates, weighted_mean
-from fedexp.core.weights import Weights, restore_dtypes
+from fedexp.core.weights import Weights, named, restore_dtypes
 from fedexp.federation.cohort import draw_cohort
-from fedexp.federation.evaluation import Scores, ServerEvaluation
+from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
 from fedexp.federation.faults import byzantine_clients, collude
 from fedexp.federation.guards import (
@@ -35,6 +35,7 @@ from fedexp.federation.guards import (
 )
 from fedexp.federation.outcome import Outcome, Patience
 from fedexp.federation.overflow import NOT_FINITE, size_problem
+from fedexp.federation.scoring import score
 from fedexp.federation.snapshot import Keeper, restore, take
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.messages import num_bytes, pack_order
@@ -76,7 +77,7 @@ class RoundLoop:
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
         self._report = RoundReport(0)
-        self.outcome = Outcome(weights=evaluation.initial)
+        self.outcome = Outcome(evaluation.initial, evaluation.initial)
 
     def run(
         self,
@@ -104,7 +105,7 @@ class RoundLoop:
                 self._report.seconds["startup"] = startup
                 self._report_faults()
                 self._evaluate(0)
-            stop.take_in(outcome.headline(stopping.metric))
+            stop.take_in(outcome.judged(stopping.metric))
         else:
             restore(resume, outcome, self._server, grid, stop)
         while outcome.rounds < self._config.num_rounds and not stop.exhausted:
@@ -116,7 +117,7 @@ class RoundLoop:
                 self._evaluate(server_round)
                 self._report_traffic(server_round)
             outcome.rounds = server_round
-            stop.take_in(outcome.headline(stopping.metric))
+            stop.take_in(outcome.judged(stopping.metric))
             last = server_round == self._config.num_rounds or stop.exhausted
             if last or signals.received() or keeper.is_due(server_round):
                 keeper.save(server_round, partial(take, outcome, self._server, grid, stop))
@@ -315,27 +316,18 @@ class RoundLoop:
             )
 
     def _evaluate(self, server_round: int) -> None:
-        outcome, before = self.outcome, self.outcome.models
+        outcome, config = self.outcome, self._config
         with self._timed("evaluate"):
-            outcome.models = self._server.models(outcome.weights)
-            fresh: dict[int | None, Scores] = {}
-            scored: dict[int, Scores] = {}  # clients that share a model share its scores
-            for owner, weights in outcome.models.items():
-                if owner is None or weights is not before.get(owner):
-                    if id(weights) not in scored:
-                        scored[id(weights)] = self._evaluation.scores(weights)
-                    fresh[owner] = scored[id(weights)]
-        outcome.scores.update(fresh)
-        for owner, subsets in fresh.items():
-            model = "global" if owner is None else "local"
-            for subset, metrics in subsets.items():
-                for name, value in metrics.items():
-                    self._measured(server_round, model, "test", owner, name, value, subset)
-        accuracy = outcome.headline("accuracy")
-        if accuracy > outcome.best_accuracy:
-            outcome.best_round, outcome.best_accuracy = server_round, accuracy
-        self._report.headline = {m: outcome.headline(m) for m in self._config.measured}
+            rows = score(self._evaluation, outcome, self._server.models(outcome.weights))
+        for row in rows:
+            self._measured(server_round, *row)
+        outcome.choose(server_round, config.stop.metric)
+        self._report.headline = {name: outcome.headline(name) for name in config.measured}
         self._report.local = None not in outcome.models
+        if outcome.val:
+            self._report.judged = {name: outcome.judged(name) for name in config.measured}
+        if config.save_every and server_round and server_round % config.save_every == 0:
+            self._report.weights = named(outcome.models, outcome.initial)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fedexp.core.roles import Server
-from fedexp.core.weights import Weights
-from fedexp.federation.outcome import Outcome, Patience
+from fedexp.core.weights import Weights, copied
+from fedexp.federation.outcome import Choice, Outcome, Patience
 from fedexp.flower.grid import CohortGrid
 
 
@@ -34,9 +34,32 @@ def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> 
         "scores": [[owner, scores] for owner, scores in outcome.scores.items()],
         "own": outcome.own,
         "reported": outcome.reported,
+        "val": [[owner, numbers] for owner, numbers in outcome.val.items()],
         "best": [outcome.best_round, outcome.best_accuracy],
+        "chosen": [
+            [
+                owner,
+                choice.round,
+                choice.merit,
+                sorted(choice.reported),
+                _kept(choice, owner, outcome),
+            ]
+            for owner, choice in outcome.chosen.items()
+        ],
         "patience": [stop.best, stop.idle],
     }
+
+
+_INITIAL, _NOW = "initial", "now"
+"""Stand for a best model that is the initial one, or the one of this round: it is not kept twice."""
+
+
+def _kept(choice: Choice, owner: int | None, outcome: Outcome) -> Weights | str:
+    if choice.weights is outcome.initial:
+        return _INITIAL
+    same = choice.weights is outcome.models[owner]
+    # The global model's is a copy.
+    return _NOW if same or (owner is None and choice.round == outcome.rounds) else choice.weights
 
 
 def restore(
@@ -54,7 +77,14 @@ def restore(
     outcome.models = server.models(outcome.weights)
     outcome.scores = dict(state["scores"])
     outcome.own, outcome.reported = state["own"], set(state["reported"])
+    outcome.val = dict(state.get("val", []))
     outcome.best_round, outcome.best_accuracy = state["best"]
+    for owner, number, merit, reported, kept in state.get("chosen", []):
+        known = {_INITIAL: outcome.initial, _NOW: outcome.models[owner]}
+        weights = known[kept] if isinstance(kept, str) else kept
+        if owner is None:  # a strategy may write into what it returned
+            weights = copied(weights)
+        outcome.chosen[owner] = Choice(number, weights, merit, frozenset(reported))
     stop.best, stop.idle = state["patience"]
 
 

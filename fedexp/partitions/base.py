@@ -160,7 +160,7 @@ def until_large_enough(
 
 def enough_examples(plan: Plan, option: str, per_client: int) -> Iterator[str]:
     """Yield a line unless every client can have ``per_client`` examples."""
-    num_clients, num_train = plan.clients.num, plan.dataset.spec.num_train
+    num_clients, num_train = plan.clients.num, plan.dataset.num_dealt
     most = num_train // num_clients
     # With more clients than examples nothing fits; that has its own line.
     if most and per_client > most:

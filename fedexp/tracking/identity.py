@@ -11,7 +11,16 @@ from fedexp.config.schema import Config
 from fedexp.data.loading import digest
 from fedexp.tracking.environment import packages
 
-FREE = ("rounds", "isolated_rounds", "backend", "tracking", "checkpoint", "name", "dataset.root")
+FREE = (
+    "rounds",
+    "isolated_rounds",
+    "backend",
+    "tracking",
+    "checkpoint",
+    "name",
+    "dataset.root",
+    "save_every",
+)
 """Options that may differ from before: they change no number of the rounds that are done."""
 
 BOUND = ("backend.threads", "backend.device")

@@ -31,6 +31,9 @@ from fedexp.federation.events import (
 )
 from fedexp.tracking.environment import environment
 
+MODELS = "models"
+"""The folder of the models that ``save_every`` keeps."""
+
 TABLES = {
     "metrics.csv": Measurement._fields,
     "timings.csv": ("round", "phase", "seconds"),
@@ -96,6 +99,10 @@ class RunFolder(Listener):
             FedexpError: If a file was removed or changed by somebody else.
         """
         with unwritable(self.path):
+            if report.weights is not None:
+                (self.path / MODELS).mkdir(exist_ok=True)
+                name = f"{MODELS}/round-{report.round}.safetensors"
+                self._write(name, safetensors_bytes(dict(report.weights)))
             self._tables["failures.csv"].append(report.failures)
             self._tables["timings.csv"].append(
                 (report.round, phase, f"{seconds:.6f}") for phase, seconds in report.seconds.items()
@@ -111,6 +118,8 @@ class RunFolder(Listener):
                 table.close(checked=ending.status in (COMPLETED, DIVERGED))
             if ending.weights is not None:
                 self._write("model.safetensors", safetensors_bytes(dict(ending.weights)))
+            if ending.best is not None:
+                self._write("best.safetensors", safetensors_bytes(dict(ending.best)))
             if ending.confusion is not None:
                 self._write("confusion.csv", _confusion_csv(ending.confusion).encode())
             for name, picture in ending.pictures.items():

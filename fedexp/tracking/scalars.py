@@ -5,6 +5,8 @@
 ``local/accuracy``, ``local/loss``
     where every client has a model of its own: mean over the models of all clients, a client that did not
     train in this round counting with the model it has
+``val/accuracy``, ``client_val/accuracy``, ...
+    the same on the examples that the server, and that the clients hold out (``dataset.validation``)
 ``clients/accuracy/mean``, ``std``, ``min``, ``worst10``
     over the clients that evaluated, each on its own test images; ``clients/<metric>/mean`` of the others
 ``clients/train_loss``, ``clients/failures``, ``clients/bytes_down``, ``clients/bytes_up``
@@ -43,11 +45,12 @@ class Scalars:
         if row.split == "client_test":
             return {}
         name = row.metric if row.subset == "all" else f"{row.metric}/{row.subset}"
+        group = row.model if row.split == "test" else row.split
         if row.client is None:
-            return {f"global/{name}": row.value}
-        known = self._local.setdefault((row.metric, row.subset), {})
+            return {f"{group}/{name}": row.value}
+        known = self._local.setdefault((group, name), {})
         known[row.client] = row.value
-        return {f"local/{name}": sum(known.values()) / len(known)}
+        return {f"{group}/{name}": sum(known.values()) / len(known)}
 
 
 def of_clients(rows: Iterable[Measurement]) -> dict[str, float]:

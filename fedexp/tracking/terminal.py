@@ -72,9 +72,10 @@ class Terminal(Listener):
         seconds, self._last = now - self._last, now
         model = "local models' mean" if report.local else "global"
         took = f"  {seconds:.1f} s" if report.round else "  (initial weights)"
+        held_out = f"  validation {report.judged['accuracy']:.3f}" if report.judged else ""
         self.say(
             f"  round {report.round}/{self._num_rounds}  {model} test accuracy "
-            f"{report.headline['accuracy']:.3f}  loss {report.headline['loss']:.3f}{took}"
+            f"{report.headline['accuracy']:.3f}  loss {report.headline['loss']:.3f}{held_out}{took}"
         )
         self._bar.update(self._task, completed=report.round)
 

@@ -92,6 +92,29 @@ def test_patience_goes_on_where_it_stood(tmp_path: Path, capsys: Capture) -> Non
     assert_same_run(whole, cut)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "by", "moment"),
+    [
+        ("fedavg", "both", "told 3"),
+        *(pytest.param("fedavg", by, "kept 2", marks=slow) for by in ("server", "clients")),
+        *(pytest.param("local_only", by, "told 3", marks=slow) for by in ("server", "both")),
+    ],
+)
+def test_what_was_selected_goes_on_to_the_bit(
+    tmp_path: Path, capsys: Capture, strategy: str, by: str, moment: str
+) -> None:
+    told = (f"strategy={strategy}", "dataset.validation=0.1", f"dataset.validation_by={by}")
+    # Steps so large that an early round is the best one, which only the checkpoint still has.
+    wild = ("training.learning_rate=3", "save_every=2", "stop.patience=4", "stop.metric=loss")
+    whole, cut = killed_at(moment, tmp_path, *told, *wild)
+    assert summary(whole)["best"]["round"] < 3
+    code, _, _ = resumed(capsys, cut)
+    assert code == 0
+    assert_same_run(whole, cut)
+    names = {path.name for path in cut.rglob("*.safetensors")}
+    assert names >= {"best.safetensors", "round-2.safetensors", "round-4.safetensors"}
+
+
 @slow
 @pytest.mark.parametrize("moment", ["told 2", "kept 4"])
 @pytest.mark.parametrize("option", ["rounds", "isolated_rounds"])

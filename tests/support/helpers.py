@@ -33,7 +33,7 @@ from fedexp.data.examples import Examples, Spec
 from fedexp.data.federated import FederatedData
 from fedexp.experiment import run_experiment
 from fedexp.federation.client import ClientNode
-from fedexp.federation.evaluation import Scores, ServerEvaluation
+from fedexp.federation.evaluation import Models, Scores, ServerEvaluation
 from fedexp.federation.events import (
     Ending,
     Failure,
@@ -323,6 +323,9 @@ class FirstWeight(ServerEvaluation):
         self.seen.append(values(weights))
         first = float(weights["w"][0])
         return {"all": {"accuracy": first, "loss": 10 - first}}
+
+    def validation(self, models: Models) -> dict[int | None, Scores]:
+        return {}
 
 
 class Recorder(Listener):
