@@ -61,7 +61,14 @@ def run(
     Raises:
         ConfigError: With one line for every mistake; nothing is written then.
         FedexpError: If a dataset is not there and cannot be downloaded, or a tracker cannot be had.
+        TypeError: If an override is no text.
     """
+    for told in overrides:
+        if not isinstance(told, str):
+            raise TypeError(
+                'run takes every override as a text of its own, as in run("rounds=2", "seed=0,1"), got '
+                f"a {type(told).__name__}; of a list, write run(*overrides)"
+            )
     jobs = plan(
         overrides, multirun=True, config_dir=None if config_dir is None else str(config_dir)
     )

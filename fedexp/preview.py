@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from fedexp.analysis.grid import written
 from fedexp.config.schema import Config, config_bytes
 from fedexp.core.files import json_bytes, unwritable, write_whole
 from fedexp.core.output import say
 from fedexp.core.pictures import drawn, partition_png
+from fedexp.core.terminal import fitted, printable, width
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import describe_partition, federate, unassigned
 
 MAX_CLIENT_ROWS = 20
 MAX_LABEL_COLUMNS = 20
+
+_HEADINGS = ("client", "examples", "test examples")
+_SHORT = ("client", "train", "test")
 
 
 def show_partition(config: Config, folder: Path) -> None:
@@ -42,34 +43,39 @@ def show_partition(config: Config, folder: Path) -> None:
         write_whole(folder / "partition.json", json_bytes(describe_partition(config, data)))
         for name, picture in pictures.items():
             write_whole(folder / f"{name}.png", picture)
-    say(partition_table(config, data))
-    say("".join(f"  {problem}\n" for problem in problems), end="")
-    say(f"  {os.path.relpath(folder)}")
+    say(printable(partition_table(config, data)))
+    last = "next: the same command without mode=partition trains on it"
+    for line in (*problems, os.path.relpath(folder), last):
+        say(printable(fitted(f"  {line}")))
 
 
 def partition_table(config: Config, data: FederatedData) -> str:
     """Render a row per client (the first 20) and what can be said of them all.
 
-    Columns: client, examples, test examples, then examples per label; with more than 20 labels, how many
-    labels the client holds.
+    Columns: client, its training and test examples, then training examples by label; with more than 20
+    labels, how many labels the client holds.
     """
     counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
     held = (counts > 0).sum(axis=1)
     wide = data.spec.num_classes > MAX_LABEL_COLUMNS
-    table = Table(box=box.SIMPLE_HEAD)
     labels = ["labels"] if wide else [str(label) for label in range(data.spec.num_classes)]
-    for column in ("client", "examples", "test examples", *labels):
-        table.add_column(column, justify="right")
+    headings, rows = (*_HEADINGS, *labels), []
     for client in range(min(MAX_CLIENT_ROWS, len(counts))):
         numbers = [held[client]] if wide else counts[client].tolist()
         sizes = data.partition.sizes[client], data.client_test.sizes[client]
-        table.add_row(*map(str, (client, *sizes, *numbers)))
-    buffer = io.StringIO()
-    Console(file=buffer, width=300).print(table)
+        rows.append(dict(zip(headings, map(str, (client, *sizes, *numbers)), strict=True)))
+    table = written(rows, "table", width())
+    if len(table.splitlines()) > len(rows) + 2:  # broken into several: shorter headings may fit
+        short = [dict(zip((*_SHORT, *labels), row.values(), strict=True)) for row in rows]
+        table = written(short, "table", width())
     lines = [
-        f"{config.name}: partition={config.partition.name} dataset={config.dataset.name} "
-        f"clients={config.clients.num} seed={config.seed}",
-        *(line.rstrip() for line in buffer.getvalue().rstrip().splitlines()),
+        fitted(
+            f"{config.name}: partition={config.partition.name} dataset={config.dataset.name} "
+            f"clients={config.clients.num} seed={config.seed}"
+        ),
+        "",
+        table,
+        "",
     ]
     if len(counts) > MAX_CLIENT_ROWS:
         lines.append(f"  ... and {len(counts) - MAX_CLIENT_ROWS} more clients")

@@ -80,3 +80,8 @@ def test_seaborn_is_imported_with_the_figures_only() -> None:
     assert api.figures is figures
     with pytest.raises(AttributeError, match="has no attribute 'figure'"):
         _ = api.figure
+
+
+def test_a_list_of_overrides_is_refused_with_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"got a list; of a list, write run\(\*overrides\)"):
+        run(["strategy=fedavg", "seed=0"])  # type: ignore[arg-type]

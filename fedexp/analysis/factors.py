@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -16,8 +17,14 @@ STRATEGY = "strategy"
 
 ISOLATED_ROUNDS = "isolated_rounds"
 
+MAX_NAMED = 10
+"""Options that an error lists."""
+
+NAME = "name"
+"""The experiment's name, which tells rows apart where nothing else does."""
+
 # These settings change no result, or are told apart otherwise.
-_NOT_SETTINGS = ("name", "mode", "seed", "metrics", "objective", "dataset.root", "strategy.name")
+_NOT_SETTINGS = (NAME, "mode", "seed", "metrics", "objective", "dataset.root", "strategy.name")
 _NOT_GROUPS = ("backend.", "tracking.", "checkpoint.")
 _EVERY_RUN_HAS = ("clients", "training", "stop")
 _CHOICE = ".name"
@@ -55,7 +62,16 @@ def varied_settings(found: Results) -> list[str]:
         owners = strategies if is_own(key) else pd.Series("", index=words.index)
         if (words.groupby(owners.loc[words.index]).nunique() > 1).any():
             varied.append(key)
-    return varied
+    return [*varied, NAME] if _only_named_apart(found, varied) else varied
+
+
+def _only_named_apart(found: Results, varied: Sequence[str]) -> bool:
+    """Say whether runs that are the same but for their name were given several names."""
+    runs, settings = found.runs.loc[found.ended], found.settings.loc[found.ended]
+    if NAME not in settings:
+        return False
+    same = [runs[STRATEGY], runs["seed"], *(settings[key].map(repr) for key in varied)]
+    return bool((settings[NAME].map(repr).groupby(same, dropna=False).nunique() > 1).any())
 
 
 def _came_later(key: str) -> bool:
@@ -69,7 +85,7 @@ def _came_later(key: str) -> bool:
 
 def is_own(key: str) -> bool:
     """Say whether an option belongs to one strategy and does not concern what it is compared with."""
-    return key == ISOLATED_ROUNDS or key.startswith("strategy.")
+    return key in (ISOLATED_ROUNDS, NAME) or key.startswith("strategy.")
 
 
 def factors(found: Results, varied: Sequence[str]) -> Factors:
@@ -118,8 +134,18 @@ def resolve(found: Results, key: str, option: str) -> str:
     for name in (key, f"{key}{_CHOICE}"):
         if name == STRATEGY or name in found.settings:
             return name
-    known = ", ".join([STRATEGY, *map(str, found.settings)])
-    raise ValueError(f"{option} {key}: no run has this option; it must be one of {known}")
+    raise ValueError(
+        f"{option} {key}: no run has this option; it must be one of {_known(found, key)}"
+    )
+
+
+def _known(found: Results, key: str) -> str:
+    """Name options that runs have: what is called nearly so, what was varied, then others."""
+    every = [title(name) for name in map(str, found.settings) if name != STRATEGY + _CHOICE]
+    close = get_close_matches(key, every, 1, 0.75)
+    varied = [title(name) for name in varied_settings(found)]
+    listed = list(dict.fromkeys([*close, STRATEGY, *varied, *every]))
+    return ", ".join(listed[:MAX_NAMED]) + (", ..." if len(listed) > MAX_NAMED else "")
 
 
 def title(key: str) -> str:

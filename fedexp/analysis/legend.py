@@ -46,12 +46,6 @@ _SENTENCES = {
 }
 
 
-OBVIOUS = frozenset(
-    {"strategy", "runs", "loss", "seconds", "client", "whole test set", "seeds", "average rank"}
-)
-"""Headings that a terminal does not explain below every table; the report and Markdown do."""
-
-
 def everything() -> dict[str, str]:
     """Return all headings with their sentences, those that depend on the runs among them."""
     return {

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from fedexp.analysis import results
-from fedexp.analysis.arguments import add_comparison_options, compared
-from fedexp.analysis.comparison import Comparison, compare
+from fedexp.analysis.arguments import add_comparison_options, compared, compared_by
+from fedexp.analysis.comparison import Comparison
 from fedexp.analysis.factors import STRATEGY, resolve
 from fedexp.analysis.pivot import SPREADS, Pivot, pivot
 from fedexp.analysis.results import Results
@@ -121,7 +121,8 @@ def report_program(arguments: Sequence[str]) -> None:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         _refuse("report", f"{output}: {error.strerror}")
-    print(output)
+    print(printable(str(output)))
+    print("next: open it in a browser, or send it on: it needs no other file")
     sys.exit(1 if found.problems() else 0)
 
 
@@ -135,7 +136,7 @@ def _pivoted(found: Results, args: argparse.Namespace) -> tuple[Comparison, Pivo
         raise ValueError("--by goes without --rows and --columns, which say the same")
     rows = [resolve(found, key, "--rows") for key in _words(args.rows or STRATEGY)]
     columns = [resolve(found, key, "--columns") for key in _words(args.columns or "")]
-    comparison = compare(found, [*rows, *columns], args.target, args.baseline)
+    comparison = compared_by(found, [*rows, *columns], args)
     return comparison, pivot(comparison, rows, columns, args.metric or "accuracy", args.spread)
 
 

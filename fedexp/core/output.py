@@ -7,6 +7,8 @@ import os
 import sys
 from typing import NoReturn
 
+from fedexp.core.terminal import fitted, printable
+
 EXIT_UNREAD = 1
 
 
@@ -31,6 +33,14 @@ def reader_gone() -> NoReturn:
     # Else Python complains when it flushes what is left.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(EXIT_UNREAD)
+
+
+class FittedFormatter(logging.Formatter):
+    """Write a message in lines that the terminal need not wrap."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message."""
+        return "\n".join(map(fitted, printable(super().format(record)).splitlines()))
 
 
 class ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]

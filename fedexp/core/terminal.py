@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import textwrap
 
 MIN_WIDTH, MAX_WIDTH = 60, 160
 
@@ -18,6 +20,25 @@ _PLAIN = str.maketrans(
 def width() -> int:
     """Return the characters of a line; 80 where nothing says how many, as in a pipe."""
     return min(MAX_WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((80, 24)).columns))
+
+
+def fitted(line: str) -> str:
+    """Break a line that is wider than the terminal, between words; what follows is indented further.
+
+    A word is never broken: a path that is longer can still be copied. In a pipe, whose reader looks for
+    lines, the line stays whole.
+    """
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    if not known or len(line.expandtabs()) <= width():
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line,
+        width(),
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def printable(text: str, encoding: str | None = None) -> str:

@@ -10,6 +10,7 @@ from shlex import quote
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedexp.core.terminal import fitted, printable
 from fedexp.federation.events import (
     DROPPED_OUT,
     INTERRUPTED,
@@ -47,7 +48,8 @@ class Terminal(Listener):
         self.say(
             f"{config.name}: strategy={config.strategy.name} dataset={config.dataset.name} "
             f"partition={config.partition.name} clients={config.clients.num} "
-            f"rounds={config.num_rounds} backend={config.backend.name} seed={config.seed}"
+            f"rounds={config.num_rounds} backend={config.backend.name} seed={config.seed}",
+            fit=True,
         )
         if run.resume:
             self.say(f"  goes on after round {run.resume['round']}")
@@ -71,11 +73,12 @@ class Terminal(Listener):
         now = time.monotonic()
         seconds, self._last = now - self._last, now
         model = "local models' mean" if report.local else "global"
-        took = f"  {seconds:.1f} s" if report.round else "  (initial weights)"
+        took = f"  {seconds:.1f} s" if report.round else "  (untrained)"
         held_out = f"  validation {report.judged['accuracy']:.3f}" if report.judged else ""
         self.say(
             f"  round {report.round}/{self._num_rounds}  {model} test accuracy "
-            f"{report.headline['accuracy']:.3f}  loss {report.headline['loss']:.3f}{held_out}{took}"
+            f"{report.headline['accuracy']:.3f}  loss {report.headline['loss']:.3f}{held_out}{took}",
+            fit=True,
         )
         self._bar.update(self._task, completed=report.round)
 
@@ -84,9 +87,9 @@ class Terminal(Listener):
         self._bar.stop()
         folder = os.path.relpath(self._folder)
         if ending.weights is not None:  # its rounds are over; else what broke it off is told
-            self.say(*(f"  {note}" for note in ending.notes))
+            self.say(*(f"  {note}" for note in ending.notes), fit=True)
             if self._failures:
-                self.say(f"  {self._failed()}")
+                self.say(f"  {self._failed()}", fit=True)
             self.say(f"  {folder}")
         if self._single:  # a multirun says so once, at its end
             if ending.weights is not None:
@@ -103,8 +106,16 @@ class Terminal(Listener):
             "(failures.csv)"
         )
 
-    def say(self, *lines: str) -> None:
-        """Print lines, and note them in run.log."""
+    def say(self, *lines: str, fit: bool = False) -> None:
+        """Print lines, and note them in run.log.
+
+        Args:
+            lines: What is told.
+            fit: Break a line that is wider than the terminal; never one with a command, which is to be
+                pasted.
+        """
         for line in lines:
-            self._console.print(self._label + line, markup=False)
+            whole = self._label + line
+            told = fitted(whole) if fit else whole
+            self._console.print(printable(told), markup=False)
             log.info(line.strip())

@@ -516,11 +516,14 @@ def program(
 @pytest.mark.usefixtures("no_figures")
 def test_the_program_writes_where_it_is_told(sweep: Path, program: Any, tmp_path: Path) -> None:
     default = sweep / "report.html"
-    assert program(sweep) == (0, f"{default}\n", "")
-    told = tmp_path / "other.html"
+    code, told, wrong = program(sweep)
+    assert (code, told.splitlines()[0], wrong) == (0, str(default), "")
+    assert told.splitlines()[1].startswith("next: ")
+    other = tmp_path / "other.html"
     options = ("--by", "strategy", "--target", "0.6", "--baseline", "fedadam")
-    assert program(sweep, "--output", told, *options) == (0, f"{told}\n", "")
-    page = told.read_text()
+    code, told, wrong = program(sweep, "--output", other, *options)
+    assert (code, told.splitlines()[0], wrong) == (0, str(other), "")
+    page = other.read_text()
     assert "rounds to 0.6" in page
     assert "fedavg is not shown to differ from fedadam" in page
     assert "rounds to 0.59" in default.read_text()

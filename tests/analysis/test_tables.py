@@ -12,6 +12,7 @@ import pytest
 from support.folders import alone, federated, write_run
 
 from fedexp.analysis.comparison import compare
+from fedexp.analysis.programs import compare_program
 from fedexp.analysis.results import load
 from fedexp.analysis.tables import closing_table, render, tables
 
@@ -309,3 +310,46 @@ def test_a_metric_that_is_called_as_a_column_takes_nothing_from_it(
     found, plain = (compare(load(tmp_path / folder)) for folder in ("measured", "plain"))
     pd.testing.assert_frame_equal(found.table[list(plain.table)], plain.table)
     assert render(found)
+
+
+def test_a_baseline_that_no_row_has_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "0", "fedavg", federated(0.75))
+    write_run(tmp_path / "1", "fedadam", federated(0.5))
+    with pytest.raises(SystemExit) as ended:
+        compare_program([str(tmp_path), "--baseline", "fedprox"])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.rstrip().endswith("it must be one of fedavg, fedadam")
+
+
+def test_an_unknown_factor_names_the_varied_options_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [
+        {"training": {f"option_{k}": k for k in range(30)} | {"momentum": momentum}}
+        for momentum in (0.0, 0.9)
+    ]
+    for number, told in enumerate(settings):
+        write_run(tmp_path / str(number), "fedavg", federated(0.75), settings=told)
+    with pytest.raises(SystemExit):
+        compare_program([str(tmp_path), "--by", "typo"])
+    listed = capsys.readouterr().err.partition("must be one of ")[2].split(", ")
+    assert listed[:2] == ["strategy", "training.momentum"]
+    assert len(listed) == 11
+
+
+def test_runs_that_only_names_tell_apart_are_two_rows(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "0", "fedavg", federated(0.75), settings={"name": name})
+        write_run(tmp_path / name / "1", "fedadam", federated(0.5), settings={"name": name})
+    found = compare(load(tmp_path))
+    assert found.factors == ["strategy", "name"]
+    assert sorted(found.table["row"]) == [
+        *("fedadam name=a", "fedadam name=b", "fedavg name=a", "fedavg name=b")
+    ]
+    write_run(tmp_path / "c", "fedavg", federated(0.75), seed=1, settings={"name": "c"})
+    one = compare(load(tmp_path / "a", tmp_path / "c"))
+    assert one.factors == ["strategy"]

@@ -166,7 +166,7 @@ def test_the_terminal_says_nothing_of_a_round_without_a_number(
         "backend=inline seed=0"
     )
     assert initial == (
-        "3-fedavg-s0:   round 0/2  global test accuracy 0.125  loss 2.500  (initial weights)"
+        "3-fedavg-s0:   round 0/2  global test accuracy 0.125  loss 2.500  (untrained)"
     )
     assert local.startswith(
         "3-fedavg-s0:   round 1/2  local models' mean test accuracy 0.500  loss 1.500  0."
