@@ -40,7 +40,11 @@ from fedexp.config.targets import target_errors
 from fedexp.config.validation import validate
 from fedexp.core.options import ConfigError
 
-_BUGS = (AttributeError, AssertionError, TypeError)  # of OmegaConf, where it is to fill what is None
+_BUGS = (
+    AttributeError,
+    AssertionError,
+    TypeError,
+)  # of OmegaConf, where it is to fill what is None
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, YAMLError, *_BUGS)
 
 _registered: list[object] = []

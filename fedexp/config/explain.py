@@ -25,7 +25,9 @@ def explain(line: str, error: Exception) -> str:
         if f"'{choice}'" in str(error):
             return f"{line}: {choice} is not installed: pip install 'fedexp[{extra}]'"
     if isinstance(error, AttributeError | AssertionError | TypeError):
-        return f"{line}: Hydra cannot set this on the command line; set it in a file of --config-dir"
+        return (
+            f"{line}: Hydra cannot set this on the command line; set it in a file of --config-dir"
+        )
     available = re.search(r"Available options in '(.+)':\n((?:\t.+\n?)+)", str(error))
     if available:
         names = available.group(2).split()

@@ -31,7 +31,7 @@ from fedexp.manual.topics import (
     section,
     standing,
 )
-from fedexp.manual.writing import columns, filled, listed
+from fedexp.manual.writing import columns, command, filled, listed
 
 OPENING = """fedexp: federated-learning experiments on Flower, PyTorch and Ray.
 
@@ -217,7 +217,7 @@ def _preset_page(choice: Choice) -> str:
         part
         for part in [
             filled(f"{choice.chosen_by}: {about}", "", "  "),
-            textwrap.indent("\n".join(commands), "  "),
+            "\n".join(map(command, commands)),
             textwrap.indent(rest, "  "),
             f"  Written in {_short(choice.file)}.",
         ]

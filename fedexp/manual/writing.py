@@ -42,3 +42,9 @@ def filled(text: str, first: str = "  ", others: str = "    ") -> str:
         break_on_hyphens=False,
         drop_whitespace=True,
     )
+
+
+def command(line: str) -> str:
+    """Indent a command; one that is too long goes on in lines that a shell takes for one."""
+    parts = textwrap.wrap(line, width() - 6, break_long_words=False, break_on_hyphens=False)
+    return textwrap.indent(" \\\n    ".join(parts), "  ")
