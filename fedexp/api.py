@@ -21,10 +21,11 @@ from fedexp.config.callbacks import add_to_manifest, manifest_of, refuse_promise
 from fedexp.config.composition import Job, plan
 from fedexp.config.folders import folder_errors, free_name, stamp
 from fedexp.config.schema import Config
-from fedexp.core import owner
+from fedexp.core import owner, terminal
 from fedexp.core.files import try_folder, unwritable
 from fedexp.core.options import ConfigError
 from fedexp.federation.events import RunInfo
+from fedexp.tracking.trackers import sync_lines
 
 if TYPE_CHECKING:
     from fedexp.analysis import figures
@@ -111,6 +112,8 @@ def _run_all(jobs: Sequence[Job], root: Path, config_dir: str | None) -> None:
         assert job.folder is not None
         run = RunInfo(job.config, job.folder, job.overrides, runner.sweep_name(root))
         runner.run_logged(run)
+    for line in sync_lines(root):
+        print(terminal.printable(line))
 
 
 def _name(config: Config) -> str:

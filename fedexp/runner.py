@@ -94,10 +94,11 @@ def planned(
 def tell_table(sweep: Path) -> bool:
     """Print the table of a multirun; return whether all of its runs completed, and somebody reads it."""
     from fedexp.analysis.tables import closing_table
+    from fedexp.tracking.trackers import sync_lines
 
     text, all_completed = closing_table(sweep, terminal.width())
     try:
-        print(terminal.printable(text), flush=True)
+        print(terminal.printable("\n".join([text, *sync_lines(sweep)])), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False

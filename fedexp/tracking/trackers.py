@@ -7,9 +7,12 @@ said once at the end of the run, and ends that mirror alone.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
 from typing import Protocol
 
 from fedexp.config.tracking import TrackingConfig
@@ -55,6 +58,17 @@ def ensure(config: TrackingConfig) -> None:
 
         if wandb_mode(config) != DISABLED:
             ensure_names(config)
+
+
+def sync_lines(folder: Path) -> list[str]:
+    """Return the command that sends what W&B keeps of a multirun offline; none where there is nothing.
+
+    The folders of the runs are a pattern, so that 200 of them are one line.
+    """
+    depths = {len(path.relative_to(folder).parts) for path in folder.rglob("wandb/offline-run-*")}
+    where = quote(os.path.relpath(folder))
+    patterns = [f"{where}/{'*/' * (depth - 2)}wandb/offline-run-*" for depth in sorted(depths)]
+    return [f"W&B, offline: wandb sync {' '.join(patterns)}"] if patterns else []
 
 
 class Trackers(Listener):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -28,6 +30,11 @@ _MODES = {ONLINE: ONLINE, "run": ONLINE, OFFLINE: OFFLINE, "dryrun": OFFLINE, DI
 
 INIT_SECONDS, FINISH_SECONDS = 20.0, 30.0
 """How long the server may take to answer at the start, and uploads at the end."""
+
+MAX_TAG = 64
+_MOST = {"run_name": 128, "run_group": 128, "entity": 128, "run_job_type": 64, "run_id": 90}
+"""Characters that W&B's server takes, which its client does not look at; an id is part of the names of
+tables and models, which have 128 at most."""
 
 _unreachable: list[str] = []
 """Why the server could not be had, once that is known: later runs of the process need not wait."""
@@ -81,6 +88,10 @@ def ensure_names(tracking: TrackingConfig) -> None:
         "tracking.job_type": ("run_job_type", tracking.job_type),
         "tracking.name": ("run_name", tracking.name),
         "WANDB_PROJECT": ("project", os.environ.get("WANDB_PROJECT")),
+        "WANDB_NAME": ("run_name", os.environ.get("WANDB_NAME")),
+        "WANDB_RUN_GROUP": ("run_group", os.environ.get("WANDB_RUN_GROUP")),
+        "WANDB_JOB_TYPE": ("run_job_type", os.environ.get("WANDB_JOB_TYPE")),
+        "WANDB_ENTITY": ("entity", os.environ.get("WANDB_ENTITY")),
         "WANDB_RUN_ID": ("run_id", os.environ.get("WANDB_RUN_ID")),
         "WANDB_TAGS": ("run_tags", [t for t in os.environ.get("WANDB_TAGS", "").split(",") if t]),
     }
@@ -94,6 +105,9 @@ def ensure_names(tracking: TrackingConfig) -> None:
             except ValueError as error:  # pydantic's, which knows of every tag by itself
                 lines = [found["msg"] for found in getattr(error, "errors", list)()]
                 errors += [f"{option}: {line.removeprefix('Value error, ')}" for line in lines]
+        most = _MOST.get(setting, math.inf)
+        if value and len(value) > most:
+            errors.append(f"{option}: W&B takes {most} characters at most, got {len(value)}")
     if errors:
         raise FedexpError("\n".join(errors))
 
@@ -135,9 +149,10 @@ class WandbMirror:
             run.finish(exit_code=0 if ending.summary["status"] == "completed" else 1)
         except TimeoutError:
             complete = False
-        sync = f"wandb sync {os.path.relpath(run.sync_dir)}"
-        if offline and complete:
-            return [*self._said, f"  W&B, offline: {sync}"]
+        sync = f"wandb sync {quote(os.path.relpath(run.sync_dir))}"
+        if offline and complete:  # a multirun has one line for all of its runs: sync_line
+            several = self._info.sweep is not None
+            return self._said if several else [*self._said, f"  W&B, offline: {sync}"]
         if not complete:
             _unreachable.append("it did not take all of a run")
             return [*self._said, f"  W&B did not receive all of this run: {sync}"]
@@ -214,13 +229,14 @@ class WandbMirror:
 
     def _labels(self) -> dict[str, Any]:
         config, info = self._info.config, self._info
-        own = [config.strategy.name, config.dataset.name, config.partition.name]
+        names = [config.strategy.name, config.dataset.name, config.partition.name]
+        own = [name[:MAX_TAG] for name in names]
         tags = list(dict.fromkeys([*own, *config.tracking.tags]))
         return {
-            "group": config.tracking.group or _unless_set("WANDB_RUN_GROUP", info.sweep),
+            "group": config.tracking.group or _unless_set("WANDB_RUN_GROUP", _cut(info.sweep)),
             "job_type": config.tracking.job_type
             or _unless_set("WANDB_JOB_TYPE", config.strategy.kind),
-            "name": config.tracking.name or _unless_set("WANDB_NAME", info.name),
+            "name": config.tracking.name or _unless_set("WANDB_NAME", _cut(info.name)),
             "tags": tags if config.tracking.tags else _unless_set("WANDB_TAGS", tags),
         }
 
@@ -262,6 +278,15 @@ def _pictures(ending: Ending, folder: Path) -> dict[str, Any]:
     return {
         f"pictures/{name}": wandb.Image(str(folder / f"{name}.png")) for name in ending.pictures
     }
+
+
+def _cut(name: str | None) -> str | None:
+    """Shorten a name that comes from a folder in the middle: its end tells runs apart."""
+    most = _MOST["run_name"]
+    if name is None or len(name) <= most:
+        return name
+    half = most // 2 - 1
+    return f"{name[:half]}..{name[-half:]}"
 
 
 def _unless_set(variable: str, default: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -17,7 +18,7 @@ from fedexp.config.tracking import TrackingConfig
 from fedexp.core.options import FedexpError
 from fedexp.federation.events import Ending, Measurement, RoundReport, RunInfo
 from fedexp.tracking import trackers as tracking
-from fedexp.tracking.trackers import Trackers
+from fedexp.tracking.trackers import Trackers, sync_lines
 
 TENSORBOARD = ("tracking=tensorboard", "backend=inline", "clients.fraction_evaluate=1")
 
@@ -152,3 +153,22 @@ def test_nothing_is_opened_unless_it_is_asked_for(tmp_path: Path) -> None:
     trackers.round(RoundReport(0, [_own(0, 0.5)]))
     trackers.end(Ending("completed", {}))
     assert (said, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_sweep_is_sent_by_one_line_that_a_shell_can_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = tmp_path / "my run (1)"
+    expected = []
+    for job in ("0-fedavg-s0", "1-local only", "deeper/2"):
+        kept = sweep / job / "wandb" / f"offline-run-{job[0]}"
+        kept.mkdir(parents=True)
+        expected.append(str(kept.relative_to(tmp_path)))
+    (sweep / "0-fedavg-s0" / "wandb" / "before-resuming-offline-run-0").mkdir()
+    (line,) = sync_lines(sweep)
+    command = line.partition("wandb sync ")[2]
+    script = f'for path in {command}; do echo "$path"; done'
+    found = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert sorted(found.stdout.splitlines()) == sorted(expected)
+    assert sync_lines(tmp_path / "nothing") == []

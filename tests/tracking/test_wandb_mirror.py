@@ -222,6 +222,11 @@ def test_variables_win_over_defaults_and_options_over_variables(
         ({"tags": ["t" * 65]}, {"tracking.tags": "64"}),
         ({"tags": ["fine", ""]}, {"tracking.tags": "1 and 64"}),
         ({"project": "p" * 129}, {"tracking.project": "128"}),
+        (
+            {"name": "n" * 129, "group": "g" * 129},
+            {"tracking.group": "128", "tracking.name": "128"},
+        ),
+        ({"job_type": "j" * 65}, {"tracking.job_type": "64"}),
         ({"project": "a/b", "tags": ["t" * 65]}, {"tracking.tags": "64", "tracking.project": "/"}),
     ],
 )
