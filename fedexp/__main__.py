@@ -25,9 +25,11 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.commands import COMMANDS
     from fedexp.config import studies, sweeper
     from fedexp.config.callbacks import SweepFolder, manifest_of, refuse_promised
-    from fedexp.config.composition import Job, composed_values, from_hydra, plan, register
+    from fedexp.config.composing import from_hydra, register
+    from fedexp.config.composition import Job, composed_values, plan
     from fedexp.config.explain import cause
     from fedexp.config.hydra_internals import (
+        BASIC,
         argument_parser,
         files_of,
         flag_errors,
@@ -94,8 +96,8 @@ def main() -> None:
     trains, code = False, 0
     try:
         with composing_once():
-            trains, pinned = _prepare(args)
-            _hand_to_hydra(args, pinned)
+            trains, command = _prepare(args)
+            _hand_to_hydra(args, command)
     except KeyboardInterrupt:
         code = signals.exit_code()
     except FedexpError as error:
@@ -124,28 +126,30 @@ def _prepare(args: Namespace) -> tuple[bool, list[str]]:
     """Start what a command needs before Hydra takes over.
 
     Returns:
-        Whether it trains anything, and overrides that keep Hydra to the folder that was planned.
+        Whether it trains anything, and the overrides that have Hydra run what was planned.
     """
     try:
         files = files_of(args)
         _refuse_misspelt(args.overrides)
         with signals.ending_at_once():
-            jobs = plan(args.overrides, multirun=args.multirun, **files)
+            jobs = plan(args.overrides, multirun=args.multirun, tell=say, **files)
         configs = [job.config for job in jobs]
         runner.ensure_folders([job.folder for job in jobs], jobs[0].sweep)
         _keep_manifest(jobs, files)
-        runner.ensure(configs)
+        runner.ensure(configs, here=jobs[0].launcher != "slurm")
         if jobs[0].study is not None:
             studies.ensure(jobs[0].study)
             sweeper.choose_by(jobs[0].study)
         training = [config for config in configs if config.mode == "train"]
         if training:
-            _start_up(training)
+            if jobs[0].launcher == BASIC:
+                _start_up(training)
             _reserve_folder(jobs)
     except (ConfigError, FedexpError) as error:
         sys.exit(_complain(error))
-    sweep = jobs[0].sweep
-    return bool(training), [] if sweep is None else [f"hydra.sweep.dir={quoted(str(sweep))}"]
+    sweep, command = jobs[0].sweep, jobs[0].command or without_plus(args.overrides)
+    pinned = [] if sweep is None else [f"hydra.sweep.dir={quoted(str(sweep))}"]
+    return bool(training), [*command, *pinned]
 
 
 def _refuse_misspelt(words: Sequence[str]) -> None:
@@ -183,8 +187,12 @@ def _reserve_folder(jobs: Sequence[Job]) -> None:
             owner.reserve(folder)
 
 
-def _hand_to_hydra(args: Namespace, pinned: Sequence[str] = ()) -> None:
+def _hand_to_hydra(args: Namespace, command: Sequence[str] | None = None) -> None:
     """Let Hydra do what a command asks for.
+
+    Args:
+        args: The flags.
+        command: The overrides, where they are not those that stand on the command line.
 
     Raises:
         ConfigError: If a file that the command names cannot be used.
@@ -194,7 +202,8 @@ def _hand_to_hydra(args: Namespace, pinned: Sequence[str] = ()) -> None:
     begin.register()
     register()
     told = sys.argv
-    sys.argv = [told[0], *words_of(args, [*without_plus(args.overrides), *pinned])]
+    overrides = without_plus(args.overrides) if command is None else command
+    sys.argv = [told[0], *words_of(args, overrides)]
     launch_patiently(_folder_failed)
     # A launcher's processes are sent what a script has registered along with the function they call.
     task = partial(_run, outside=outside_pages(), told=told)

@@ -23,8 +23,12 @@ from fedexp.federation.events import DIVERGED, RunInfo
 log = logging.getLogger("fedexp")
 
 
-def ensure(configs: Iterable[Config]) -> None:
+def ensure(configs: Iterable[Config], *, here: bool = True) -> None:
     """Refuse what cannot run here, before anything else is started or written.
+
+    Args:
+        configs: What is to run.
+        here: Whether on this machine; what another one has to offer is seen there.
 
     Raises:
         FedexpError: If this machine lacks what clients are to run on, a dataset is not there and cannot
@@ -34,7 +38,8 @@ def ensure(configs: Iterable[Config]) -> None:
     from fedexp.tracking import trackers
 
     configs = list(configs)
-    for backend in {repr(c.backend): c.backend for c in configs if c.mode == "train"}.values():
+    backends = {repr(c.backend): c.backend for c in configs if c.mode == "train" and here}
+    for backend in backends.values():
         resources.ensure(backend)
     for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
         dataset.ensure()
@@ -87,7 +92,15 @@ def planned(
         ConfigError: If its overrides are no longer sound.
     """
     # An experiment may ask for a multirun by itself; this is one job of it.
-    (job,) = plan([*overrides, "hydra.mode=RUN"], multirun=False, **files)
+    names = ("config_dir", "config_name", "config_path")
+    config_dir, config_name, config_path = (files.get(name) for name in names)
+    (job,) = plan(
+        [*overrides, "hydra.mode=RUN"],
+        multirun=False,
+        config_dir=config_dir,
+        config_name=config_name,
+        config_path=config_path,
+    )
     return RunInfo(job.config, folder, overrides, sweep)
 
 

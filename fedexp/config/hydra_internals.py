@@ -20,6 +20,7 @@ import hydra
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import (
     JobReturn,
@@ -29,6 +30,7 @@ from hydra.core.utils import (
     run_job,
     setup_globals,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 log = logging.getLogger(__name__)
@@ -166,9 +168,25 @@ def is_basic_sweeper(hydra: Any) -> bool:
     return str(hydra.sweeper._target_).endswith("BasicSweeper")
 
 
+BASIC = "basic"
+"""Hydra's own launcher, which runs one job after another in this process."""
+
+
+def launcher_of(hydra: Any) -> str:
+    """Return what launches the jobs: ``basic``, ``joblib``, ``slurm``, ..."""
+    return str(hydra.launcher._target_).rpartition(".")[2].removesuffix("Launcher").lower()
+
+
 def is_basic_launcher(hydra: Any) -> bool:
     """Say whether Hydra's own launcher runs the jobs: one after another."""
-    return str(hydra.launcher._target_).endswith("BasicLauncher")
+    return launcher_of(hydra) == BASIC
+
+
+def is_chosen(group: str, config_name: str, overrides: Sequence[str]) -> bool:
+    """Say whether a choice of a group was made by anything but the list that it is on at first."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    found = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
+    return group in found.overrides.override_choices
 
 
 def writable_schema(entry: type) -> DictConfig:

@@ -11,7 +11,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedexp.config.composition import composed_values, from_hydra
+from fedexp.config.composing import from_hydra
+from fedexp.config.composition import composed_values
 from fedexp.config.explain import one_line
 from fedexp.config.hydra_internals import writable_schema
 from fedexp.config.schema import GROUPS, Config

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
-from fedexp.config.composition import plan, register
+from fedexp.config.composing import register
+from fedexp.config.composition import plan
 from fedexp.config.hydra_memory import composing_once
 from fedexp.config.source import conf_dir, source
 
