@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,7 +27,12 @@ class Attack:
 
     ``scale`` is ``clients.byzantine.scale``; further options of an attack are set in
     ``clients.byzantine.options``.
+
+    Attributes:
+        tasks: The tasks whose examples it can act on; none stands for every task.
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ()
 
     name: str = ""
     scale: float = ranged(1.0, gt=0)
@@ -37,7 +43,7 @@ class Attack:
 
         Args:
             held: Its own examples; not to be written to.
-            num_classes: Labels are 0 .. num_classes - 1.
+            num_classes: Labels are 0 .. num_classes - 1; 0 where there are no labels.
             rng: The same in every round.
         """
         return held
@@ -77,6 +83,8 @@ register, choices, get = REGISTRY.register, REGISTRY.choices, REGISTRY.get
 @dataclass(frozen=True)
 class LabelFlip(Attack):
     """Train on label ``num_classes - 1 - y``."""
+
+    tasks = ("classification",)
 
     name: str = "label_flip"
 

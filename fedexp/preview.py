@@ -16,7 +16,12 @@ from fedexp.core.output import say
 from fedexp.core.pictures import drawn, partition_png
 from fedexp.core.terminal import fitted, printable, width
 from fedexp.data.federated import FederatedData
-from fedexp.federation.dealing import describe_partition, federate, unassigned
+from fedexp.federation.dealing import (
+    describe_partition,
+    federate,
+    group_counts,
+    unassigned,
+)
 
 MAX_CLIENT_ROWS = 20
 MAX_LABEL_COLUMNS = 20
@@ -35,8 +40,10 @@ def show_partition(config: Config, folder: Path) -> None:
             written.
     """
     data = federate(config)
-    counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
-    pictures, problems = drawn({"partition": partial(partition_png, counts, data.spec.classes)})
+    counts, names = group_counts(config, data)
+    pictures, problems = drawn(
+        {"partition": partial(partition_png, counts, names, config.task.group)}
+    )
     with unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.yaml", config_bytes(config))
@@ -52,16 +59,17 @@ def show_partition(config: Config, folder: Path) -> None:
 def partition_table(config: Config, data: FederatedData) -> str:
     """Render a row per client (the first 20) and what can be said of them all.
 
-    Columns: client, its training and test examples, then training examples by label; with more than 20
-    labels, how many labels the client holds.
+    Columns: client, its training and test examples, then training examples by label (in a regression by
+    tenth of the targets); with more than 20 labels, how many labels the client holds.
     """
-    counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
+    counts, names = group_counts(config, data)
     held = (counts > 0).sum(axis=1)
-    wide = data.spec.num_classes > MAX_LABEL_COLUMNS
-    labels = ["labels"] if wide else [str(label) for label in range(data.spec.num_classes)]
+    group = config.task.group
+    wide = len(names) > MAX_LABEL_COLUMNS
+    labels = ["labels"] if wide else _headings(config, names)
     headings, rows = (*_HEADINGS, *labels), []
     for client in range(min(MAX_CLIENT_ROWS, len(counts))):
-        numbers = [held[client]] if wide else counts[client].tolist()
+        numbers = [held[client]] if wide else counts[client].tolist()[: len(labels)]
         sizes = data.partition.sizes[client], data.client_test.sizes[client]
         rows.append(dict(zip(headings, map(str, (client, *sizes, *numbers)), strict=True)))
     table = written(rows, "table", width())
@@ -81,7 +89,7 @@ def partition_table(config: Config, data: FederatedData) -> str:
         lines.append(f"  ... and {len(counts) - MAX_CLIENT_ROWS} more clients")
     lines += [
         f"  examples per client: {_spread(data.partition.sizes)}",
-        f"  labels per client: {_spread(held)} of {data.spec.num_classes}",
+        *([f"  {group}s per client: {_spread(held)} of {len(names)}"] if group else []),
         *_held_out(data),
         f"  {unassigned(data)} of {len(data.train)} training examples belong to no client",
         f"  sha256 {data.partition.sha256}",
@@ -95,6 +103,13 @@ def _held_out(data: FederatedData) -> list[str]:
     lines = [f"  validation examples of the server: {len(data.server_val)}"]
     lines = lines if len(data.server_val) else []
     return lines if own is None else [*lines, f"  validation examples per client: {_spread(own)}"]
+
+
+def _headings(config: Config, names: list[str]) -> list[str]:
+    task = config.task
+    if not task.group:
+        return []
+    return [str(label) for label in range(len(names))] if task.has_confusion else names
 
 
 def _spread(values: Any) -> str:

@@ -19,6 +19,7 @@ from fedexp.config.schema import GROUPS
 ROOT = Path(fedexp.__file__).parent
 LEVELS = (
     {"core"},
+    {"tasks"},
     {"flower", "data", "metrics", "analysis"},
     {"strategies", "partitions", "datasets", "models", "attacks"},
     {"config"},
@@ -236,7 +237,7 @@ NOT_CHOICES = {
 
 
 def test_a_bad_command_is_refused_without_torch_ray_or_flwr() -> None:
-    rooms = ("config", "strategies", "partitions", "datasets", "models", "data", "core")
+    rooms = ("config", "tasks", "strategies", "partitions", "datasets", "models", "data", "core")
     modules = [_name(path) for room in rooms for path in sorted((ROOT / room).glob("*.py"))]
     lazy = {"fedexp.data.augment"}  # torch at its top, imported where images are augmented
     names = [name for name in modules if name not in lazy]

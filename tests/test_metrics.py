@@ -12,6 +12,10 @@ from sklearn.metrics import (
     balanced_accuracy_score,
     brier_score_loss,
     f1_score,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
     top_k_accuracy_score,
 )
 
@@ -172,13 +176,17 @@ def test_scikit_learn_computes_the_same(seed: int) -> None:
     assert _of("brier", found) == pytest.approx(brier)
 
 
-@pytest.mark.parametrize("name", metrics.choices())
+OF_LABELS = [n for n in metrics.choices() if "classification" in metrics.get(n).tasks]
+
+
+@pytest.mark.parametrize("name", OF_LABELS)
 @pytest.mark.parametrize("right", [True, False])
 def test_one_example_is_enough(name: str, right: bool) -> None:
     found = _sure([0 if right else 6], [[0.4, 0.3, 0.1, 0.1, 0.05, 0.04, 0.01]])
     expected = {
         "loss": -math.log(0.4 if right else 0.01),
         "ece": 0.6 if right else 0.4,
+        "auroc": 0.5,  # nothing to be told apart
         "brier": 0.36 + 0.09 + 0.02 + 0.0025 + 0.0016 + 0.0001
         if right
         else 0.16 + 0.09 + 0.02 + 0.0025 + 0.0016 + 0.9801,
@@ -186,13 +194,13 @@ def test_one_example_is_enough(name: str, right: bool) -> None:
     assert _of(name, found) == pytest.approx(expected.get(name, float(right)))
 
 
-@pytest.mark.parametrize("name", metrics.choices())
+@pytest.mark.parametrize("name", OF_LABELS)
 def test_what_is_perfect_is_best(name: str) -> None:
     perfect = _sure([0, 1, 2], np.eye(7)[:3].tolist())
     metric = metrics.get(name)()
     assert _of(name, perfect) == pytest.approx(1.0 if metric.higher_is_better else 0.0)
     assert metric.higher_is_better == (name not in ("loss", "brier", "ece"))
-    assert metric.needs_probabilities == (name in ("brier", "ece", "top5"))
+    assert metric.needs_probabilities == (name in ("auroc", "brier", "ece", "top5"))
 
 
 def test_the_number_is_that_of_the_selection() -> None:
@@ -210,3 +218,65 @@ def test_the_number_is_that_of_the_selection() -> None:
     assert found.select(positions).losses.tolist() == found.losses[[3, 1]].tolist()
     assert SIX.select(positions).probabilities is None
     assert len(found) == 20, "what is selected from stays as it is"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_classes", [2, 3, 7])
+def test_the_area_under_the_curve_is_scikit_learns(seed: int, num_classes: int) -> None:
+    found = _random(seed, 60, num_classes)
+    assert found.probabilities is not None
+    coarse = np.round(found.probabilities, 1)  # ties
+    coarse[:, -1] = 1 - coarse[:, :-1].sum(1)
+    for odds in (found.probabilities, coarse):
+        told = Predictions(found.targets, found.labels, found.losses, odds)
+        if num_classes == 2:
+            expected = roc_auc_score(found.targets, odds[:, 1])
+        else:
+            each = [roc_auc_score(found.targets == k, odds[:, k]) for k in np.unique(found.targets)]
+            expected = np.mean(each)
+        assert _of("auroc", told) == pytest.approx(expected)
+    if num_classes == 3:
+        whole = roc_auc_score(found.targets, found.probabilities, multi_class="ovr")
+        assert _of("auroc", found) == pytest.approx(whole)
+
+
+def test_of_labels_that_do_not_occur_there_is_no_area() -> None:
+    odds = [[0.5, 0.3, 0.2], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]
+    assert _of("auroc", _sure([0, 1, 0], odds)) == 1.0
+    assert _of("auroc", _sure([1, 1, 1], odds)) == 0.5
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 3)])
+def test_what_a_regression_is_judged_by_is_scikit_learns(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.standard_normal(shape).astype(np.float32)
+    guesses = targets + 0.3 * rng.standard_normal(shape)
+    found = Predictions(targets, guesses, np.zeros(40))
+    flat = targets.ravel(), guesses.ravel()
+    assert _of("mae", found) == pytest.approx(mean_absolute_error(*flat))
+    assert _of("rmse", found) == pytest.approx(root_mean_squared_error(*flat))
+    assert _of("r2", found) == pytest.approx(r2_score(targets, guesses))
+    perfect = Predictions(targets, targets.astype(np.float64), np.zeros(40))
+    assert [_of(name, perfect) for name in ("mae", "rmse", "r2")] == [0.0, 0.0, 1.0]
+
+
+def test_equal_targets_leave_no_variance_to_explain() -> None:
+    ones = np.ones(3, np.float32)
+    assert _of("r2", Predictions(ones, np.ones(3), np.zeros(3))) == 1.0
+    assert _of("r2", Predictions(ones, np.array([1.0, 1.0, 1.5]), np.zeros(3))) == 0.0
+
+
+def test_perplexity_is_the_number_of_equal_choices() -> None:
+    found = Predictions(np.zeros(4, int), np.zeros(4, int), np.full(4, math.log(8)))
+    assert _of("perplexity", found) == pytest.approx(8)
+    assert math.isfinite(_of("perplexity", Predictions(*[np.zeros(1, int)] * 2, np.array([1e9]))))
+
+
+def test_a_text_is_selected_with_all_its_tokens() -> None:
+    found = Predictions(np.arange(6), np.arange(6), np.arange(6.0), offsets=np.array([0, 1, 4, 6]))
+    part = found.select(np.array([2, 0]))
+    assert part.targets.tolist() == [4, 5, 0]
+    assert part.offsets is not None
+    assert part.offsets.tolist() == [0, 2, 3]
+    assert found.select(np.array([False, True, False])).losses.tolist() == [1.0, 2.0, 3.0]
+    assert len(part) == 3

@@ -16,7 +16,7 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
         "--by", default="", help="options that tell rows apart (default: strategy and what varies)"
     )
     parser.add_argument(
-        "--target", type=_share, help="accuracy that 'rounds to' is about, in (0, 1]"
+        "--target", type=float, help="accuracy that 'rounds to' is about, in (0, 1]"
     )
     parser.add_argument("--baseline", help=f"row that the others are tested against ({BASELINE})")
 
@@ -47,10 +47,3 @@ def compared_by(found: Results, by: Sequence[str], args: argparse.Namespace) -> 
             f"--baseline {args.baseline}: no row is called so; it must be one of {listed}"
         )
     return comparison
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be > 0 and <= 1, got {text}")
-    return value

@@ -21,14 +21,14 @@ MAX_NAMED = 6
 
 def caption(name: str, found: Results, rows: Rows) -> str:
     """Return what a figure of the report finds; empty for one not known here."""
-    say = _CAPTIONS.get(name)
+    say = _target if "_against_" in name else _CAPTIONS.get(name)
     return say(found, rows) if say else ""
 
 
 def _confusion(found: Results, rows: Rows) -> str:
     row, framed = figures_labels.shown(found, rows.comparison)
     if row not in rows.paired:
-        right = rows.number(row, "accuracy").number()
+        right = rows.final(row).number()
         return f"{brief(row)} names {right} of the test examples right{_over(rows, row)}."
     over, unseen = _over(rows, row, paired=True), rows.has(row, "gain_unseen")
     if framed and unseen:
@@ -58,9 +58,10 @@ def _alone_and_together(rows: Rows, row: str) -> str:
 
 
 def _curves(found: Results, rows: Rows) -> str:
-    table = rows.table["accuracy"].dropna().sort_values(ascending=False)
+    judged = rows.goal.metric
+    table = rows.table[judged].dropna().sort_values(ascending=rows.goal.sign < 0)
     told = _named(f"{brief(row)} {value:.3f}" for row, value in table.items())
-    return f"Accuracy after the last round: {told}."
+    return f"{judged.capitalize()} after the last round: {told}."
 
 
 def _gains(found: Results, rows: Rows) -> str:
@@ -69,13 +70,13 @@ def _gains(found: Results, rows: Rows) -> str:
     few = gains["client"].nunique() <= MAX_GROUPED  # of more, the figure shows own examples only
     column, where = ("gain", "the whole test set") if few else ("gain_own", "own test examples")
     mine = client_gains(rows.comparison, row)
-    by_client: Any = mine.groupby("client")[column].mean().dropna()
+    by_client: Any = rows.goal.sign * mine.groupby("client")[column].mean().dropna()
     if by_client.empty:
         return f"No client of {brief(row)} has test examples of its own."
     low, high = by_client.idxmin(), by_client.idxmax()
     return (
-        f"On {where} {brief(row)} changes a client's accuracy by {by_client[low]:+.3f} (client {low}) "
-        f"to {by_client[high]:+.3f} (client {high})"
+        f"On {where} {brief(row)} changes a client's {rows.goal.metric} by {by_client[low]:+.3f} "
+        f"(client {low}) to {by_client[high]:+.3f} (client {high})"
         f"{', first seed only' if row in rows.comparison.dealt_anew else ''}."
     )
 
@@ -94,8 +95,9 @@ def _labels(found: Results, rows: Rows) -> str:
 
 
 def _subsets(found: Results, rows: Rows) -> str:
-    names = [f"accuracy/{name}" for name in rows.comparison.subsets]
-    best = rows.table["accuracy"].sort_values(ascending=False, kind="stable").index
+    prefix, scores = f"{rows.goal.metric}/", rows.table[rows.goal.metric]
+    names = [f"{prefix}{name}" for name in rows.comparison.subsets]
+    best = scores.sort_values(ascending=rows.goal.sign < 0, kind="stable").index
     ordered = [
         r for kind in (rows.federated, rows.centralized, rows.isolated) for r in best if r in kind
     ]
@@ -104,8 +106,7 @@ def _subsets(found: Results, rows: Rows) -> str:
         return ""
     told = [column for column in names if rows.has(row, column)]
     parts = (
-        f"{rows.number(row, column).number()} on {column.removeprefix('accuracy/')}"
-        for column in told
+        f"{rows.number(row, column).number()} on {column.removeprefix(prefix)}" for column in told
     )
     return f"{brief(row)} ends at {_named(parts)}."
 
@@ -123,9 +124,9 @@ def _target(found: Results, rows: Rows) -> str:
         f"{brief(row)} after {there[row]:g}{parts.get(row, '')}" for row in there.index
     )
     if there.empty:
-        return f"No row reaches accuracy {target:g}."
+        return f"No row reaches {rows.goal.metric} {target:g}."
     rest = f" Never: {_named(never)}." if never else ""
-    return f"Rounds to accuracy {target:g}: {reached}.{rest}"
+    return f"Rounds to {rows.goal.metric} {target:g}: {reached}.{rest}"
 
 
 def _ranks(found: Results, rows: Rows) -> str:
@@ -140,11 +141,12 @@ def _ranks(found: Results, rows: Rows) -> str:
 def _partitions(found: Results, rows: Rows) -> str:
     runs = rows.comparison.labels.index
     first = next(run for run in runs if (found.path(run) / "partition.json").is_file())
-    counts = np.array(results.partition(found.path(first))["class_counts"])
+    content = results.partition(found.path(first))
+    counts, group = np.array(content["class_counts"]), content.get("groups", "label")
     sizes, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
     return (
-        f"{len(counts)} clients in {found.runs['name'][first]} hold {_range(sizes)} examples each, "
-        f"of {_range(held)} of {counts.shape[1]} labels."
+        f"{len(counts)} clients in {found.runs['name'][first]} hold {_range(sizes)} examples each"
+        + (f", of {_range(held)} of {counts.shape[1]} {group}s." if group else ".")
     )
 
 
@@ -165,8 +167,6 @@ _CAPTIONS: dict[str, Callable[[Results, Rows], str]] = {
     "gain_bars": _gains,
     "class_accuracies": _labels,
     "subset_curves": _subsets,
-    "accuracy_against_time": _target,
-    "accuracy_against_bytes": _target,
     "critical_difference": _ranks,
     "partitions": _partitions,
 }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedexp.analysis.ranges import limits
+from fedexp.analysis.goals import Goal
 
 _SIGNED = ("gain", "to_centralized", "p_difference", "effect")
 
@@ -16,7 +16,7 @@ def is_signed(column: str) -> bool:
     return column.startswith(_SIGNED)
 
 
-def number(row: Mapping[str, Any], column: str) -> str:
+def number(row: Mapping[str, Any], column: str, goal: Goal) -> str:
     """Write a mean, its interval, and over how many of the row's runs where it is not all of them.
 
     ``0.901 ± 0.016``; ``0.950 [0.872, 1.000]`` where the interval would leave what is possible;
@@ -27,17 +27,17 @@ def number(row: Mapping[str, Any], column: str) -> str:
     if not text:
         return ""
     if not math.isnan(half):
-        text += spread(column, value, half)
+        text += spread(column, value, half, goal)
     count = row.get(f"{column}/n", row["runs"])
     return text if count in (0, row["runs"]) else f"{text} ({count:g} of {row['runs']})"
 
 
-def spread(column: str, mean: float, half: float, form: str = ".3f") -> str:
+def spread(column: str, mean: float, half: float, goal: Goal) -> str:
     """Write what stands behind a mean for its interval."""
-    low, high = limits(column)
+    low, high = goal.interval(column, mean, half)
     if low <= mean - half and mean + half <= high:
-        return f" ± {half:{form}}"
-    return f" [{max(low, mean - half):{form}}, {min(high, mean + half):{form}}]"
+        return f" ± {half:.3f}"
+    return f" [{low:.3f}, {high:.3f}]"
 
 
 def plain(value: float, form: str = ".3f") -> str:

@@ -12,22 +12,29 @@ import pandas as pd
 
 from fedexp.analysis import measures
 from fedexp.analysis.factors import value
+from fedexp.analysis.goals import Goal
 from fedexp.analysis.measures import GAINS
 from fedexp.analysis.paired import paired_tests
 from fedexp.analysis.pairing import Pairing
 from fedexp.analysis.provenance import about
-from fedexp.analysis.ranges import interval
 from fedexp.analysis.results import FEDERATED, Results
 from fedexp.core.statistics import half_interval
 
 BASELINE = "fedavg"
 TARGET_SHARE = 0.95
-"""The target accuracy, where none is given, as a share of the best federated row's final one."""
+"""The target accuracy, where none is given, as a share of the best federated row's final one.
+
+Where a smaller number is the better one, the best row's is that share of the target.
+"""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What :func:`compare` found.
+
+    Where runs are judged by another metric than accuracy (``goal.metric``), it has accuracy's place in
+    all that follows; where a smaller number of it is the better one, gains and differences are turned, so
+    that above 0 is better.
 
     Attributes:
         table: A row per strategy and varied setting, in the order of the runs: ``row`` (its name), a
@@ -65,6 +72,7 @@ class Comparison:
             and means over runs by client say nothing.
         labels: Row of every run that was compared.
         pairs: Run -> the run of isolated clients that it is compared with, where there is one.
+        goal: What the runs are judged by.
         target: The accuracy that ``rounds_to_target`` is about.
         baseline: The strategy, or the row, that ``p_value`` tests against; None if there is none.
         about: Dataset, partition, seeds and date of the runs, in a line.
@@ -79,13 +87,15 @@ class Comparison:
     dealt_anew: set[str]
     labels: pd.Series
     pairs: dict[int, int]
+    goal: Goal
     target: float
     baseline: str | None
     about: str
     notes: list[str]
 
     def _shown(self) -> pd.DataFrame:
-        wanted = ["runs", "accuracy", "accuracy/ci", "loss", "gain", "gain_own", "p_value"]
+        judged = self.goal.metric
+        wanted = ["runs", judged, f"{judged}/ci", "loss", "gain", "gain_own", "p_value"]
         shown = [name for name in wanted if self.table[name].notna().any()]
         return self.table[[*self.factors, *shown]].round(3)
 
@@ -101,15 +111,16 @@ class Comparison:
     @property
     def subsets(self) -> list[str]:
         """The subsets of labels, such as ``1-3-7``, whose accuracy the table has."""
-        columns = [c for c in map(str, self.table) if c.startswith("accuracy/")]
-        names = [column.removeprefix("accuracy/") for column in columns]
+        prefix = f"{self.goal.metric}/"
+        columns = [c for c in map(str, self.table) if c.startswith(prefix)]
+        names = [column.removeprefix(prefix) for column in columns]
         return [
             name for name in names if name not in ("ci", "low", "high", "n") and "/" not in name
         ]
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics beside accuracy and loss that the table has."""
+        """The metrics beside that which runs are judged by and the loss that the table has."""
         prefix = "client_mean/"
         return [c.removeprefix(prefix) for c in map(str, self.table) if c.startswith(prefix)]
 
@@ -127,26 +138,31 @@ def compare(
         by: Options that tell rows apart, such as ``strategy`` or ``partition.alpha``; none stands for the
             strategy and every setting that varies, less the seed.
         target: Accuracy on the whole test set for ``rounds_to_target``, in (0, 1]; None is 95 % of the
-            best federated row's, rounded down to two decimals.
+            best federated row's, rounded down to two decimals. Of a metric of which a smaller number is
+            the better one, None is what the best row's is 95 % of, to three digits.
         baseline: The strategy that others are tested against, seed by seed and within equal other
             settings; or the name of one row.
 
     Raises:
-        ValueError: If no run completed, or ``by`` names an option that the runs do not have.
+        ValueError: If no run completed, ``by`` names an option that the runs do not have, or no run could
+            reach the target.
     """
     if not found.completed:
         words = ["no run completed, so there is nothing to compare", *found.problems()[:3]]
         raise ValueError("; ".join(words))
-    pairing = Pairing(found, by)
+    found, other_tasks = _of_one_task(found)
+    pairing, goal = Pairing(found, by), found.goal
     labels = pairing.labels
     figures = measures.by_run(found.select(labels.index))
-    if figures["accuracy"].isna().all():
-        raise ValueError("no completed run has an accuracy on the test set")
+    if figures[goal.metric].isna().all():
+        raise ValueError(f"no completed run has {_article(goal.metric)} on the test set")
     if target is None:
         federated = labels[found.runs["kind"].loc[labels.index] == FEDERATED]
         shown = federated if len(federated) else labels
-        best = figures["accuracy"].loc[shown.index].groupby(shown).mean().max()
-        target = max(0.01, math.floor(100 * TARGET_SHARE * best) / 100)
+        means = figures[goal.metric].loc[shown.index].groupby(shown).mean()
+        target = _target(float((goal.sign * means).max()), goal)
+    else:
+        _check_target(target, goal)
     figures["to_target"] = measures.rounds_to(found, target)
     gains = measures.gains(found, pairing)
     everyone = pd.concat([labels, pairing.diverged]).sort_index()
@@ -156,7 +172,8 @@ def compare(
         for name in everyone.unique()
     ]
     table = _without_plain_counts(pd.DataFrame(rows))
-    tests = paired_tests(list(table["row"]), figures["accuracy"], found, pairing, baseline)
+    turned = goal.sign * figures[goal.metric]
+    tests = paired_tests(list(table["row"]), turned, found, pairing, baseline)
     table = table.assign(**tests.table)
     partitions = found.runs["partition_sha256"].loc[labels.index].groupby(labels).nunique()
     anew = set(partitions.index[partitions > 1])
@@ -173,11 +190,43 @@ def compare(
         dealt_anew=anew,
         labels=labels,
         pairs=pairing.isolated,
+        goal=goal,
         target=target,
         baseline=baseline if table["baseline"].notna().any() else None,
         about=about(found.select(labels.index)),
-        notes=[*found.problems(), *pairing.notes, *tests.notes],
+        notes=[*found.problems(), *other_tasks, *pairing.notes, *tests.notes],
     )
+
+
+def _of_one_task(found: Results) -> tuple[Results, list[str]]:
+    """Return the runs of the first completed run's task, and a note on those of others."""
+    mine = found.of_task(found.completed[0])
+    rest = sorted({found.goal_of(run).task for run in found.runs.index} - {mine.goal.task})
+    if not rest:
+        return found, []
+    left = len(found.runs) - len(mine.runs)
+    return mine, [
+        f"{left} run{'s' * (left > 1)} of another task ({', '.join(rest)}) left out: only runs of one "
+        f"task ({mine.goal.task}) can be compared"
+    ]
+
+
+def _target(best: float, goal: Goal) -> float:
+    """Return the target for the best row, whose value is turned so that larger is better."""
+    if goal.sign > 0:
+        return max(0.01, math.floor(100 * TARGET_SHARE * best) / 100)
+    return float(f"{-best / TARGET_SHARE:.3g}")
+
+
+def _check_target(target: float, goal: Goal) -> None:
+    low, high = goal.limits(goal.metric)
+    if not (math.isfinite(target) and low < target <= high):
+        ends = f" and <= {high:g}" if math.isfinite(high) else ""
+        raise ValueError(f"argument --target: must be > {low:g}{ends}, got {target:g}")
+
+
+def _article(metric: str) -> str:
+    return f"{'an' if metric[0] in 'aeiour' else 'a'} {metric}"
 
 
 def _kind(kinds: pd.Series) -> str:
@@ -207,10 +256,11 @@ def _row(
     row: dict[str, Any] = {"row": name, "runs": len(mine), "diverged": diverged}
     prefix = "client_mean/"
     others = [c.removeprefix(prefix) for c in map(str, mine) if c.startswith(prefix)]
-    of_metrics = {"accuracy", "loss", *others}
+    goal = pairing.goal
+    of_metrics = {goal.metric, "loss", *others}
     measured = [c for c in map(str, mine) if c.partition("/")[0] in of_metrics]
-    for column in dict.fromkeys(("accuracy", "loss", *measured)):
-        row |= _mean(column, mine[column])
+    for column in dict.fromkeys((goal.metric, "loss", *measured)):
+        row |= _mean(column, mine[column], goal)
     for column in (c for c in map(str, mine) if c.startswith("client_mean/")):
         row[column] = mine[column].mean()
     reached = mine["to_target"].dropna()
@@ -220,23 +270,26 @@ def _row(
         row[column] = mine[column].mean()
     own = gains[gains["row"] == name]
     for column in GAINS:
-        row |= _mean(column, own.groupby("run")[column].mean().dropna())
+        row |= _mean(column, own.groupby("run")[column].mean().dropna(), goal)
     row["gain_best"] = own.groupby("run")["gain"].min().mean()
     judged = own.dropna(subset=["gain_own"])
     worse = (judged["gain_own"] < 0).groupby(judged["run"]).sum()
     row |= {"worse_off": worse.mean(), "clients": judged.groupby("run").size().mean()}
     central = [run for run in mine.index if run in pairing.centralized]
-    base = figures["accuracy"].loc[[pairing.centralized[run] for run in central]]
-    return row | _mean("to_centralized", mine["accuracy"].loc[central] - base.to_numpy())
+    base = figures[goal.metric].loc[[pairing.centralized[run] for run in central]]
+    distance = goal.sign * (mine[goal.metric].loc[central] - base.to_numpy())
+    return row | _mean("to_centralized", distance, goal)
 
 
-def _mean(name: str, values: pd.Series) -> dict[str, float]:
+def _mean(name: str, values: pd.Series, goal: Goal) -> dict[str, float]:
     """Return a column's mean over the runs that have it, its interval, and how many they are."""
     numbers = [float(number) for number in values.dropna()]
     mean = float(np.mean(numbers)) if numbers else math.nan
     half = half_interval(numbers)
     low, high = (
-        interval(name, mean, half) if numbers and not math.isnan(half) else (math.nan, math.nan)
+        goal.interval(name, mean, half)
+        if numbers and not math.isnan(half)
+        else (math.nan, math.nan)
     )
     return {
         name: mean,

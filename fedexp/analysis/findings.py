@@ -87,7 +87,7 @@ def _of_gain(rows: Rows) -> Headline:
     better = rows.federated[0]
     if better not in rows.paired:
         said.sentences.append(
-            f"{brief(better)} reaches {rows.number(better, 'accuracy').number()}, but has no isolated "
+            f"{brief(better)} reaches {rows.final(better).number()}, but has no isolated "
             "clients to be compared with."
         )
     said.sentences += _mixture(rows, row)
@@ -102,20 +102,21 @@ def _of_gain(rows: Rows) -> Headline:
 
 def _gain_title(rows: Rows, row: str) -> str:
     alone, together = rows.alone(row).number(), rows.together(row).number()
-    gain = rows.number(row, "gain")
+    gain, judged = rows.number(row, "gain"), rows.goal.metric
+    change = Estimate(rows.goal.sign * gain.mean, gain.half)
     runs = rows.runs(row, paired=True)
     few = f" on {('one seed', 'two seeds')[len(runs) - 1]}" if len(runs) < MIN_SEEDS else ""
-    shown, but = gain.text(signed=True), _loss_on_own(rows, row)
+    shown, but = change.text(signed=True), _loss_on_own(rows, row)
     if not few and abs(gain.mean) <= gain.half:
         return (
-            f"No clear gain from federated learning: {shown} accuracy with {brief(row)} "
+            f"No clear gain from federated learning: {shown} {judged} with {brief(row)} "
             f"({alone} isolated, {together} federated){but}"
         )
     if round(gain.mean, 3) == 0:
         return f"No gain from federated learning{few}: {alone}, isolated or with {brief(row)}{but}"
-    verb = "lifts" if gain.mean > 0 else "lowers"
+    verb = "lifts" if change.mean > 0 else "lowers"
     return (
-        f"Federated learning {verb} a client's accuracy from {alone} (isolated) to {together}: "
+        f"Federated learning {verb} a client's {judged} from {alone} (isolated) to {together}: "
         f"{shown} with {brief(row)}{few}{but}"
     )
 
@@ -188,9 +189,11 @@ def _of_settings(rows: Rows) -> Headline:
     )
     unclear = [gain for gain in gains.values() if abs(gain.mean) <= gain.half]
     always = gains[ordered[0]].mean > 0 and not unclear
+    judged = rows.goal.metric
+    turned = "" if rows.goal.sign > 0 else ", where + is a smaller number, the better one"
     said = Headline(
-        f"Federated learning {'gains' if always else 'changes accuracy by'} {low} to {high} "
-        f"{'accuracy over' if always else 'compared with'} isolated clients"
+        f"Federated learning {'gains' if always else f'changes {judged} by'} {low} to {high} "
+        f"{f'{judged} over' if always else 'compared with'} isolated clients{turned}"
         f"{_settings_with_loss(rows, list(best.values()))}"
     )
     shown = ordered
@@ -241,7 +244,7 @@ def _without_isolated(rows: Rows) -> Headline:
     row = rows.federated[0]
     best = f", the best of {len(rows.federated)} rows" if len(rows.federated) > 1 else ""
     title = (
-        f"{brief(row)} reaches {rows.number(row, 'accuracy').text()} on the whole test set{best}"
+        f"{brief(row)} reaches {_named(rows)}{rows.final(row).text()} on the whole test set{best}"
     )
     why = (
         "no isolated run has their seed, partition and settings"
@@ -251,7 +254,7 @@ def _without_isolated(rows: Rows) -> Headline:
     facts = [
         Fact(
             f"Federated: {brief(row)}",
-            rows.number(row, "accuracy").text(),
+            rows.final(row).text(),
             "whole test set, last round",
         )
     ]
@@ -273,20 +276,28 @@ def _without_isolated(rows: Rows) -> Headline:
 def _of_references(rows: Rows) -> Headline:
     """Say what there is where nothing was federated."""
     kind = rows.isolated or rows.centralized
-    row = max(kind, key=lambda name: rows.number(name, "accuracy").mean)
+    row = max(kind, key=lambda name: rows.goal.sign * rows.final(name).mean)
     which = f" with {brief(row)}, the best of {len(kind)} rows" if len(kind) > 1 else ""
-    accuracy = rows.number(row, "accuracy").text()
+    final, judged = rows.final(row).text(), _named(rows)
     nothing = "no federated run to compare it with"
     if row in rows.centralized:
-        title = f"One model trained on all the data reaches {accuracy}{which}; {nothing}"
-        facts = [Fact("Centralized", accuracy, "whole test set, last round")]
+        title = f"One model trained on all the data reaches {judged}{final}{which}; {nothing}"
+        facts = [Fact("Centralized", final, "whole test set, last round")]
     else:
         clients = rows.comparison.isolated
-        best = Estimate(float(clients[clients["row"] == row]["accuracy"].max())).number()
-        title = f"Isolated clients reach {accuracy} on average, the best {best}{which}; {nothing}"
-        facts = [Fact("Isolated, mean client", accuracy, f"best client {best}")]
+        each = rows.goal.sign * clients[clients["row"] == row][rows.goal.metric]
+        best = Estimate(rows.goal.sign * float(each.max())).number()
+        title = (
+            f"Isolated clients reach {judged}{final} on average, the best {best}{which}; {nothing}"
+        )
+        facts = [Fact("Isolated, mean client", final, f"best client {best}")]
         facts += _distance(rows, row)
     return Headline(title, facts, [_certainty(rows, rows.runs(row))])
+
+
+def _named(rows: Rows) -> str:
+    """Return the metric before a number, unless it is the share that everybody takes it for."""
+    return f"{rows.goal.metric} " if rows.goal.sign < 0 else ""
 
 
 def _choice(rows: Rows, candidates: Sequence[str]) -> list[str]:
@@ -294,11 +305,11 @@ def _choice(rows: Rows, candidates: Sequence[str]) -> list[str]:
     row, *others = candidates
     if not others:
         return []
-    listed = _listed(f"{brief(name)} {rows.number(name, 'accuracy').number()}" for name in others)
+    listed = _listed(f"{brief(name)} {rows.final(name).number()}" for name in others)
     which = "" if len(candidates) == len(rows.federated) else " compared with isolated clients"
     return [
         f"{brief(row)} is the best of {len(candidates)} federated rows{which}, chosen by this same "
-        f"test accuracy; the others: {listed}."
+        f"test {rows.goal.metric}; the others: {listed}."
     ]
 
 

@@ -17,22 +17,12 @@ _ROUNDS = (
 )
 _SENTENCES = {
     "runs": "how many runs (seeds) the numbers of a row are over; a run that diverged is in none",
-    "accuracy": "share of the whole test set that the final model names right, 0 to 1",
-    "loss": "mean cross-entropy on the whole test set, in nats",
     "seconds": "from a run's start to its end, mean over runs; depends on the machine",
-    "gain": "accuracy on the whole test set minus that of the isolated client (trained without "
-    "the others) of the same seed and partition, mean over clients",
     "over best": "the gain over the best of the isolated clients",
     "own examples": "the gain on the test examples whose labels are shared out as the client's own are",
     "unseen labels": "the gain on test examples of labels that the client holds no training example of",
     "worse off": "clients that lose on their own examples, of those that have any; mean over runs",
-    "own mean": "mean over clients of the accuracy on their own test examples",
-    "own std": "standard deviation over clients of the accuracy on their own test examples",
-    "own worst 10 %": "mean of that accuracy over the worst tenth of the clients",
-    "to centralized": "accuracy minus that of one model trained on all the data, same seed",
     "client": "the number of the client in its partition",
-    "whole test set": "the client's gain in accuracy on all test examples",
-    "difference": "accuracy minus that of the baseline, mean over the seeds that both have",
     "seeds": "pairs of runs of one seed and partition that a test is over",
     "p": f"two-sided paired t-test, which assumes that differences are normally distributed; "
     f"Holm-adjusted over all rows; at least {MIN_SEEDS} seeds",
@@ -42,7 +32,40 @@ _SENTENCES = {
     "interval",
     "detectable": "the difference that as many seeds with this spread would show in four of five "
     f"experiments at the level {LEVEL:g}; smaller ones can be real and not be found",
-    "average rank": "mean over settings of the rank by accuracy, 1 for the best",
+}
+
+_JUDGED = {
+    "gain": "{judged} on the whole test set minus that of the isolated client (trained without "
+    "the others) of the same seed and partition, mean over clients{turned}",
+    "own mean": "mean over clients of the {judged} on their own test examples",
+    "own std": "standard deviation over clients of the {judged} on their own test examples",
+    "own worst 10 %": "mean of that {judged} over the worst tenth of the clients",
+    "to centralized": "{judged} minus that of one model trained on all the data, same seed{turned}",
+    "whole test set": "the client's gain in {judged} on all test examples",
+    "difference": "{judged} minus that of the baseline, mean over the seeds that both have{turned}",
+    "average rank": "mean over settings of the rank by {judged}, 1 for the best",
+}
+"""Those that name the metric by which runs are judged."""
+
+_TURNED = "; turned, because a smaller number is the better one: what is above 0 is better"
+
+_METRICS = {
+    "classification": {
+        "accuracy": "share of the whole test set that the final model names right, 0 to 1",
+        "loss": "mean cross-entropy on the whole test set, in nats",
+    },
+    "next_token": {
+        "accuracy": "share of the tokens of the whole test set that the final model foretells, 0 to 1",
+        "loss": "mean cross-entropy a token of the whole test set, in nats",
+        "perplexity": "the exponential of the mean cross-entropy a token; as if the model chose among so "
+        "many tokens",
+    },
+    "regression": {
+        "rmse": "root of the mean squared error on the whole test set, in the unit of what is predicted",
+        "loss": "mean squared error on the whole test set",
+        "mae": "mean absolute error on the whole test set, in the unit of what is predicted",
+        "r2": "share of the variance of what is predicted that the model explains, 1 at best",
+    },
 }
 
 
@@ -51,6 +74,8 @@ def everything() -> dict[str, str]:
     return {
         "strategy": _STRATEGY,
         "partition, clients.num, ...": "the option of the runs that is called so",
+        **_METRICS["classification"],
+        **{name: text.format(judged="accuracy", turned="") for name, text in _JUDGED.items()},
         **_SENTENCES,
         "rounds to 0.86": f"first round with at least that accuracy {_ROUNDS}; without --target, it is "
         "95 % of the best federated row's accuracy, rounded down",
@@ -64,17 +89,23 @@ def sentence(heading: str, found: Comparison) -> str:
     """Return what a heading means; every heading of :func:`fedexp.analysis.tables.tables` has one."""
     from fedexp.analysis.factors import STRATEGY, title  # and pandas with it
 
+    goal = found.goal
     if heading in _SENTENCES:
         return _SENTENCES[heading]
+    if heading in _JUDGED:
+        turned = _TURNED if goal.sign < 0 else ""
+        return _JUDGED[heading].format(judged=goal.metric, turned=turned)
+    if heading in _METRICS.get(goal.task, {}):
+        return _METRICS[goal.task][heading]
     names = {title(key): key for key in found.factors}
     if heading == STRATEGY:
         return _STRATEGY
     if heading in names:
         return f"the option {names[heading]} of the runs"
     if heading.startswith("rounds to "):
-        return f"first round with at least accuracy {found.target:g} {_ROUNDS}"
+        return f"first round with {goal.at_least} {goal.metric} {found.target:g} {_ROUNDS}"
     if heading in found.subsets:
-        return f"accuracy on the test examples of labels {heading.replace('-', ', ')}"
+        return f"{goal.metric} on the test examples of labels {heading.replace('-', ', ')}"
     if heading in found.metrics:
         return f"the metric {heading} on the whole test set"
     if heading.removeprefix("own ") in found.metrics:

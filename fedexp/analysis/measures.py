@@ -32,8 +32,11 @@ COLUMNS = {
 
 
 def by_run(found: Results) -> pd.DataFrame:
-    """Return a row per run: accuracy, loss, ``accuracy/<subset>``, seconds, client_mean, ..."""
-    runs = found.runs.index
+    """Return a row per run: accuracy, loss, ``accuracy/<subset>``, seconds, client_mean, ...
+
+    In accuracy's place stands what else the runs are judged by; so in the functions below.
+    """
+    runs, goal = found.runs.index, found.goal
     tested = found.finals[(found.finals["split"] == "test") & ~found.finals["metric"].isin(COLUMNS)]
     # The mean over local models where there is no global one.
     means = tested.groupby(["run", "subset", "metric"], observed=True)["value"].mean()
@@ -42,14 +45,15 @@ def by_run(found: Results) -> pd.DataFrame:
     own = found.finals[
         (found.finals["split"] == "client_test") & found.finals["client"].notna()
     ].set_index("run")
-    accuracies = own.loc[own["metric"] == "accuracy", "value"].groupby(level="run")
-    served = pd.DataFrame({run: fairness(values) for run, values in accuracies}).T
+    judged = own.loc[own["metric"] == goal.metric, "value"].groupby(level="run")
+    turned = {"higher_is_better": goal.sign > 0}
+    served = pd.DataFrame({run: fairness(values, **turned) for run, values in judged}).T
     for name in ("mean", "std", "worst10"):
         wide[f"client_{name}"] = served.get(name, math.nan)
     for name in others(found):
         values = own.loc[own["metric"] == name, "value"]
         wide[f"client_mean/{name}"] = values.groupby(level="run").mean()
-    for name in ("accuracy", "loss"):
+    for name in (goal.metric, "loss"):
         wide[name] = wide.get(name, math.nan)
     wide["seconds"] = pd.to_numeric(found.runs["seconds"])
     figures: pd.DataFrame = wide
@@ -57,18 +61,18 @@ def by_run(found: Results) -> pd.DataFrame:
 
 
 def others(found: Results) -> list[str]:
-    """Return the metrics beside accuracy and loss that can have a column."""
+    """Return the metrics beside that which runs are judged by and the loss that can have a column."""
     return [name for name in found.metrics if name not in COLUMNS]
 
 
 def rounds_to(found: Results, target: float) -> pd.Series:
-    """Return, by run, the first round whose accuracy on the whole test set is at least the target."""
-    curves = found.curves
+    """Return, by run, the first round whose accuracy on the whole test set is the target or better."""
+    curves, goal = found.curves, found.goal
     there = curves[
         (curves["split"] == "test")
         & (curves["subset"] == "all")
-        & (curves["metric"] == "accuracy")
-        & (curves["value"] >= target)
+        & (curves["metric"] == goal.metric)
+        & (goal.sign * curves["value"] >= goal.sign * target)
     ]
     return there.groupby("run")["round"].min()
 
@@ -79,20 +83,22 @@ def isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.Data
     Where seeds deal the examples anew, client 0 is another one every time: each run's best client stands
     for all.
     """
+    goal = found.goal
     alone = found.finals[
         (found.finals["model"] == "local")
         & (found.finals["split"] == "test")
-        & (found.finals["metric"] == "accuracy")
+        & (found.finals["metric"] == goal.metric)
         & found.finals["run"].isin(labels.index)
     ]
     if alone.empty:
-        return pd.DataFrame({"row": [], "client": [], "accuracy": []})
+        return pd.DataFrame({"row": [], "client": [], goal.metric: []})
     wide: Any = alone.set_index(["run", "client", "subset"])["value"].unstack("subset")
-    wide.columns = ["accuracy" if name == "all" else f"accuracy/{name}" for name in wide]
+    wide.columns = [goal.metric if name == "all" else f"{goal.metric}/{name}" for name in wide]
     wide = wide.reset_index()
     wide.insert(0, "row", wide["run"].map(labels))
     several = wide["row"].isin(dealt_anew)
-    best = wide[several].sort_values("accuracy").drop_duplicates("run", keep="last")
+    ordered = wide[several].sort_values(goal.metric, ascending=goal.sign > 0)
+    best = ordered.drop_duplicates("run", keep="last")
     best = best.assign(client=pd.NA)
     together = pd.concat([wide[~several], best]).drop(columns="run")
     means = together.groupby(["row", "client"], dropna=False, observed=True, sort=False).mean()
@@ -113,7 +119,7 @@ def gains(found: Results, pairing: Pairing) -> pd.DataFrame:
     frames = [pd.DataFrame(columns=columns)]
     for run, alone in pairing.isolated.items():
         had = accuracies(alone)
-        numbers = np.hstack([accuracies(run) - had, had])
+        numbers = np.hstack([found.goal.sign * (accuracies(run) - had), had])
         frame = pd.DataFrame(numbers, columns=[*GAINS, *ALONE])
         who = {"row": pairing.labels[run], "run": run, "seed": found.runs["seed"][run]}
         frames.append(frame.assign(**who, client=range(len(had))))
@@ -124,7 +130,9 @@ def _by_client(found: Results, split: str) -> dict[int, dict[int | None, float]]
     """Return run -> client, or None for the global model -> final accuracy."""
     finals = found.finals
     chosen = finals[
-        (finals["metric"] == "accuracy") & (finals["subset"] == "all") & (finals["split"] == split)
+        (finals["metric"] == found.goal.metric)
+        & (finals["subset"] == "all")
+        & (finals["split"] == split)
     ]
     of_run: dict[int, dict[int | None, float]] = defaultdict(dict)
     clients = chosen["client"].astype(object).tolist()
@@ -140,12 +148,12 @@ def _accuracies(
     matrices = results.confusion(folder)
     rows = []
     for client, held in enumerate(np.array(results.partition(folder)["class_counts"])):
-        model = None if None in matrices else client
+        model = None if None in whole else client
         rows.append(
             (
                 whole.get(model, math.nan),
                 own.get(client, math.nan),
-                _unseen(matrices[model], held),
+                _unseen(matrices[model], held) if matrices else math.nan,
             )
         )
     return np.array(rows)

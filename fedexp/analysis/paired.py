@@ -39,7 +39,7 @@ class Tests(NamedTuple):
 
 
 def paired_tests(
-    rows: Sequence[str], accuracy: pd.Series, found: Results, pairing: Pairing, baseline: str
+    rows: Sequence[str], score: pd.Series, found: Results, pairing: Pairing, baseline: str
 ) -> Tests:
     """Test rows against the baseline, seed by seed, within equal other settings.
 
@@ -48,7 +48,7 @@ def paired_tests(
 
     Args:
         rows: Names of the rows.
-        accuracy: Final accuracy of every run.
+        score: Final accuracy, or what else is judged by, of every run, turned so that larger is better.
         found: The runs.
         pairing: Their rows, and what they have in common.
         baseline: A strategy, whose runs of the same settings are tested against; or the name of one
@@ -69,7 +69,7 @@ def paired_tests(
         elif len(matching) == 1:
             keys = [key for key in several[name] if key in several[matching[0]]]
             runs = [(several[name][key], several[matching[0]][key]) for key in keys]
-            lines.append(_line(matching[0], [float(accuracy[a] - accuracy[b]) for a, b in runs]))
+            lines.append(_line(matching[0], [float(score[a] - score[b]) for a, b in runs]))
         else:
             ambiguous += matching
             lines.append(_line(None, []))
@@ -77,7 +77,7 @@ def paired_tests(
     for column in ("p_value", "p_wilcoxon"):
         table[column] = holm(table[column].tolist())
     notes = []
-    if not bases and len(rows) > 1 and len(accuracy) >= 2 * MIN_SEEDS:
+    if not bases and len(rows) > 1 and len(score) >= 2 * MIN_SEEDS:
         notes.append(f"no row is called {baseline}: --baseline ROW says what p is tested against")
     if ambiguous:
         names = ", ".join(dict.fromkeys(ambiguous))

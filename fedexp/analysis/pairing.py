@@ -50,7 +50,7 @@ class Pairing:
             ValueError: If ``by`` names an option that the runs do not have.
         """
         keys = [resolve(found, key, "--by") for key in by]
-        self._found = found
+        self._found, self.goal = found, found.goal
         self._varied = varied_settings(found)
         chosen = Factors(keys, []) if keys else factors(found, self._varied)
         self.factors = chosen.keys

@@ -13,7 +13,6 @@ import pandas as pd
 from fedexp.analysis import cells, factors
 from fedexp.analysis.comparison import Comparison
 from fedexp.analysis.grid import BOLD, Row, latex_text, written
-from fedexp.analysis.ranges import larger_is_better
 from fedexp.analysis.results import FEDERATED
 from fedexp.core.statistics import LEVEL
 
@@ -68,7 +67,7 @@ def pivot(
     found: Comparison,
     rows: Sequence[str],
     columns: Sequence[str],
-    metric: str = "accuracy",
+    metric: str | None = None,
     spread: str = "interval",
 ) -> Pivot:
     """Return one metric by two factors.
@@ -77,17 +76,18 @@ def pivot(
         found: Compared by these factors alone: a comparison's row is a cell here.
         rows: Factors that go down, such as ``strategy``.
         columns: Factors that go across, such as ``partition.alpha``; none makes one column.
-        metric: A column of the comparison's table with a number.
+        metric: A column of the comparison's table with a number; None is what runs are judged by.
         spread: What stands behind a mean: a key of :data:`SPREADS`.
 
     Raises:
         ValueError: If the table has no such number.
     """
     table: Any = found.table
+    prefix, metric = f"{found.goal.metric}/", metric or found.goal.metric
     numbers = [
         str(name)
         for name in table.drop(columns=found.factors).select_dtypes("number")
-        if "/" not in str(name) or str(name).removeprefix("accuracy/") in found.subsets
+        if "/" not in str(name) or str(name).removeprefix(prefix) in found.subsets
     ]
     if metric not in numbers:
         raise ValueError(f"--metric {metric}: must be one of {', '.join(numbers)}")
@@ -104,7 +104,7 @@ def pivot(
         for key, of in lines.items()
     }
     for name in headings:
-        _embolden(name, lines, texts, metric)
+        _embolden(name, lines, texts, metric, found.goal.larger_is_better(metric))
     titles = [factors.title(key) for key in rows]
     return Pivot(
         _caption(found, metric, spread, columns, texts),
@@ -148,12 +148,13 @@ def _cell(record: dict[str, Any], metric: str, spread: str, found: Comparison) -
     signed = cells.is_signed(metric)
     text = cells.plain(value, "+.3f" if signed else ".3f")
     if text and spread == "interval" and not math.isnan(half):
-        text += cells.spread(metric, value, half)
+        text += cells.spread(metric, value, half, found.goal)
     elif text and spread != "none" and not math.isnan(half):
         text += f" ± {_of_interval(half, _count(record, metric), spread):.3f}"
     if text and _count(record, metric) < found.table["runs"].max():
         text += f" (n={_count(record, metric)})"
-    return text + DIFFERS if metric == "accuracy" and record["p_value"] < LEVEL else text
+    tested = metric == found.goal.metric and record["p_value"] < LEVEL
+    return text + DIFFERS if tested else text
 
 
 def _of_interval(half: float, number: int, spread: str) -> float:
@@ -169,10 +170,11 @@ def _embolden(
     lines: dict[tuple[str, ...], dict[str, Any]],
     texts: dict[tuple[str, ...], dict[str, str]],
     metric: str,
+    larger_is_better: bool,
 ) -> None:
     """Mark the best federated cell of a column, and those that are written alike."""
     column = "rounds_censored" if metric == "rounds_to_target" else metric
-    sign = 1 if larger_is_better(metric) else -1
+    sign = 1 if larger_is_better else -1
     found = {
         key: sign * of[name][column]
         for key, of in lines.items()

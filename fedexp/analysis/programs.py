@@ -55,7 +55,7 @@ def compare_program(arguments: Sequence[str]) -> None:
         "--columns", metavar="OPTIONS", help="what goes across, such as partition.alpha"
     )
     parser.add_argument(
-        "--metric", help="a column of --format csv: accuracy, gain, rounds_to_target (accuracy)"
+        "--metric", help="a column of --format csv: gain, rounds_to_target (default: accuracy)"
     )
     parser.add_argument(
         "--spread",
@@ -137,7 +137,7 @@ def _pivoted(found: Results, args: argparse.Namespace) -> tuple[Comparison, Pivo
     rows = [resolve(found, key, "--rows") for key in _words(args.rows or STRATEGY)]
     columns = [resolve(found, key, "--columns") for key in _words(args.columns or "")]
     comparison = compared_by(found, [*rows, *columns], args)
-    return comparison, pivot(comparison, rows, columns, args.metric or "accuracy", args.spread)
+    return comparison, pivot(comparison, rows, columns, args.metric, args.spread)
 
 
 def _words(text: str) -> list[str]:

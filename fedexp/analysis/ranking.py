@@ -53,13 +53,13 @@ def ranked(found: Comparison) -> Ranked | None:
         for line in table[others].to_numpy().tolist()
     ]
     frame = pd.DataFrame(
-        {"method": methods, "setting": settings, "accuracy": table["accuracy"].to_numpy()}
+        {"method": methods, "setting": settings, "score": table[found.goal.metric].to_numpy()}
     )
-    scores: Any = frame.pivot(index="setting", columns="method", values="accuracy")
+    scores: Any = frame.pivot(index="setting", columns="method", values="score")
     scores = scores.reindex(dict.fromkeys(settings)).dropna()
     if min(scores.shape) < 2:
         return None
-    ranking = rank(scores.to_numpy())
+    ranking = rank(found.goal.sign * scores.to_numpy())
     return Ranked(
         keys,
         list(scores.columns),

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
+from fedexp.analysis.goals import ACCURACY, Goal, goal_of, told_by
 from fedexp.analysis.reading import COLUMNS, Tables, metrics_text, parse
 from fedexp.core import owner
 
@@ -36,7 +37,8 @@ STOPPED = ("interrupted", KILLED)
 
 _SUMMARY = ("status", "error", "strategy", "kind", "seed", "rounds", "seconds")
 _HASHES = ("model_sha256", "partition_sha256")
-_FILES = ("metrics.csv", "confusion.csv", "partition.json")
+_FILES = ("metrics.csv", "partition.json")
+_CONFUSION = "confusion.csv"
 # libyaml's parser takes a tenth of the time, which a thousand runs would feel.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -51,7 +53,7 @@ class Results:
             overflowed; ``running``, or ``killed`` where no process is behind it any more;
             ``unreadable``, also where metrics.csv was changed since), error, strategy, kind
             (``federated``, ``isolated``, ``centralized``), seed, rounds (done), seconds, model_sha256,
-            partition_sha256.
+            partition_sha256, task (what summary.json says of it, as text; None: a classification).
         settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``; NaN where a run has
             no such option.
         curves: run, round, model (``global`` or ``local``), split, subset, metric, value: the global
@@ -91,11 +93,27 @@ class Results:
         runs: list[int] = self.runs.index[over].tolist()
         return runs
 
+    def of_task(self, run: int) -> Results:
+        """Return only the runs that have a run's task."""
+        task = self.goal_of(run).task
+        return self.select(other for other in self.runs.index if self.goal_of(other).task == task)
+
+    def goal_of(self, run: int) -> Goal:
+        """Return what a run is judged by."""
+        told = self.runs.at[run, "task"]
+        return goal_of(told if isinstance(told, str) else None)
+
+    @cached_property
+    def goal(self) -> Goal:
+        """What runs are judged by: the first completed one, or the first of all."""
+        first = [*self.completed[:1], *self.runs.index[:1]]
+        return self.goal_of(first[0]) if first else ACCURACY
+
     @property
     def metrics(self) -> list[str]:
-        """The metrics on test examples beside accuracy and loss, in alphabetical order."""
+        """The metrics on test examples beside what runs are judged by and the loss, from a to z."""
         tested = self.finals.loc[self.finals["split"] == "test", "metric"].unique()
-        return sorted(str(name) for name in tested if name not in ("accuracy", "loss"))
+        return sorted(str(name) for name in tested if name not in (self.goal.metric, "loss"))
 
     def problems(self) -> list[str]:
         """Return a line for every run that did not come to its end."""
@@ -175,10 +193,12 @@ def confusion(folder: str | Path) -> dict[int | None, npt.NDArray[np.int64]]:
     """Return a run's confusion matrices, shape (num_classes, num_classes), rows the true labels.
 
     Returns:
-        By client, or None for the global model.
+        By client, or None for the global model; empty where models name no labels.
     """
     rows: dict[int | None, list[list[str]]] = {}
-    for line in (Path(folder) / "confusion.csv").read_text().split()[1:]:
+    if not (Path(folder) / _CONFUSION).is_file():
+        return {}
+    for line in (Path(folder) / _CONFUSION).read_text().split()[1:]:
         client, _, *counts = line.split(",")
         rows.setdefault(int(client) if client else None, []).append(counts)
     return {client: np.array(counts, dtype=np.int64) for client, counts in rows.items()}
@@ -210,19 +230,22 @@ def _natural(path: Path) -> tuple[str, int, str]:
 def _summary(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return a run's row, and what its metrics.csv must be if it is complete and says so."""
     row: dict[str, Any] = {"path": str(folder), "name": folder.name}
-    row |= dict.fromkeys((*_SUMMARY, *_HASHES))
+    row |= dict.fromkeys((*_SUMMARY, *_HASHES, "task"))
     try:
         content = json.loads((folder / "summary.json").read_text())
         before = _KINDS_BEFORE.get(content.get("strategy"), FEDERATED)
         row |= {"kind": before} | {key: content[key] for key in row if key in content}
+        row["task"] = told_by(content)
+        goal_of(row["task"])
         if row["status"] == RUNNING and not owner.is_owned(folder):
             row["status"] = KILLED
         if row["status"] in STOPPED:
             row["error"] = f"it can go on: fedexp resume {folder}"
         over = row["status"] in (COMPLETED, DIVERGED)
         return row, content.get("metrics_csv") if over else None
-    except (OSError, ValueError) as error:
-        return row | {"status": "unreadable", "error": f"summary.json: {error}"}, None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        unreadable = {"status": "unreadable", "error": f"summary.json: {error}", "task": None}
+        return row | unreadable, None
 
 
 def _without_loss(finals: pd.DataFrame) -> list[int]:
@@ -235,7 +258,8 @@ def _without_loss(finals: pd.DataFrame) -> list[int]:
 
 
 def _require_files(folder: Path, row: dict[str, Any]) -> None:
-    missing = [name for name in _FILES if not (folder / name).is_file()]
+    wanted = [*_FILES, *([_CONFUSION] if goal_of(row["task"]).has_labels else [])]
+    missing = [name for name in wanted if not (folder / name).is_file()]
     if missing and row["status"] == COMPLETED:
         raise ValueError(f"{' and '.join(missing)} of a completed run: not there any more")
 

@@ -51,12 +51,13 @@ class Rows:
         strategies: Strategies of every row.
         isolated: Rows of nothing but isolated clients.
         centralized: Rows of nothing but centralized runs.
-        federated: The others, from the best accuracy down.
+        federated: The others, from the best accuracy (or what else is judged by) down.
+        goal: What runs are judged by.
         paired: Those of them that are compared with isolated clients.
     """
 
     def __init__(self, found: Results, comparison: Comparison) -> None:
-        self.comparison = comparison
+        self.comparison, self.goal = comparison, comparison.goal
         shown = comparison.table[comparison.table["runs"] > 0]  # else nothing but diverged runs
         self.table: Any = shown.set_index("row")  # rows by name: Any spares casts
         labels = comparison.labels
@@ -67,7 +68,7 @@ class Rows:
         kinds = {row: set(found.runs.loc[mine, "kind"]) for row, mine in runs.items()}
         self.isolated = [row for row, found in kinds.items() if found == {ISOLATED}]
         self.centralized = [row for row, found in kinds.items() if found == {CENTRALIZED}]
-        merit = self.table["accuracy"].fillna(-math.inf)
+        merit = (self.goal.sign * self.table[self.goal.metric]).fillna(-math.inf)
         others = [row for row in self.strategies if row not in (*self.isolated, *self.centralized)]
         self.federated: list[str] = sorted(others, key=lambda row: -merit[row])
         self.paired = [row for row in self.federated if not math.isnan(self.table["gain"][row])]
@@ -102,13 +103,19 @@ class Rows:
 
     def alone_best(self, row: str) -> Estimate:
         """Return the best of the isolated clients that a row is compared with."""
-        return _over_runs(self._by_run(row, "alone").max())
+        by_run = self._by_run(row, "alone")
+        return _over_runs(by_run.max() if self.goal.sign > 0 else by_run.min())
 
     def together(self, row: str, alone: str = "alone", gain: str = "gain") -> Estimate:
         """Return what a row reaches where it is compared with isolated clients."""
         if gain == "gain" and self.runs(row, paired=True) == self.runs(row):
-            return self.number(row, "accuracy")  # to the last digit what the table says
-        return _over_runs(self._by_run(row, alone).mean() + self._by_run(row, gain).mean())
+            return self.final(row)  # to the last digit what the table says
+        gained = self.goal.sign * self._by_run(row, gain).mean()
+        return _over_runs(self._by_run(row, alone).mean() + gained)
+
+    def final(self, row: str) -> Estimate:
+        """Return what a row's final models are judged by."""
+        return self.number(row, self.goal.metric)
 
     def number(self, row: str, column: str) -> Estimate:
         """Return a number of the table, with its interval if the table has one."""

@@ -56,13 +56,15 @@ class Table(NamedTuple):
 
 def tables(found: Comparison) -> list[Table]:
     """Return accuracies, what the clients have of it, tests, ranks, and gains where they are few."""
-    over_runs = _over_runs(found)
-    whose = found.baseline or ""
+    over_runs, judged = _over_runs(found), found.goal.metric
+    against = f"compared with {found.baseline or ''} of equal other settings, seed by seed"
     shown = {
-        f"Accuracy on the test set after the last round{over_runs}": _accuracy_rows(found),
-        "Clients: gain over isolated training, and accuracy on their own test examples"
+        f"{judged.capitalize()} on the test set after the last round{over_runs}": _final_rows(
+            found
+        ),
+        f"Clients: gain over isolated training, and {judged} on their own test examples"
         + over_runs: _client_rows(found),
-        f"Accuracy compared with {whose} of equal other settings, seed by seed": _test_rows(found),
+        f"{judged.capitalize()} {against}": _test_rows(found),
         "Strategies ranked over settings": _rank_rows(found),
     }
     if 0 < len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
@@ -153,7 +155,7 @@ def _lines(lines: Iterable[str], form: str, width: int) -> str:
 
 def _over_runs(found: Comparison) -> str:
     most = int(found.table["runs"].max())
-    spread = " ± 95 % interval" if found.table["accuracy/ci"].notna().any() else ""
+    spread = " ± 95 % interval" if found.table[f"{found.goal.metric}/ci"].notna().any() else ""
     return f" (mean over runs{spread}; up to {most} runs a row)" if most > 1 else ""
 
 
@@ -161,18 +163,18 @@ def _keys(row: dict[str, Any], found: Comparison) -> Row:
     return {factors.title(key): factors.shown(row[key]) for key in found.factors}
 
 
-def _accuracy_rows(found: Comparison) -> list[Row]:
-    rows = []
+def _final_rows(found: Comparison) -> list[Row]:
+    rows, goal = [], found.goal
     for row in _records(found.table):
         lost = not row["runs"]
         rows.append(
             {
                 **_keys(row, found),
                 "runs": cells.runs(row),
-                "accuracy": "diverged" if lost else cells.number(row, "accuracy"),
-                "loss": cells.number(row, "loss"),
-                **{name: cells.number(row, name) for name in found.metrics},
-                **{name: cells.plain(row[f"accuracy/{name}"]) for name in found.subsets},
+                goal.metric: "diverged" if lost else cells.number(row, goal.metric, goal),
+                "loss": cells.number(row, "loss", goal),
+                **{name: cells.number(row, name, goal) for name in found.metrics},
+                **{name: cells.plain(row[f"{goal.metric}/{name}"]) for name in found.subsets},
                 f"rounds to {found.target:g}": cells.rounds(row),
                 "seconds": cells.plain(row["seconds"], ".1f"),
             }
@@ -186,7 +188,8 @@ def _isolated_rows(clients: pd.DataFrame, found: Comparison) -> list[Row]:
     rows = _records(clients)
     if not rows:
         return []
-    best = max(rows, key=lambda row: row["accuracy"])
+    judged, sign = found.goal.metric, found.goal.sign
+    best = max(rows, key=lambda row: sign * row[judged])
     if pd.isna(best["client"]):
         shown = [("  best client", best)]
     else:
@@ -197,8 +200,8 @@ def _isolated_rows(clients: pd.DataFrame, found: Comparison) -> list[Row]:
     return [
         {
             first: name,
-            "accuracy": cells.plain(row["accuracy"]),
-            **{subset: cells.plain(row[f"accuracy/{subset}"]) for subset in found.subsets},
+            judged: cells.plain(row[judged]),
+            **{subset: cells.plain(row[f"{judged}/{subset}"]) for subset in found.subsets},
         }
         for name, row in shown
     ]
@@ -209,7 +212,7 @@ def _client_rows(found: Comparison) -> list[Row]:
     for row in _records(found.table):
         line = _keys(row, found)
         for column, heading in _CLIENT_COLUMNS.items():
-            line[heading] = cells.number(row, column)
+            line[heading] = cells.number(row, column, found.goal)
         for name in found.metrics:
             line[f"own {name}"] = cells.plain(row[f"client_mean/{name}"])
         if not math.isnan(row["worse_off"]):
@@ -230,7 +233,7 @@ def _test_rows(found: Comparison) -> list[Row]:
             {
                 **_keys(row, found),
                 "seeds": f"{row['p_seeds']:g}",
-                "difference": cells.number(row, "p_difference"),
+                "difference": cells.number(row, "p_difference", found.goal),
                 "p": cells.p_value(row["p_value"]),
                 "Wilcoxon p": cells.p_value(row["p_wilcoxon"]),
                 "effect g": size + ends if size and not math.isnan(row["effect/low"]) else size,

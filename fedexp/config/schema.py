@@ -7,12 +7,12 @@ module imports neither torch, ray nor hydra, so a bad configuration is refused a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import yaml
 
-from fedexp import datasets, models, partitions, strategies
+from fedexp import datasets, models, partitions, strategies, tasks
 from fedexp.config import backend
 from fedexp.config.backend import BackendConfig, RayBackend
 from fedexp.config.clients import ClientsConfig
@@ -22,22 +22,23 @@ from fedexp.core.options import AUTO, one_of, ranged
 from fedexp.core.registry import Registry
 from fedexp.datasets import Dataset
 from fedexp.datasets.mnist5k import Mnist5k
-from fedexp.metrics import ALWAYS
 from fedexp.models import Model
 from fedexp.models.mlp import Mlp
 from fedexp.partitions import Partition
 from fedexp.partitions.iid import Iid
 from fedexp.strategies import Strategy
 from fedexp.strategies.fedavg import FedAvg
+from fedexp.tasks import Task
 
 
 @dataclass(frozen=True)
 class StopConfig:
     """Stop early after ``patience`` rounds that improve ``metric`` by less than ``min_delta``."""
 
-    metric: str = "accuracy"
+    metric: str = AUTO
     """The global model's metric that must improve, one of ``metrics``: on what ``dataset.validation``
-    holds out, where it also decides which round is the best, or else on the whole test set."""
+    holds out, where it also decides which round is the best, or else on the whole test set. auto is
+    what the dataset's task is judged by, such as accuracy."""
     min_delta: float = ranged(0.001, ge=0)
     """What counts as an improvement, in the metric's unit."""
     patience: int | None = ranged(None, ge=1)
@@ -70,12 +71,14 @@ class Config:
     """Rounds of federated training."""
     isolated_rounds: int | None = ranged(None, ge=1)
     """Rounds where no client is federated (strategy=local_only); null is as many as rounds."""
-    metrics: list[str] = field(default_factory=lambda: list(ALWAYS))
-    """Measured after every round; accuracy and loss always are (fedexp help metrics)."""
-    objective: str = "accuracy"
+    metrics: list[str] = field(default_factory=list)
+    """Measured after every round beside those of the dataset's task, such as accuracy and loss
+    (fedexp help metrics)."""
+    objective: str = AUTO
     """What a sweeper such as Optuna works on: a metric of the final models, best_accuracy, or
     worst10 (mean accuracy of the worst tenth of clients). With ``dataset.validation``, on held-out
-    examples, of the best round."""
+    examples, of the best round. auto is what the dataset's task is judged by; where that is not
+    accuracy, it takes accuracy's place in these words."""
     dataset: Dataset = field(default_factory=Mnist5k)
     partition: Partition = field(default_factory=Iid)
     model: Model = field(default_factory=Mlp)
@@ -89,6 +92,25 @@ class Config:
     save_every: int = ranged(0, ge=0)
     """Keep the models of every so many rounds in the folder ``models``; 0 keeps none."""
 
+    def __post_init__(self) -> None:
+        """Fill in what the task decides, so that it stands in config.yaml."""
+        if self.dataset.task not in tasks.choices():
+            return  # validation says so
+        found = self.task
+        filled: dict[str, Any] = {
+            "metrics": list(self.metrics) or list(found.metrics),
+            "objective": found.headline if self.objective == AUTO else self.objective,
+        }
+        if self.stop.metric == AUTO:
+            filled["stop"] = replace(self.stop, metric=found.headline)
+        for name, value in filled.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
+
+    @property
+    def task(self) -> Task:
+        """What the models are for."""
+        return tasks.of(self.dataset)
+
     @property
     def num_rounds(self) -> int:
         """Rounds that this run trains for."""
@@ -97,8 +119,8 @@ class Config:
 
     @property
     def measured(self) -> list[str]:
-        """The metrics of this run: accuracy, loss, then the others in the order given."""
-        return list(dict.fromkeys([*ALWAYS, *self.metrics]))
+        """The metrics of this run: the task's, headline first, then the others in the order given."""
+        return list(dict.fromkeys([*self.task.metrics, *self.metrics]))
 
 
 GROUPS: dict[str, Registry[Any]] = {

@@ -17,6 +17,7 @@ from fedexp import metrics
 from fedexp.config.schema import Config
 from fedexp.config.spaces import Dimension, Value, assigned
 from fedexp.core.options import ConfigError, FedexpError
+from fedexp.metrics import sign_of
 
 TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 5}
 """Optuna's own sampler: it learns from the sixth trial on."""
@@ -27,9 +28,10 @@ NO_MATTER = ("name", "backend", "tracking", "checkpoint")
 _TOLD = "fedexp"
 
 
-def higher_is_better(objective: str) -> bool:
-    """Say whether a larger objective is the better one; those that are no metric are accuracies."""
-    return objective not in metrics.choices() or metrics.get(objective).higher_is_better
+def higher_is_better(config: Config) -> bool:
+    """Say whether a larger objective is the better one; what is no metric is made of the headline."""
+    name = config.objective.removeprefix("best_")
+    return sign_of(name if name in metrics.choices() else config.task.headline) > 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Study:
         self._plan, self._optuna = plan, optuna
         optuna.logging.disable_default_handler()
         self._distributions = {item.option: _distribution(item) for item in plan.dimensions}
-        direction = "maximize" if higher_is_better(plan.config.objective) else "minimize"
+        direction = "maximize" if higher_is_better(plan.config) else "minimize"
         try:
             storage = None if plan.storage is None else _opened(plan.storage)
             if storage is not None:
@@ -168,7 +170,7 @@ class Study:
     @property
     def best(self) -> Trial | None:
         """The trial with the best value, the first of several; None if none has one."""
-        sign = 1 if higher_is_better(self._plan.config.objective) else -1
+        sign = 1 if higher_is_better(self._plan.config) else -1
         done = [trial for trial in self.trials if trial.value is not None]
         return max(done, key=lambda trial: sign * (trial.value or 0.0), default=None)
 

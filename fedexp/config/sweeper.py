@@ -119,7 +119,7 @@ def _plan(
         errors.append(
             f"hydra.sweeper.max_failure_rate must be >= 0 and <= 1, got {options.max_failure_rate}"
         )
-    errors += _direction_errors(options.direction, config.objective)
+    errors += _direction_errors(options.direction, config)
     sampler = OmegaConf.to_container(options.sampler)
     assert isinstance(sampler, dict)
     if str(sampler["_target_"]).endswith("GridSampler"):
@@ -141,14 +141,14 @@ def _plan(
     )
 
 
-def _direction_errors(direction: str | None, objective: str) -> list[str]:
+def _direction_errors(direction: str | None, config: Config) -> list[str]:
     """Return a line for a direction that would look for the worst."""
-    right = "maximize" if higher_is_better(objective) else "minimize"
+    right = "maximize" if higher_is_better(config) else "minimize"
     if direction in (None, right):
         return []
     return [
-        f"hydra.sweeper.direction must be {right} for objective={objective}, got {direction}: leave it "
-        "out, it follows from the objective"
+        f"hydra.sweeper.direction must be {right} for objective={config.objective}, got {direction}: "
+        "leave it out, it follows from the objective"
     ]
 
 
@@ -240,7 +240,7 @@ def choose_by(plan: StudyPlan) -> None:
 
 
 def _begun(plan: StudyPlan, before: int) -> list[str]:
-    end = "highest" if higher_is_better(plan.config.objective) else "lowest"
+    end = "highest" if higher_is_better(plan.config) else "lowest"
     known = f", after {before} that are kept in {plan.storage}" if before else ""
     return [
         f"{plan.trials} trials for the {end} {plan.config.objective} on test data{known}",

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedexp import attacks, metrics
+from fedexp import attacks, metrics, tasks
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
 from fedexp.core.options import AUTO
 from fedexp.core.registry import located
 from fedexp.data.held_out import held_by_clients, num_held_out
-
-OBJECTIVES = ("best_accuracy", "worst10")
-"""What ``objective`` may be beside the run's metrics."""
 
 
 def validate(config: Config) -> list[str]:
@@ -37,6 +34,13 @@ def validate(config: Config) -> list[str]:
                 f"{group}.name must be what was chosen, got {chosen.name!r}; choose it by "
                 f"{group}={chosen.name}"
             )
+    task = config.dataset.task
+    if task not in tasks.choices():
+        errors.append(
+            f"dataset={config.dataset.name}: its page's task must be one of "
+            f"{', '.join(tasks.choices())}, got {task!r}"
+        )
+        return errors
     errors += _word_errors(config)
     # Rules that relate options to each other only make sense once each is sound on its own.
     return errors or list(_relation_errors(config))
@@ -71,14 +75,20 @@ _HOLDS = {
 
 def _word_errors(config: Config) -> Iterator[str]:
     """Words that are looked up in registries."""
-    known = metrics.choices()
+    task, known = config.task, metrics.choices()
     for name in config.metrics:
         if name not in known:
-            yield f"metrics must be among {', '.join(known)}, got {name!r}"
+            yield f"metrics must be among {', '.join(_judging(task))}, got {name!r}"
+        elif task.name not in metrics.get(name).tasks:
+            yield (
+                f"metrics: {name} does not judge {task.words}, the task of dataset="
+                f"{config.dataset.name}; these do: {', '.join(_judging(task))}"
+            )
     if config.stop.metric not in config.measured:
-        yield _not_measured("stop.metric", config.stop.metric, config.measured)
-    if config.objective not in (*config.measured, *OBJECTIVES):
-        yield _not_measured("objective", config.objective, [*config.measured, *OBJECTIVES])
+        yield _not_measured("stop.metric", config.stop.metric, config)
+    further = (f"best_{task.headline}", "worst10")
+    if config.objective not in (*config.measured, *further):
+        yield _not_measured("objective", config.objective, config, further)
     byzantine = config.clients.byzantine
     if byzantine.kind not in attacks.choices():
         yield (
@@ -110,10 +120,14 @@ def _attack_errors(attack: attacks.Attack) -> Iterator[str]:
     yield from (line for line in lines if not line.startswith(f"{prefix}scale "))
 
 
-def _not_measured(option: str, value: str, measured: list[str]) -> str:
-    others = [name for name in metrics.choices() if name not in measured]
+def _not_measured(option: str, value: str, config: Config, further: Sequence[str] = ()) -> str:
+    others = [name for name in _judging(config.task) if name not in config.measured]
     hint = f"; metrics=[{value}] adds it" if value in others else ""
-    return f"{option} must be one of {', '.join(measured)}, got {value!r}{hint}"
+    return f"{option} must be one of {', '.join((*config.measured, *further))}, got {value!r}{hint}"
+
+
+def _judging(task: tasks.Task) -> list[str]:
+    return [name for name, page in metrics.REGISTRY.pages().items() if task.name in page.tasks]
 
 
 def _relation_errors(config: Config) -> Iterator[str]:
@@ -132,7 +146,7 @@ def _relation_errors(config: Config) -> Iterator[str]:
         )
     yield from _validation_errors(config)
     yield from _own_errors("dataset", config)
-    yield from _own_errors("partition", config)
+    yield from _task_errors(config)
     yield from _strategy_errors(config)
     yield from _own_errors("strategy", config)
     yield from _training_errors(config)
@@ -160,6 +174,27 @@ def _validation_errors(config: Config) -> Iterator[str]:
         )
 
 
+def _task_errors(config: Config) -> Iterator[str]:
+    """What the dataset's task does not allow for."""
+    task, kind, partition = config.task, config.clients.byzantine.kind, config.partition
+    if partition.can_deal(task.told_apart_by):
+        yield from _own_errors("partition", config)
+    else:
+        pages = GROUPS["partition"].pages().items()
+        fit = [name for name, page in pages if page.can_deal(task.told_apart_by)]
+        yield (
+            f"partition={partition.name} deals examples by their {partition.deals_by}, which dataset="
+            f"{config.dataset.name} has not: its task is {task.words}; these fit: partition="
+            f"{', '.join(fit)}"
+        )
+    if config.clients.byzantine.fraction and not tasks.fits(attacks.get(kind).tasks, task.name):
+        fit = [k for k, p in attacks.REGISTRY.pages().items() if tasks.fits(p.tasks, task.name)]
+        yield (
+            f"clients.byzantine.kind={kind} acts on labels, which dataset={config.dataset.name} has "
+            f"not: its task is {task.words}; these fit: {', '.join(fit)}"
+        )
+
+
 def _own_errors(group: str, config: Config) -> Iterator[str]:
     """Ask a page for the rules that it has itself."""
     page = getattr(config, group)
@@ -173,16 +208,23 @@ def _own_errors(group: str, config: Config) -> Iterator[str]:
 
 def _model_errors(config: Config) -> Iterator[str]:
     model, dataset, pages = config.model, config.dataset, GROUPS["model"].pages()
+    fit = [name for name, page in pages.items() if page.takes(dataset.kind, dataset.task)]
     if model.kinds and dataset.kind not in model.kinds:
-        fit = [name for name, page in pages.items() if not page.kinds or dataset.kind in page.kinds]
         yield (
             f"model={model.name} takes inputs of kind {' or '.join(model.kinds)}, dataset="
             f"{dataset.name} has {dataset.kind}; these fit: model={', '.join(fit)}"
         )
         return
+    if not model.takes(dataset.kind, dataset.task):
+        words = " and ".join(tasks.get(name).words for name in model.tasks)
+        yield (
+            f"model={model.name} is for {words}, the task of dataset={dataset.name} is "
+            f"{config.task.words}; these fit: model={', '.join(fit)}"
+        )
+        return
     if dataset.kind == "image" and min(dataset.spec.shape[1:]) < model.min_side:
         height, width = dataset.spec.shape[1:]
-        fit = [name for name, page in pages.items() if page.min_side <= min(height, width)]
+        fit = [name for name in fit if pages[name].min_side <= min(height, width)]
         yield (
             f"model={model.name} needs images of at least {model.min_side}x{model.min_side} pixels, "
             f"dataset={dataset.name} has {height}x{width}; these fit: model={', '.join(fit)}"

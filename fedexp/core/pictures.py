@@ -45,12 +45,13 @@ def drawn(
     return found, problems
 
 
-def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
+def partition_png(class_counts: Counts, classes: Sequence[str], told_apart: str = "label") -> bytes:
     """Draw who holds what: one bar per client, stacked by label.
 
     Args:
         class_counts: Examples per client and label, shape (num_clients, num_classes).
         classes: What the labels are called, num_classes names.
+        told_apart: What they are if no labels; empty where there is nothing to tell examples apart by.
     """
     num_clients, num_classes = class_counts.shape
     # Names of up to 20 labels beside the bars; more of them in small columns that widen the figure.
@@ -59,10 +60,12 @@ def partition_png(class_counts: Counts, classes: Sequence[str]) -> bytes:
     legend_width = columns * (0.5 + max(map(len, classes)) * font / 120)
     figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients) + legend_width, 4.0)
     draw_partition(axes, class_counts, classes, _colours(num_classes))
-    axes.set_title("Training examples per client and label")
+    axes.set_title("Training examples per client" + (f" and {told_apart}" if told_apart else ""))
+    if not told_apart:
+        return _png(figure)
     axes.legend(
         reverse=True,  # from top to bottom, as the bars are stacked
-        title="label",
+        title=told_apart,
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
         frameon=False,

@@ -48,24 +48,27 @@ class Ranking(NamedTuple):
     critical: float
 
 
-def fairness(accuracies: Collection[float]) -> dict[str, float]:
+def fairness(values: Collection[float], *, higher_is_better: bool = True) -> dict[str, float]:
     """Say how evenly clients are served.
 
     Args:
-        accuracies: One per client, on its own share of the test images; none gives NaN.
+        values: One per client, such as its accuracy on its own test examples; none gives NaN.
+        higher_is_better: Whether a larger number is the better one.
 
     Returns:
-        ``mean``, ``std`` (of this population), ``min``, and ``worst10``: the mean of the worst tenth of
-        the clients, at least one.
+        ``mean``, ``std`` (of this population), the worst (``min``; ``max`` where a smaller number is the
+        better one), and ``worst10``: the mean of the worst tenth of the clients, at least one.
     """
-    ordered = np.sort(np.fromiter(accuracies, dtype=np.float64))
+    ordered, extreme = np.sort(np.fromiter(values, dtype=np.float64)), "min"
+    if not higher_is_better:
+        ordered, extreme = ordered[::-1], "max"
     if not len(ordered):
-        return dict.fromkeys(("mean", "std", "min", "worst10"), math.nan)
+        return dict.fromkeys(("mean", "std", extreme, "worst10"), math.nan)
     worst = ordered[: math.ceil(WORST_SHARE * len(ordered))]
     return {
         "mean": float(ordered.mean()),
         "std": float(ordered.std()),
-        "min": float(ordered[0]),
+        extreme: float(ordered[0]),
         "worst10": float(worst.mean()),
     }
 

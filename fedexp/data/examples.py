@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedexp.tasks.base import Facts
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -16,7 +18,9 @@ class Examples:
     Attributes:
         inputs: Any dtype, shape (N, ...), as they are stored: images stay uint8, shape (N, channels,
             height, width), until a batch is made of them.
-        targets: Labels, int64, shape (N,), values 0 .. num_classes - 1.
+        targets: What the dataset's task says (``fedexp.tasks``): of a classification labels, int64, shape
+            (N,), values 0 .. num_classes - 1; of a prediction of the next token int64, shape (N, T), -100
+            where nothing is to be predicted; of a regression float32, shape (N,) or (N, values).
     """
 
     inputs: npt.NDArray[Any]
@@ -35,18 +39,33 @@ class Spec:
     """What is known of a dataset before it is read.
 
     Attributes:
-        shape: Of one input: channels, height and width of an image, or the length of a vector.
-        classes: What the labels 0, 1, ... are called, one name each.
+        shape: Of one input: channels, height and width of an image, the length of a vector, channels and
+            length of a series, or the number of tokens.
+        classes: What the labels 0, 1, ... are called, one name each; none where there are no labels.
         num_train: Training examples.
         num_test: Test examples.
+        vocabulary: Tokens are 0 .. vocabulary - 1; 0 where inputs are no tokens.
+        values: Numbers in a target of a regression; 0 elsewhere.
     """
 
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     num_train: int
     num_test: int
+    vocabulary: int = 0
+    values: int = 0
 
     @property
     def num_classes(self) -> int:
         """Number of labels; labels are 0 .. num_classes - 1."""
         return len(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers in a prediction: a logit a label, the values of a regression, or a logit a token."""
+        return self.num_classes or self.values or self.vocabulary
+
+    @property
+    def facts(self) -> Facts:
+        """What the task must know."""
+        return Facts(self.classes, self.vocabulary, self.values)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from fedexp import tasks
 from fedexp.core.options import FedexpError
 from fedexp.data.examples import Examples, Spec
+from fedexp.tasks import TOKENS
+from fedexp.tasks.base import token_problem
 
 _KEPT = 2
 _NO_MATTER = ("validation", "validation_by")
@@ -21,6 +24,9 @@ _loaded: OrderedDict[tuple[type, str], tuple[Examples, Examples]] = OrderedDict(
 
 class Readable(Protocol):
     """What can be read: a dataset's page."""
+
+    kind: ClassVar[str]
+    task: ClassVar[str]
 
     @property
     def name(self) -> str:
@@ -42,7 +48,7 @@ def load(dataset: Readable) -> tuple[Examples, Examples]:
     key = type(dataset), repr([getattr(page, name) for name in options])
     if key not in _loaded:
         train, test = dataset.load()
-        check(f"dataset={dataset.name}", train, test)
+        check(dataset, train, test)
         _loaded[key] = train, test
     _loaded.move_to_end(key)
     while len(_loaded) > _KEPT:
@@ -64,34 +70,50 @@ def digest(dataset: Readable) -> str:
     return found.hexdigest()
 
 
-def measure(train: Examples, test: Examples) -> Spec:
+def measure(dataset: Readable) -> Spec:
     """Say what examples hold; labels are called by their numbers."""
-    highest = max(int(part.targets.max()) for part in (train, test))
-    names = tuple(str(label) for label in range(highest + 1))
-    return Spec(train.inputs.shape[1:], names, len(train), len(test))
+    parts = train, test = load(dataset)
+    inputs, targets = [part.inputs for part in parts], [part.targets for part in parts]
+    classes, vocabulary, values = tasks.of(dataset).facts(inputs, targets)
+    if dataset.kind == TOKENS:
+        vocabulary = max(vocabulary, *(1 + int(part.max()) for part in inputs))
+    return Spec(train.inputs.shape[1:], classes, len(train), len(test), vocabulary, values)
 
 
-def check(what: str, train: Examples, test: Examples) -> None:
-    """Check that training and test examples are examples at all.
+def check(dataset: Readable, train: Examples, test: Examples) -> None:
+    """Check that training and test examples are examples of the dataset's task and kind at all.
 
     Raises:
-        FedexpError: If they are not, after ``what``.
+        FedexpError: If they are not.
     """
-    _check(f"{what}: the training examples", train)
-    _check(f"{what}: the test examples", test)
+    _check(f"dataset={dataset.name}: the training examples", dataset, train)
+    _check(f"dataset={dataset.name}: the test examples", dataset, test)
 
 
-def _check(what: str, examples: Examples) -> None:
+def spec_problem(dataset: Readable, spec: Spec, examples: Examples) -> str | None:
+    """Say what examples hold that their page does not say; None where they agree."""
+    if examples.inputs.shape[1:] != spec.shape:
+        return f"inputs have shape {examples.inputs.shape[1:]}; its page says {spec.shape}"
+    if dataset.kind == TOKENS and examples.inputs.max() >= spec.vocabulary:
+        return (
+            f"inputs hold tokens up to {examples.inputs.max()}; its page says a vocabulary of "
+            f"{spec.vocabulary}"
+        )
+    problem = tasks.of(dataset).range_problem(examples.targets, spec.facts)
+    return problem and f"targets hold {problem}"
+
+
+def _check(what: str, dataset: Readable, examples: Examples) -> None:
     inputs, targets = examples.inputs, examples.targets
     if len(inputs) == 0 or len(inputs) != len(targets):
         raise FedexpError(
             f"{what} must be as many inputs as targets, one at least, got {len(inputs)} and "
             f"{len(targets)}"
         )
-    if targets.dtype != np.int64 or targets.ndim != 1 or targets.min() < 0:
-        raise FedexpError(
-            f"{what} must have labels 0, 1, ... as targets (int64, shape (N,)), got {targets.dtype}"
-            f"{targets.shape}"
-        )
+    problem = tasks.of(dataset).target_problem(inputs, targets)
+    if problem is None and dataset.kind == TOKENS:
+        problem = token_problem(inputs, "inputs")
+    if problem is not None:
+        raise FedexpError(f"{what} must have {problem}")
     if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
         raise FedexpError(f"{what} must be finite numbers: some inputs are NaN or infinite")

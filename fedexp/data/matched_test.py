@@ -1,4 +1,4 @@
-"""Test examples for every client, with the label mix of its training examples."""
+"""Test examples for every client, with the mix of labels, or of groups, of its training examples."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def match_test(
     seed: int,
 ) -> Assignment:
     """Deal the test images so that every client's share has the label mix of its training images.
+
+    What is said of images and labels holds for examples and groups of other tasks (``Task.grouping``).
 
     Test images of a label go to clients in proportion to their training images of it, by largest
     remainder; no test image is given twice. Of equal remainders chance decides, for every label anew:

@@ -10,8 +10,9 @@ from fedexp.core.options import Plan, one_of, ranged
 from fedexp.core.registry import Registry
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.held_out import BOTH, CLIENTS, SERVER, held_by_server, num_held_out
-from fedexp.data.loading import load, measure
+from fedexp.data.loading import measure
 from fedexp.data.torchvision_files import Source, ensure_files, read_files
+from fedexp.tasks import TOKENS
 
 if TYPE_CHECKING:
     import torch
@@ -20,17 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled examples.
+    """Examples to train and test on.
 
     What ``validation`` holds out, nobody trains on. The server takes its share of all training examples
     before the rest is dealt; clients take theirs of what they were dealt. Shares are rounded down and
     keep the proportions of labels; every client keeps one training example at least.
 
     Attributes:
-        kind: What an input is: ``image`` (channels, height, width) or ``vector`` (numbers in a row).
+        task: What is to be said of an input: ``classification``, ``next_token`` or ``regression``; see
+            ``fedexp.tasks``.
+        kind: What an input is: ``image`` (channels, height, width), ``vector`` (numbers in a row),
+            ``series`` (channels, length) or ``tokens`` (int32 or int64 in a row).
         facts: What is known before anything is read; None has the data read and measured first.
     """
 
+    task: ClassVar[str] = "classification"
     kind: ClassVar[str] = "vector"
     facts: ClassVar[Spec | None] = None
 
@@ -46,7 +51,7 @@ class Dataset:
     @property
     def spec(self) -> Spec:
         """Shape, classes and sizes."""
-        return self.facts or measure(*load(self))
+        return self.facts or measure(self)
 
     @property
     def num_dealt(self) -> int:
@@ -80,9 +85,9 @@ class Dataset:
             batch: Inputs as stored, shape (n, ...), on the device of the model; not to be written to.
 
         Returns:
-            float32, shape (n, ...).
+            float32, shape (n, ...); of tokens int64, shape (n, T).
         """
-        return batch.float()
+        return batch.long() if self.kind == TOKENS else batch.float()
 
     def vary(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Change a batch of stored training inputs at random (augmentation); the default does not.
@@ -93,6 +98,9 @@ class Dataset:
         """
         return batch
 
+
+KINDS = ("image", "vector", "series", TOKENS)
+"""What inputs can be; a page of yours may name another, and models that take it."""
 
 REGISTRY: Registry[Dataset] = Registry("dataset", Dataset)
 register = REGISTRY.register

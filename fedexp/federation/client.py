@@ -43,6 +43,7 @@ class ClientNode:
     def __init__(self, config: Config, source: Callable[[], FederatedData]) -> None:
         self.config, self.source = config, source
         self._side = config.strategy.client()
+        self.task = config.task
         # Looked up here, where the run starts: another process need not know code from outside.
         self._attack = config.clients.byzantine.attack()
         self._measures = measures(["loss", *config.measured])
@@ -100,7 +101,9 @@ class ClientNode:
         """Return metrics of a model on some examples."""
         self.network.load(weights)
         prepare, probabilities = self.config.dataset.prepare, needs_probabilities(wanted)
-        evaluator = Evaluator(examples, prepare, self.device, probabilities=probabilities)
+        evaluator = Evaluator(
+            examples, self.task, prepare, self.device, probabilities=probabilities
+        )
         return measure(evaluator.predict(self.network.module), wanted)
 
     @property

@@ -16,7 +16,7 @@ from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.core.statistics import fairness
 from fedexp.core.weights import hash_weights, named
 from fedexp.data.federated import FederatedData
-from fedexp.federation.dealing import client_rows
+from fedexp.federation.dealing import client_rows, group_counts
 from fedexp.federation.evaluation import ClientScores, Models, ServerEvaluation
 from fedexp.federation.events import COMPLETED, DIVERGED, Ending, Measurement
 from fedexp.federation.faults import byzantine_clients
@@ -29,6 +29,7 @@ from fedexp.federation.selection import (
     selected_on,
     selection_notes,
 )
+from fedexp.metrics import sign_of
 
 
 def head(config: Config, status: str) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def head(config: Config, status: str) -> dict[str, Any]:
         "strategy": strategy.name,
         "kind": strategy.kind,
         "seed": config.seed,
+        **config.task.described([name for name in config.measured if sign_of(name) < 0]),
     }
 
 
@@ -64,10 +66,10 @@ def conclude(
     best = named(chosen, initial) if chosen else None
     # With validation, what a run comes to is what the chosen models do; else what the last ones do.
     models = chosen if outcome.val else outcome.models
-    confusion = {owner: evaluation.confusion(own) for owner, own in models.items()}
-    counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
-    scores = _client_scores(data, evaluation, models)
-    accuracies = [metrics["accuracy"] for metrics in scores.values()]
+    confusion = _confusion(config, evaluation, models)
+    counts, names = group_counts(config, data)
+    scores, judged = _client_scores(data, evaluation, models), config.task.headline
+    values = [metrics[judged] for metrics in scores.values()]
     status = DIVERGED if outcome.diverged else COMPLETED
     loss = outcome.judged("loss")
     problem = f"the loss is {loss:.3g} after round {outcome.rounds}" if outcome.diverged else ""
@@ -80,7 +82,7 @@ def conclude(
         "selected_by": selected_by(config),
         "final": means(outcome.headlined),
         "best": best_of(config, data, evaluation, outcome),
-        "fairness": fairness(accuracies),
+        "fairness": fairness(values, higher_is_better=sign_of(judged) > 0),
         "clients": {str(k): own for k, own in outcome.scores.items() if k is not None},
         "byzantine": byzantine_clients(config),
         "model_sha256": hash_weights(weights),
@@ -90,8 +92,8 @@ def conclude(
     }
     pictures, problems = drawn(
         {
-            "confusion": partial(confusion_png, confusion, data.spec.classes),
-            "partition": partial(partition_png, counts, data.spec.classes),
+            **({"confusion": partial(confusion_png, confusion, names)} if confusion else {}),
+            "partition": partial(partition_png, counts, names, config.task.group),
         }
     )
     return Ending(
@@ -136,18 +138,26 @@ def _reported(outcome: Outcome) -> frozenset[int]:
 
 def objective(config: Config, summary: Mapping[str, Any]) -> float:
     """Return the number that ``objective`` names, from summary.json: on held-out data, if there are."""
-    best = summary["best"]
+    best, judged = summary["best"], config.task.headline
     if summary.get("selected_on") == VALIDATION:
         known = best["validation"]
         worst = {"worst10": best.get("validation_worst10")}
-        numbers = {**known, "best_accuracy": known["accuracy"], **worst}
+        numbers = {**known, f"best_{judged}": known[judged], **worst}
     else:
         numbers = {
             **summary["final"]["all"],
-            "best_accuracy": best["accuracy"],
+            f"best_{judged}": best[judged],
             "worst10": summary["fairness"]["worst10"],
         }
     return float(numbers[config.objective])
+
+
+def _confusion(
+    config: Config, evaluation: ServerEvaluation, models: Models
+) -> dict[int | None, Any] | None:
+    if not config.task.has_confusion:
+        return None
+    return {owner: evaluation.confusion(weights) for owner, weights in models.items()}
 
 
 def _client_scores(

@@ -12,7 +12,7 @@ from fedexp.data.assignment import Assignment, Indices
 from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
 from fedexp.data.held_out import held_by_clients, held_by_server, hold_out
-from fedexp.data.loading import load
+from fedexp.data.loading import load, spec_problem
 from fedexp.data.matched_test import match_test
 from fedexp.partitions.base import make_partition
 
@@ -27,16 +27,14 @@ def federate(config: Config) -> FederatedData:
     train, test = load(config.dataset)
     spec = config.dataset.spec
     for what, examples in (("training", train), ("test", test)):
-        if examples.inputs.shape[1:] != spec.shape or examples.targets.max() >= spec.num_classes:
-            raise FedexpError(
-                f"dataset={config.dataset.name}: the {what} inputs have shape "
-                f"{examples.inputs.shape[1:]} and labels up to {examples.targets.max()}; its page says "
-                f"{spec.shape} and {spec.num_classes} classes"
-            )
-    dealt, server_val = _dealt(config, train)
-    own = match_test(dealt, train.targets, test.targets, spec.num_classes, config.seed)
+        problem = spec_problem(config.dataset, spec, examples)
+        if problem:
+            raise FedexpError(f"dataset={config.dataset.name}: the {what} {problem}")
+    groups = config.task.grouping(train.targets, test.targets, spec.classes)
+    dealt, server_val = _dealt(config, groups.train)
+    own = match_test(dealt, groups.train, groups.test, len(groups.names), config.seed)
     seen = config.partition.as_seen((train.inputs, dealt), (test.inputs, own), config.seed)
-    dealt, client_val = _held_back(config, train, dealt)
+    dealt, client_val = _held_back(config, groups.train, dealt)
     return FederatedData(
         spec,
         train if seen is None else Examples(seen[0], train.targets),
@@ -49,22 +47,22 @@ def federate(config: Config) -> FederatedData:
     )
 
 
-def _dealt(config: Config, train: Examples) -> tuple[Assignment, Indices]:
+def _dealt(config: Config, labels: Indices) -> tuple[Assignment, Indices]:
     """Return who is dealt which training example, and which ones the server holds out before that."""
-    dataset, everything = config.dataset, np.arange(len(train), dtype=np.int64)
+    dataset, everything = config.dataset, np.arange(len(labels), dtype=np.int64)
     share = held_by_server(dataset.validation, dataset.validation_by)
     left, out = everything, everything[:0]
     if share:
         # Who holds what is the partition's: one with a seed of its own is the same for all seeds.
         seed, whole = config.partition.own_seed(config.seed), Assignment.of([everything])
-        kept, held_out = hold_out(whole, train.targets, share, seed, "server_validation")
+        kept, held_out = hold_out(whole, labels, share, seed, "server_validation")
         left, out = kept.indices, held_out.indices
-    dealt = make_partition(config.partition, train.targets[left], config.clients.num, config.seed)
+    dealt = make_partition(config.partition, labels[left], config.clients.num, config.seed)
     return Assignment(left[dealt.indices], dealt.offsets), out
 
 
 def _held_back(
-    config: Config, train: Examples, dealt: Assignment
+    config: Config, labels: Indices, dealt: Assignment
 ) -> tuple[Assignment, Assignment | None]:
     """Return what clients train on, and what each holds out of its own.
 
@@ -76,7 +74,7 @@ def _held_back(
     if not share:
         return dealt, None
     seed = config.partition.own_seed(config.seed)
-    kept, held_out = hold_out(dealt, train.targets, share, seed, "client_validation")
+    kept, held_out = hold_out(dealt, labels, share, seed, "client_validation")
     if not len(held_out.indices):
         raise FedexpError(
             f"dataset.validation={share:g} is less than one example of every client (the largest has "
@@ -87,7 +85,7 @@ def _held_back(
 
 def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
     """Return what stands in partition.json."""
-    counts = data.partition.class_counts(data.train.targets, data.spec.num_classes)
+    counts, names = group_counts(config, data)
     held_out: dict[str, Any] = {}
     if config.dataset.validation:
         none = [0] * data.partition.num_clients
@@ -106,10 +104,20 @@ def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
         "num_examples": data.partition.sizes.tolist(),
         "num_test_examples": data.client_test.sizes.tolist(),
         **held_out,
-        "classes": list(data.spec.classes),
+        "classes": names,
         "class_counts": counts.tolist(),
+        **config.task.group_words(),
         **config.partition.describe(data.partition.num_clients),
     }
+
+
+def group_counts(config: Config, data: FederatedData) -> tuple[Indices, list[str]]:
+    """Return training examples per client and label, shape (num_clients, labels), and the labels' names.
+
+    Where a task has no labels, of the groups that partitions tell apart.
+    """
+    train, _, names = config.task.grouping(data.train.targets, data.test.targets, data.spec.classes)
+    return data.partition.class_counts(train, len(names)), names
 
 
 def unassigned(data: FederatedData) -> int:

@@ -41,11 +41,12 @@ class ServerEvaluation:
         initial: The weights that the model was built with.
         parameters: Names of what gradients move, in the model's order.
         buffers: Names of the model's entries that are no parameters.
+        largest_loss: The loss from which on a model has diverged.
         frozen: Names of the parameters that nobody trains.
     """
 
     def __init__(self, config: Config, data: FederatedData) -> None:
-        self._data, self._dataset = data, config.dataset
+        self._data, self._dataset, self._task = data, config.dataset, config.task
         self._measures = measures(config.measured)
         self._device = pick_device(config.backend)
         spec, prepare = data.spec, config.dataset.prepare
@@ -58,6 +59,7 @@ class ServerEvaluation:
         self._parallel = parallel
         self._evaluator = self._evaluator_of(data.test, parallel)
         targets = data.test.targets
+        self.largest_loss = self._task.largest_loss(targets)
         masks = {
             name: np.isin(targets, labels) for name, labels in config.partition.subsets().items()
         }
@@ -152,7 +154,8 @@ class ServerEvaluation:
 
     def _evaluator_of(self, examples: Examples, parallel: int = 1) -> Evaluator:
         probabilities = needs_probabilities(self._measures)
-        return Evaluator(examples, self._dataset.prepare, self._device, parallel, probabilities)
+        prepare = self._dataset.prepare
+        return Evaluator(examples, self._task, prepare, self._device, parallel, probabilities)
 
     def _predict(self, weights: Weights, evaluator: Evaluator) -> Predictions:
         self._network.load(weights)

@@ -60,7 +60,8 @@ class RoundReport:
         measurements: Its rows of metrics.csv.
         seconds: Phase -> seconds, in the order of the phases.
         failures: Its rows of failures.csv.
-        headline: Metric -> the global model's on the whole test set, or the mean of the local models'.
+        headline: Metric -> the global model's on the whole test set, or the mean of the local models';
+            the metric by which the task is judged comes first.
         local: Whether the headline is the local models' mean.
         judged: Metric -> what it is on held-out examples; empty where none are held out.
         weights: What :class:`Ending` has of the final models, where this round's are to be kept.
@@ -123,7 +124,7 @@ class Ending:
             final model.
         best: The same of the best round.
         confusion: Examples per true label (row) and predicted label (column): of the global model under
-            None, or of every client's. None if there is no final model.
+            None, or of every client's. None if there is no final model, or the task has no labels.
         pictures: Name -> PNG.
         clients: A row per client: ``client``, ``images``, ``test_images``, ``labels``, and its metrics.
         notes: What is to be said of the ending, a line each.

@@ -11,10 +11,8 @@ import numpy as np
 from fedexp.config.schema import StopConfig
 from fedexp.core.weights import Weights, copied
 from fedexp.federation.evaluation import Scores
-from fedexp.metrics import get as get_metric
-
-MAX_LOSS = 1e6
-"""Nats from which on a model has diverged; an untrained one has the logarithm of the labels' number."""
+from fedexp.metrics import sign_of
+from fedexp.tasks.classification import MAX_LOSS, Classification
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +39,8 @@ class Outcome:
     Attributes:
         weights: The global model's; the initial one's where no client is federated.
         initial: The weights that the model was built with.
+        judged_by: The metric by which the task is judged.
+        largest_loss: The loss from which on a model has diverged.
         rounds: Rounds completed.
         stopped_early: Whether the stop criterion ended it.
         models: The models that are tested: None -> the global one, or partition id -> a client's own.
@@ -51,13 +51,15 @@ class Outcome:
         val: Last validation numbers of every model, metric -> value: the server's for the global model,
             the client's own for a client's, and where those have no examples the other ones. Empty where
             nothing is held out.
-        best_round: Round of the highest headline accuracy; 0 where validation chooses.
-        best_accuracy: That accuracy.
+        best_round: Round of the best headline; 0 where validation chooses.
+        best_value: That headline; None where validation chooses.
         chosen: The models that are the best so far, by owner.
     """
 
     weights: Weights
     initial: Weights = field(default_factory=dict)
+    judged_by: str = Classification.headline
+    largest_loss: float = MAX_LOSS
     rounds: int = 0
     stopped_early: bool = False
     models: dict[int | None, Weights] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class Outcome:
     reported: set[int] = field(default_factory=set)
     val: dict[int | None, dict[str, float]] = field(default_factory=dict)
     best_round: int = 0
-    best_accuracy: float = 0.0
+    best_value: float | None = None
     chosen: dict[int | None, Choice] = field(default_factory=dict)
 
     def headline(self, metric: str) -> float:
@@ -88,28 +90,34 @@ class Outcome:
     def diverged(self) -> bool:
         """Whether the loss of the global model is beyond use, or that of every local model."""
         losses = [numbers["loss"] for numbers in self._judges]
-        return not any(loss < MAX_LOSS for loss in losses)
+        return not any(loss < self.largest_loss for loss in losses)
 
     def choose(self, server_round: int, metric: str) -> None:
         """Take in a round: keep its models where they are the best so far.
 
-        Without validation the round decides that has the highest accuracy on the test set, for all models
+        Without validation the round decides that has the best headline on the test set, for all models
         alike. With it, the best value of a metric decides, for every client's own model by itself; a
         client that has nothing to go by keeps its last model.
         """
         if not self.val:
-            accuracy = self.headline("accuracy")
-            if accuracy > self.best_accuracy or server_round == 0:
-                self.best_round, self.best_accuracy = server_round, max(0.0, accuracy)
+            value = self.headline(self.judged_by)
+            if self._is_better(value) or server_round == 0:
+                self.best_round, self.best_value = server_round, value
                 self.chosen = {owner: self._choice(server_round, owner) for owner in self.models}
             return
-        sign = 1 if get_metric(metric).higher_is_better else -1
+        sign = sign_of(metric)
         for owner in self.models:
             merit = sign * self.val[owner][metric] if owner in self.val else math.nan
             before = self.chosen.get(owner)
             better = before is None or merit > before.merit or math.isnan(before.merit)
             if better:
                 self.chosen[owner] = self._choice(server_round, owner, merit)
+
+    def _is_better(self, value: float) -> bool:
+        before = self.best_value
+        if before is None or math.isnan(before):
+            return True
+        return sign_of(self.judged_by) * (value - before) > 0
 
     def _choice(self, server_round: int, owner: int | None, merit: float = math.nan) -> Choice:
         weights = self.models[owner]
@@ -140,7 +148,7 @@ class Patience:
 
     def __init__(self, config: StopConfig) -> None:
         self._config = config
-        self._sign = 1 if get_metric(config.metric).higher_is_better else -1
+        self._sign = sign_of(config.metric)
         self.best: float | None = None
         self.idle = 0
 

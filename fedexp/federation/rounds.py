@@ -77,7 +77,8 @@ class RoundLoop:
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
         self._report = RoundReport(0)
-        self.outcome = Outcome(evaluation.initial, evaluation.initial)
+        start, judged_by = evaluation.initial, config.task.headline
+        self.outcome = Outcome(start, start, judged_by, evaluation.largest_loss)
 
     def run(
         self,

@@ -11,6 +11,7 @@ from fedexp.data.federated import FederatedData
 from fedexp.federation.evaluation import Scores, ServerEvaluation
 from fedexp.federation.outcome import Outcome, of_choices
 from fedexp.federation.scoring import deciding
+from fedexp.metrics import sign_of
 
 VALIDATION, TEST = "validation", "test"
 """What ``selected_on`` in summary.json may be."""
@@ -26,8 +27,8 @@ def selected_by(config: Config) -> list[str]:
     found = []
     if config.stop.patience is not None:
         found.append(f"stop.patience={config.stop.patience}")
-    if config.objective == "best_accuracy":
-        found.append("objective=best_accuracy")
+    if config.objective == f"best_{config.task.headline}":
+        found.append(f"objective={config.objective}")
     return found
 
 
@@ -35,12 +36,10 @@ def selection_notes(config: Config, summary: Mapping[str, Any]) -> list[str]:
     """Say on what was selected, in a line."""
     best, by = summary["best"], summary["selected_by"]
     if summary["selected_on"] == VALIDATION:
-        metric = best["metric"]
+        metric, judged = best["metric"], config.task.headline
         what = f"{metric} {best['validation'][metric]:.3f} on held-out data"
         when = f"round {best['round']}" if "rounds" not in best else "each client's own best round"
-        return [
-            f"selected on validation data: {when} ({what}), test accuracy {best['accuracy']:.3f}"
-        ]
+        return [f"selected on validation data: {when} ({what}), test {judged} {best[judged]:.3f}"]
     if by:
         return [
             f"selected on test data ({', '.join(by)}): its scores are optimistic; dataset.validation=0.1 "
@@ -56,8 +55,9 @@ def best_of(
 
     The test data are asked once about models that validation has chosen: here.
     """
+    judged = config.task.headline
     if not outcome.val:
-        return {"round": outcome.best_round, "accuracy": outcome.best_accuracy}
+        return {"round": outcome.best_round, judged: outcome.best_value}
     models = of_choices(outcome.chosen)
     tested = [evaluation.scores(weights) for weights in models.values()]
     known = evaluation.validation(models)
@@ -65,16 +65,17 @@ def best_of(
     own: list[float] = []
     for owner, weights in models.items():
         clients = range(data.partition.num_clients) if owner is None else [owner]
-        own += [n["accuracy"] for n in evaluation.client_validation(weights, clients).values()]
+        own += [n[judged] for n in evaluation.client_validation(weights, clients).values()]
     rounds = {str(k): choice.round for k, choice in outcome.chosen.items() if k is not None}
     scores = means(tested)
+    worst = fairness(own, higher_is_better=sign_of(judged) > 0)["worst10"]
     return {
         "round": max(choice.round for choice in outcome.chosen.values()),
         **({"rounds": rounds} if rounds else {}),
-        "accuracy": scores["all"]["accuracy"],
+        judged: scores["all"][judged],
         "metric": config.stop.metric,
         "validation": means([{"all": numbers} for numbers in judges])["all"],
-        **({"validation_worst10": fairness(own)["worst10"]} if own else {}),
+        **({"validation_worst10": worst} if own else {}),
         "test": scores,
     }
 

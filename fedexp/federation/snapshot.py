@@ -35,7 +35,7 @@ def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> 
         "own": outcome.own,
         "reported": outcome.reported,
         "val": [[owner, numbers] for owner, numbers in outcome.val.items()],
-        "best": [outcome.best_round, outcome.best_accuracy],
+        "best": [outcome.best_round, outcome.best_value],
         "chosen": [
             [
                 owner,
@@ -78,7 +78,7 @@ def restore(
     outcome.scores = dict(state["scores"])
     outcome.own, outcome.reported = state["own"], set(state["reported"])
     outcome.val = dict(state.get("val", []))
-    outcome.best_round, outcome.best_accuracy = state["best"]
+    outcome.best_round, outcome.best_value = state["best"]
     for owner, number, merit, reported, kept in state.get("chosen", []):
         known = {_INITIAL: outcome.initial, _NOW: outcome.models[owner]}
         weights = known[kept] if isinstance(kept, str) else kept

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedexp.core.options import Plan
 from fedexp.core.registry import Registry
 from fedexp.data.examples import Spec
+from fedexp.tasks import fits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,16 +21,23 @@ class Model:
 
     Attributes:
         kinds: Kinds of inputs that it takes, such as ``image``; none stands for every kind.
+        tasks: What it can be trained for, such as ``classification``; none stands for every task.
         has_buffers: Whether its state holds more than what gradients move, such as BatchNorm's running
             statistics and integer counters.
         min_side: Least height and width of an image, in pixels, that it can be trained on.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
+    tasks: ClassVar[tuple[str, ...]] = ()
     has_buffers: ClassVar[bool] = False
     min_side: ClassVar[int] = 1
 
     name: str = ""
+
+    @classmethod
+    def takes(cls, kind: str, task: str) -> bool:
+        """Say whether it takes inputs of a kind, and can be trained for a task."""
+        return fits(cls.kinds, kind) and fits(cls.tasks, task)
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Return a line for every rule between options that is broken."""
@@ -44,14 +52,21 @@ class Model:
         torch's global generator. ``docs/extend.md`` has the whole contract.
 
         Args:
-            spec: Shape of an input and number of classes.
+            spec: Shape of an input, and how many numbers a prediction has (``spec.outputs``).
 
         Returns:
-            A module from prepared inputs, float32, shape (n, *spec.shape), to logits, shape (n,
-            spec.num_classes).
+            A module from prepared inputs, shape (n, *spec.shape), float32 (of tokens int64), to outputs,
+            shape (n, spec.outputs): logits of a classification, numbers of a regression. Where the next
+            token is predicted, shape (n, T, spec.outputs): logits at every place.
         """
         raise NotImplementedError(f"model={self.name} does not say how it is built")
 
+
+NUMBERS = ("image", "vector", "series")
+"""Kinds of inputs that are numbers, which any layer takes once they are put in a row."""
+
+WHOLE = ("classification", "regression")
+"""Tasks with one prediction for an input."""
 
 REGISTRY: Registry[Model] = Registry("model", Model)
 register = REGISTRY.register

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedexp.data.examples import Spec
-from fedexp.models.base import Model, register
+from fedexp.models.base import WHOLE, Model, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +22,7 @@ class Cnn(Model):
     """
 
     kinds = ("image",)
+    tasks = WHOLE
     min_side = 4  # 4 -> 2 -> 1
 
     name: str = "cnn"
@@ -41,5 +42,5 @@ class Cnn(Model):
             nn.Flatten(),
             nn.Linear(64 * (height // 4) * (width // 4), 512),
             nn.ReLU(),
-            nn.Linear(512, spec.num_classes),
+            nn.Linear(512, spec.outputs),
         )

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def fully_connected(hidden: Sequence[int], spec: Spec) -> nn.Module:
-    """Return linear layers of the given widths with ReLU between them, from flat inputs to logits."""
+    """Return linear layers of the given widths with ReLU between them, from flat inputs to outputs."""
     from torch import nn
 
     widths = [math.prod(spec.shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], spec.num_classes))
+    return nn.Sequential(*layers, nn.Linear(widths[-1], spec.outputs))
 
 
 def stem(channels: int, outputs: int) -> nn.Conv2d:

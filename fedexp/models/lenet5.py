@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedexp.data.examples import Spec
-from fedexp.models.base import Model, register
+from fedexp.models.base import WHOLE, Model, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +22,7 @@ class Lenet5(Model):
     """
 
     kinds = ("image",)
+    tasks = WHOLE
     min_side = 16  # 16 -> 12 -> 6 -> 2 -> 1
 
     name: str = "lenet5"
@@ -44,5 +45,5 @@ class Lenet5(Model):
             nn.ReLU(),
             nn.Linear(120, 84),
             nn.ReLU(),
-            nn.Linear(84, spec.num_classes),
+            nn.Linear(84, spec.outputs),
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedexp.data.examples import Spec
-from fedexp.models.base import Model, register
+from fedexp.models.base import NUMBERS, Model, register
 from fedexp.models.layers import fully_connected
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Logistic(Model):
     """Multinomial logistic regression: one linear layer, a convex problem."""
+
+    kinds = NUMBERS
+    tasks = ("classification",)
 
     name: str = "logistic"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedexp.core.options import Plan
 from fedexp.data.examples import Spec
-from fedexp.models.base import Model, register
+from fedexp.models.base import NUMBERS, WHOLE, Model, register
 from fedexp.models.layers import fully_connected
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Mlp(Model):
     """Fully connected layers with ReLU between them."""
+
+    kinds = NUMBERS
+    tasks = WHOLE
 
     name: str = "mlp"
     hidden: list[int] = field(default_factory=lambda: [128])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedexp.data.examples import Spec
-from fedexp.models.base import Model, register
+from fedexp.models.base import WHOLE, Model, register
 from fedexp.models.layers import stem
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class MobilenetV3Small(Model):
     """
 
     kinds = ("image",)
+    tasks = WHOLE
     has_buffers = True
     # Four halvings, rounded up, must leave 2 pixels: BatchNorm needs more than one value per channel,
     # and a client's last batch may hold a single image.
@@ -34,6 +35,6 @@ class MobilenetV3Small(Model):
         """Return torchvision's network with another stem."""
         from torchvision.models import mobilenet_v3_small
 
-        model: nn.Module = mobilenet_v3_small(num_classes=spec.num_classes, dropout=0.0)
+        model: nn.Module = mobilenet_v3_small(num_classes=spec.outputs, dropout=0.0)
         model.get_submodule("features.0")[0] = stem(spec.shape[0], 16)  # type: ignore[operator]
         return model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedexp.core.options import Plan, ranged
 from fedexp.data.examples import Spec
-from fedexp.models.base import Model, register
+from fedexp.models.base import WHOLE, Model, register
 from fedexp.models.layers import stem
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Resnet18(Model):
     """
 
     kinds = ("image",)
+    tasks = WHOLE
 
     name: str = "resnet18"
     groups: int = ranged(2, ge=1)
@@ -42,7 +43,7 @@ class Resnet18(Model):
         from torchvision.models import resnet18
 
         model: nn.Module = resnet18(
-            num_classes=spec.num_classes,
+            num_classes=spec.outputs,
             norm_layer=lambda channels: nn.GroupNorm(self.groups, channels),
         )
         model.conv1 = stem(spec.shape[0], 64)

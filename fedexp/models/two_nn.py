@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedexp.data.examples import Spec
-from fedexp.models.base import Model, register
+from fedexp.models.base import NUMBERS, WHOLE, Model, register
 from fedexp.models.layers import fully_connected
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TwoNn(Model):
     """The 2NN of McMahan et al., arXiv 1602.05629, section 3: two hidden layers of 200 units."""
+
+    kinds = NUMBERS
+    tasks = WHOLE
 
     name: str = "two_nn"
 

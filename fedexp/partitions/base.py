@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from fedexp.core.options import FedexpError, Plan, ranged
 from fedexp.core.registry import Registry
 from fedexp.core.seeding import derive_rng
 from fedexp.data.assignment import Assignment, Indices
+from fedexp.tasks import GROUPS, LABELS, NOTHING
 
 MAX_DRAWS = 1_000
 """Draws of sizes after which ``min_size`` counts as out of reach."""
@@ -24,11 +25,24 @@ Held = tuple[npt.NDArray[Any], Assignment]
 
 @dataclass(frozen=True)
 class Partition:
-    """How the training examples are dealt to clients; ``seed: null`` follows the experiment's seed."""
+    """How the training examples are dealt to clients; ``seed: null`` follows the experiment's seed.
+
+    Attributes:
+        deals_by: What it tells examples apart by: ``labels`` where options name labels or count them;
+            ``groups``, where it makes no difference whether examples are grouped by their labels or, in a
+            regression, by tenths of their targets; ``nothing``.
+    """
+
+    deals_by: ClassVar[str] = GROUPS
 
     name: str = ""
     seed: int | None = ranged(None, ge=0)
     """Seed of the split; null follows the experiment's seed."""
+
+    @classmethod
+    def can_deal(cls, told_apart_by: str) -> bool:
+        """Say whether it can deal examples that can be told apart by this alone."""
+        return _MEANS.index(cls.deals_by) <= _MEANS.index(told_apart_by)
 
     @property
     def label(self) -> str:
@@ -46,7 +60,8 @@ class Partition:
         """Deal the examples.
 
         Args:
-            labels: Of every training example, shape (N,).
+            labels: Of every training example, int64, shape (N,); in a regression the tenth of the
+                training examples that its target is in; where the next token is predicted, zeros.
             num_clients: Number of clients, >= 1.
             seed: The experiment's; :meth:`rng` makes a generator of it.
 
@@ -84,6 +99,8 @@ class Partition:
         """Return what partition.json says beside who holds what."""
         return {}
 
+
+_MEANS = (NOTHING, GROUPS, LABELS)
 
 REGISTRY: Registry[Partition] = Registry("partition", Partition)
 register = REGISTRY.register

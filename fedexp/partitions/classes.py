@@ -10,6 +10,7 @@ import numpy as np
 from fedexp.core.options import FedexpError, Plan, ranged
 from fedexp.data.assignment import Indices
 from fedexp.partitions.base import Labels, Partition, register
+from fedexp.tasks import LABELS
 
 
 @register
@@ -22,6 +23,8 @@ class Classes(Partition):
     With fewer places than labels (num_clients * k), the examples of labels that nobody holds belong to
     no client.
     """
+
+    deals_by = LABELS
 
     name: str = "classes"
     classes_per_client: int = ranged(2, ge=1)

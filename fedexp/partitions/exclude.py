@@ -11,6 +11,7 @@ from fedexp.core.options import Plan
 from fedexp.core.seeding import derive_seed
 from fedexp.data.assignment import Indices
 from fedexp.partitions.base import Labels, Partition, register
+from fedexp.tasks import LABELS
 
 
 @register
@@ -22,6 +23,8 @@ class Exclude(Partition):
     [2, 5, 8], [4, 6, 9] this is the partition of the course lesson, image for image. The examples taken
     away belong to no client. The test set is also evaluated on each of these groups of labels.
     """
+
+    deals_by = LABELS
 
     name: str = "exclude"
     exclude: list[list[int]] = field(default_factory=list)

@@ -14,6 +14,7 @@ from fedexp.core.seeding import derive_rng
 from fedexp.data.assignment import Indices
 from fedexp.partitions.base import Held, Labels, Partition, register
 from fedexp.partitions.iid import Iid
+from fedexp.tasks import NOTHING
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -28,6 +29,8 @@ class FeatureNoise(Partition):
     makes that the variance, not the standard deviation. The noise is drawn once and not per epoch,
     clipped to the range of pixels and rounded to whole ones, so that images stay uint8 everywhere.
     """
+
+    deals_by = NOTHING
 
     name: str = "feature_noise"
     noise_std: float = ranged(0.3, gt=0)

@@ -10,12 +10,15 @@ import numpy as np
 from fedexp.core.options import Plan, ranged
 from fedexp.data.assignment import Indices
 from fedexp.partitions.base import Labels, Partition, enough_examples, register
+from fedexp.tasks import NOTHING
 
 
 @register
 @dataclass(frozen=True)
 class Iid(Partition):
     """A uniform random split into equal parts (sizes differ by one example at most)."""
+
+    deals_by = NOTHING
 
     name: str = "iid"
     samples_per_client: int | None = ranged(None, ge=1)

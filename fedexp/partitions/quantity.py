@@ -17,6 +17,7 @@ from fedexp.partitions.base import (
     register,
     until_large_enough,
 )
+from fedexp.tasks import NOTHING
 
 
 @register
@@ -27,6 +28,8 @@ class Quantity(Partition):
     NIID-Bench's quantity skew (Li et al., arXiv 2102.02079); sizes are drawn anew until every client has
     ``min_size``.
     """
+
+    deals_by = NOTHING
 
     name: str = "quantity"
     alpha: float = ranged(0.5, gt=0, le=1e6)

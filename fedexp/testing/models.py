@@ -19,14 +19,17 @@ from fedexp.data.federated import FederatedData
 from fedexp.data.loading import load
 from fedexp.datasets import Dataset
 from fedexp.models import Model
-from fedexp.testing.runs import require, same_everywhere, small, tiny_for
+from fedexp.testing.runs import require, resumes_alike, same_everywhere, small
+from fedexp.testing.tiny import tiny_for
 
 
 def model_conforms(model: Model, backends: Sequence[str]) -> None:
-    """What :func:`check_model` says, and the same bits everywhere."""
-    config = small(model=model, dataset=tiny_for(model))
-    check_model(model, config.dataset, config)
-    same_everywhere(config, backends)
+    """For every task: what :func:`check_model` says, the same bits everywhere and when resumed."""
+    for dataset in tiny_for(model):
+        config = small(model=model, dataset=dataset)
+        check_model(model, dataset, config)
+        same_everywhere(config, backends)
+        resumes_alike(config)
 
 
 def check_model(model: Model, dataset: Dataset, config: Config) -> None:
@@ -65,11 +68,13 @@ def check_model(model: Model, dataset: Dataset, config: Config) -> None:
     network.module.eval()
     with torch.no_grad():
         logits = network.module(dataset.prepare(torch.from_numpy(examples.inputs[:2])))
+    wanted = config.task.output_shape(2, spec.shape, spec.outputs)
     require(
-        tuple(logits.shape) == (2, spec.num_classes),
-        f"logits must have shape (2, {spec.num_classes}) for two inputs, got {tuple(logits.shape)}",
+        tuple(logits.shape) == wanted,
+        f"outputs must have shape {wanted} for two inputs, the last number being spec.outputs, got "
+        f"{tuple(logits.shape)}",
     )
-    require(bool(torch.isfinite(logits).all()), "logits of the initial model are not finite")
+    require(bool(torch.isfinite(logits).all()), "outputs of the initial model are not finite")
     training = TrainingConfig(local_steps=3, batch_size=2, learning_rate=1e-3)
     node = ClientNode(
         replace(config, model=model, dataset=dataset, training=training, backend=InlineBackend()),

@@ -7,21 +7,27 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from fedexp import attacks
+from fedexp import attacks, tasks
 from fedexp.attacks import Attack
 from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.config.schema import Config
 from fedexp.core.roles import Client, Server, Setup, Update, Updates
 from fedexp.data.examples import Examples
-from fedexp.data.loading import check, load
+from fedexp.data.loading import check, load, spec_problem
 from fedexp.datasets import Dataset
 from fedexp.metrics import Metric, Predictions
+from fedexp.models import Model
+from fedexp.models.mlp import Mlp
 from fedexp.models.mobilenet_v3_small import MobilenetV3Small
 from fedexp.partitions import Partition
 from fedexp.partitions.base import make_partition
 from fedexp.partitions.iid import Iid
 from fedexp.strategies import Strategy
-from fedexp.testing.runs import TinyImages, require, resumes_alike, run, same_everywhere, small
+from fedexp.tasks import TOKENS
+from fedexp.testing.runs import require, resumes_alike, run, same_everywhere, small
+from fedexp.testing.tiny import TinyImages, TinyNumbers, TinyText
+
+_SMALL_MODELS: tuple[Model, ...] = (Mlp(hidden=[8]),)
 
 
 def strategy_conforms(strategy: Strategy, backends: Sequence[str]) -> None:
@@ -62,18 +68,21 @@ def check_sides(strategy: Strategy, config: Config) -> None:
 
 
 def dataset_conforms(dataset: Dataset, backends: Sequence[str]) -> None:
-    """What :func:`check_dataset` says, and a run."""
+    """What :func:`check_dataset` says, and a run where a model of fedexp's takes what it has."""
     check_dataset(dataset)
-    same_everywhere(small(dataset=dataset, partition=Iid()), backends[:1])
+    for model in _SMALL_MODELS:
+        if model.takes(dataset.kind, dataset.task):
+            same_everywhere(small(dataset=dataset, partition=Iid(), model=model), backends[:1])
+            return
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """The same examples twice, of the shape that the page says, prepared to finite float32."""
+    """The same examples twice, of the shape that the page says, prepared as its kind must be."""
     import torch
 
     dataset.ensure()
     (train, test), again = dataset.load(), dataset.load()
-    check(f"dataset={dataset.name}", train, test)
+    check(dataset, train, test)
     same = all(
         np.array_equal(one.inputs, other.inputs) and np.array_equal(one.targets, other.targets)
         for one, other in zip((train, test), again, strict=True)
@@ -81,12 +90,9 @@ def check_dataset(dataset: Dataset) -> None:
     require(same, "load() returns other examples the second time")
     spec = dataset.spec
     for what, part, number in (("training", train, spec.num_train), ("test", test, spec.num_test)):
-        found = (len(part), part.inputs.shape[1:], int(part.targets.max()) < spec.num_classes)
-        require(
-            found == (number, spec.shape, True),
-            f"the {what} examples are {len(part)} of shape {part.inputs.shape[1:]} with labels up to "
-            f"{part.targets.max()}; facts says {number} of {spec.shape} with {spec.num_classes} classes",
-        )
+        require(len(part) == number, f"there are {len(part)} {what} examples; facts says {number}")
+        problem = spec_problem(dataset, spec, part)
+        require(problem is None, f"the {what} {problem}")
     batch = torch.from_numpy(train.inputs[:2].copy())
     before = batch.clone()
     varied = dataset.vary(batch, torch.Generator().manual_seed(0))
@@ -94,9 +100,10 @@ def check_dataset(dataset: Dataset) -> None:
     dataset.prepare(batch)  # as test examples are
     require(torch.equal(batch, before), "prepare() or vary() writes to the batch it is given")
     require(varied.shape == batch.shape, f"vary() must keep the shape {tuple(batch.shape)}")
+    wanted = torch.int64 if dataset.kind == TOKENS else torch.float32
     require(
-        prepared.dtype == torch.float32 and bool(torch.isfinite(prepared).all()),
-        f"prepare() must return finite float32, got {prepared.dtype}",
+        prepared.dtype == wanted and bool(torch.isfinite(prepared).all()),
+        f"prepare() must return finite {str(wanted).removeprefix('torch.')}, got {prepared.dtype}",
     )
 
 
@@ -113,7 +120,8 @@ def partition_conforms(partition: Partition, backends: Sequence[str]) -> None:
 
 def check_partition(partition: Partition, num_clients: int, seed: int, dataset: Dataset) -> None:
     """Equal seeds give equal assignments; every other rule is :func:`make_partition`'s."""
-    labels = load(dataset)[0].targets
+    train, test = (part.targets for part in load(dataset))
+    labels = tasks.of(dataset).grouping(train, test, dataset.spec.classes).train
     before = labels.copy()
     first = make_partition(partition, labels, num_clients, seed)
     again = make_partition(partition, labels, num_clients, seed)
@@ -128,18 +136,33 @@ def metric_conforms(metric: Metric, backends: Sequence[str]) -> None:
 
 def check_metric(metric: Metric) -> None:
     """A finite number for any predictions, whatever their order."""
+    for task in metric.tasks:
+        found = _predictions(task)
+        if not metric.needs_probabilities:
+            found = replace(found, probabilities=None)
+        _check_metric(metric, found)
+
+
+def _predictions(task: str) -> Predictions:
+    """Return what a poor model says of 50 examples."""
     rng = np.random.default_rng(0)
-    odds = rng.dirichlet(np.ones(7), 50)
-    targets = rng.integers(0, 7, 50)
-    losses = -np.log(odds[np.arange(50), targets])
-    found = Predictions(targets, odds.argmax(1), losses, odds)
-    if not metric.needs_probabilities:
-        found = Predictions(found.targets, found.labels, found.losses)
-    order = rng.permutation(50)
+    if task == TinyNumbers.task:
+        numbers, guesses = rng.standard_normal((2, 50))
+        return Predictions(numbers.astype(np.float32), guesses, np.square(numbers - guesses))
+    offsets = np.arange(51) * 3 if task == TinyText.task else None
+    count = 50 if offsets is None else 150
+    odds = rng.dirichlet(np.ones(7), count)
+    targets = rng.integers(0, 7, count)
+    losses = -np.log(odds[np.arange(count), targets])
+    return Predictions(targets, odds.argmax(1), losses, odds, offsets)
+
+
+def _check_metric(metric: Metric, found: Predictions) -> None:
+    order, alike = np.random.default_rng(1).permutation(50), np.full(len(found), found.targets[0])
     for what, some in (
         ("50 examples", found),
         ("one example", found.select(np.array([0]))),
-        ("examples of one label", found.select(targets == targets[0])),
+        ("examples of one target", replace(found, targets=alike)),
     ):
         value = metric.of(some)
         require(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from fedexp.config.backend import FlowerBackend, InlineBackend, RayBackend
 from fedexp.config.clients import ClientsConfig
@@ -14,61 +12,11 @@ from fedexp.config.schema import Config
 from fedexp.config.training import TrainingConfig
 from fedexp.core.registry import PluginError
 from fedexp.core.state import UnsavableError, pack, unpack
-from fedexp.data.examples import Examples, Spec
-from fedexp.datasets import Dataset, ImageDataset
 from fedexp.federation.events import Ending, Failure, Listener, Measurement, RoundReport
 from fedexp.federation.snapshot import Keeper
-from fedexp.models import Model
 from fedexp.models.mlp import Mlp
 from fedexp.partitions.iid import Iid
-
-
-@dataclass(frozen=True)
-class TinyImages(ImageDataset):
-    """A few images of noise, each label's around a mean of its own; not registered."""
-
-    facts = Spec((1, 28, 28), tuple("0123456789"), 400, 40)
-
-    name: str = "tiny_images"
-
-    def load(self) -> tuple[Examples, Examples]:
-        """Draw the images."""
-        rng = np.random.default_rng(0)
-        means = rng.integers(60, 180, (10, 1, 28, 28))
-
-        def draw(count: int) -> Examples:
-            labels = np.arange(count) % 10
-            noise = rng.integers(-60, 60, (count, 1, 28, 28))
-            return Examples((means[labels] + noise).astype(np.uint8), labels)
-
-        return draw(400), draw(40)
-
-
-@dataclass(frozen=True)
-class TinyRows(Dataset):
-    """400 and 40 vectors of 12 numbers in ten clouds, always the same ones."""
-
-    facts = Spec((12,), tuple("0123456789"), 400, 40)
-
-    name: str = "tiny_rows"
-
-    def load(self) -> tuple[Examples, Examples]:
-        """Draw the vectors."""
-        rng = np.random.default_rng(0)
-        means = rng.standard_normal((10, 12))
-
-        def draw(count: int) -> Examples:
-            labels = np.arange(count) % 10
-            rows = means[labels] + 0.5 * rng.standard_normal((count, 12))
-            return Examples(rows.astype(np.float32), labels)
-
-        return draw(400), draw(40)
-
-
-def tiny_for(model: Model) -> Dataset:
-    """Return examples of a kind that a model takes."""
-    return TinyRows() if model.kinds and TinyImages.kind not in model.kinds else TinyImages()
-
+from fedexp.testing.tiny import TinyImages
 
 BACKENDS: dict[str, Any] = {
     "inline": InlineBackend(),
@@ -142,16 +90,16 @@ def resumes_alike(config: Config) -> None:
 
 def small(**changes: Any) -> Config:
     """Return an experiment of few examples and steps, in this process."""
-    experiment = Config(
-        rounds=2,
-        dataset=TinyImages(),
-        partition=Iid(samples_per_client=20),
-        model=Mlp(hidden=[8]),
-        clients=ClientsConfig(num=3, fraction_evaluate=1.0),
-        training=TrainingConfig(local_steps=3, batch_size=8),
-        backend=InlineBackend(),
-    )
-    return replace(experiment, **changes)
+    experiment: dict[str, Any] = {
+        "rounds": 2,
+        "dataset": TinyImages(),
+        "partition": Iid(samples_per_client=20),
+        "model": Mlp(hidden=[8]),
+        "clients": ClientsConfig(num=3, fraction_evaluate=1.0),
+        "training": TrainingConfig(local_steps=3, batch_size=8),
+        "backend": InlineBackend(),
+    }
+    return Config(**{**experiment, **changes})
 
 
 def same_everywhere(

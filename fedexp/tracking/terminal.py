@@ -73,11 +73,12 @@ class Terminal(Listener):
         now = time.monotonic()
         seconds, self._last = now - self._last, now
         model = "local models' mean" if report.local else "global"
+        judged_by = next(iter(report.headline))
         took = f"  {seconds:.1f} s" if report.round else "  (untrained)"
-        held_out = f"  validation {report.judged['accuracy']:.3f}" if report.judged else ""
+        held_out = f"  validation {report.judged[judged_by]:.3f}" if report.judged else ""
         self.say(
-            f"  round {report.round}/{self._num_rounds}  {model} test accuracy "
-            f"{report.headline['accuracy']:.3f}  loss {report.headline['loss']:.3f}{held_out}{took}",
+            f"  round {report.round}/{self._num_rounds}  {model} test {judged_by} "
+            f"{report.headline[judged_by]:.3f}  loss {report.headline['loss']:.3f}{held_out}{took}",
             fit=True,
         )
         self._bar.update(self._task, completed=report.round)

@@ -19,7 +19,7 @@ from fedexp.config.tracking import TrackingConfig
 from fedexp.core.options import FedexpError
 from fedexp.federation.events import Ending, Listener, RoundReport, RunInfo
 from fedexp.tracking.replay import past_rounds
-from fedexp.tracking.scalars import Scalars, of_clients
+from fedexp.tracking.scalars import Scalars
 
 log = logging.getLogger("fedexp")
 
@@ -92,6 +92,7 @@ class Trackers(Listener):
             FedexpError: If one of them cannot be had at all; see :func:`ensure`.
         """
         tracking = run.config.tracking
+        self._scalars = Scalars(run.config.task.headline)
         ensure(tracking)
         if tracking.wandb:
             self._guard("W&B", partial(self._open_wandb, run))
@@ -113,7 +114,7 @@ class Trackers(Listener):
 
     def end(self, ending: Ending) -> None:
         """End every mirror, and tell the user what each has to say."""
-        new = of_clients(ending.measurements)
+        new = self._scalars.of_clients(ending.measurements)
         last = int(ending.summary.get("rounds", 0))
         self._mirror(last, {k: v for k, v in new.items() if k not in self._told})
         for name, mirror in list(self._mirrors.items()):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fedexp.data.examples import Examples
 from fedexp.metrics import Predictions
+from fedexp.tasks import Task
 from fedexp.training.network import Prepare
 
 EVALUATION_BATCH = 500
@@ -25,6 +25,7 @@ class Evaluator:
 
     Args:
         examples: What is predicted; one at least.
+        task: What a prediction is.
         prepare: From stored inputs to what the model takes.
         device: Where models lie.
         parallel: Batches that are computed side by side.
@@ -34,6 +35,7 @@ class Evaluator:
     def __init__(
         self,
         examples: Examples,
+        task: Task,
         prepare: Prepare,
         device: torch.device,
         parallel: int = 1,
@@ -44,7 +46,9 @@ class Evaluator:
         self._batches = [
             (prepare(batch.to(device)), y) for batch, y in zip(inputs, targets, strict=True)
         ]
-        self._targets = examples.targets
+        self._task = task
+        self._targets, offsets = task.expected(examples.targets)
+        self._texts: dict[str, Any] = {} if offsets is None else {"offsets": offsets}
         self._parallel, self._probabilities = parallel, probabilities
 
     def predict(self, model: nn.Module) -> Predictions:
@@ -53,11 +57,8 @@ class Evaluator:
 
         def one(batch: tuple[Tensor, Tensor]) -> tuple[Any, ...]:
             with torch.inference_mode():
-                logits = model(batch[0])
-                losses = F.cross_entropy(logits, batch[1], reduction="none")
-                found = [logits.argmax(1), losses.double()]
-                if self._probabilities:
-                    found.append(logits.double().softmax(1))
+                outputs = model(batch[0])
+                found = self._task.judge(outputs, batch[1], probabilities=self._probabilities)
                 return tuple(tensor.cpu().numpy() for tensor in found)
 
         if self._parallel > 1:
@@ -65,6 +66,5 @@ class Evaluator:
                 results = list(pool.map(one, self._batches))
         else:
             results = [one(batch) for batch in self._batches]
-        return Predictions(
-            self._targets, *(np.concatenate(part) for part in zip(*results, strict=True))
-        )
+        found = (np.concatenate(part) for part in zip(*results, strict=True))
+        return Predictions(self._targets, *found, **self._texts)

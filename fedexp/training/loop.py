@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 
+from fedexp import tasks
 from fedexp.config.training import FULL, TrainingConfig
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
@@ -78,23 +78,25 @@ def train(
     generator: torch.Generator,
     device: torch.device,
 ) -> float:
-    """Train a network in place by mini-batch steps on cross-entropy.
+    """Train a network in place by mini-batch steps on a task's loss.
 
     Args:
         network: Its weights are the starting point.
         parameters: Those of its parameters that move, by name.
         examples: The client's, at least one.
-        dataset: How batches are prepared and varied.
+        dataset: How batches are prepared and varied, and what the loss is.
         config: Batch size and optimizer.
         work: How many steps, and what else goes into them.
         generator: Decides the order of examples in every epoch, and how they are varied.
         device: Where the network lies.
 
     Returns:
-        Mean cross-entropy of the last epoch's examples, each taken before its batch's step.
+        Mean loss of the last epoch's predictions, each taken before its batch's step.
     """
     model, moving = network.module, list(parameters.values())
     batches = _Batches(examples, dataset, _batch_size(config, len(examples)), generator, device)
+    task = tasks.of(dataset)
+    loss_of, counted = task.loss(), task.counted
     gradients_of = gradient_function(moving, device)
     update = build_updater(moving, config, work.learning_rate)
     adjusts = config.max_grad_norm is not None or work.pull or work.correction is not None
@@ -108,14 +110,14 @@ def train(
         losses, sizes = [], []
         for x, y in batches.epoch():
             with precision:
-                loss = F.cross_entropy(model(x), y)
+                loss = loss_of(model(x), y)
             gradients = gradients_of(loss)
             if adjust:
                 gradients = adjust(gradients)
             update(gradients)
             del gradients  # the next ones get the same memory, which the cache still holds
             losses.append(loss.detach())
-            sizes.append(len(y))
+            sizes.append(counted(y))
             steps += 1
             if steps == work.steps:
                 break

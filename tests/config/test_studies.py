@@ -16,6 +16,7 @@ from fedexp.config.studies import Study, StudyPlan, ensure, higher_is_better
 from fedexp.config.validation import validate
 from fedexp.core.options import ConfigError, FedexpError, Span, ranged
 from fedexp.strategies import REGISTRY, Strategy
+from fedexp.testing.tiny import TinyNumbers
 
 HYDRAS = ["hydra/sweeper=optuna", "hydra.mode=MULTIRUN"]
 RATE = "training.learning_rate=tag(log,interval(0.001,0.3))"
@@ -53,7 +54,15 @@ def _errors(*words: str) -> list[str]:
     [("accuracy", True), ("loss", False), ("ece", False), ("worst10", True), ("macro_f1", True)],
 )
 def test_the_direction_follows_from_the_objective(objective: str, higher: bool) -> None:
-    assert higher_is_better(objective) is higher
+    assert higher_is_better(Config(objective=objective)) is higher
+
+
+@pytest.mark.parametrize(
+    ("objective", "higher"),
+    [("auto", False), ("best_rmse", False), ("worst10", False), ("r2", True)],
+)
+def test_the_direction_is_that_of_the_task(objective: str, higher: bool) -> None:
+    assert higher_is_better(Config(dataset=TinyNumbers(), objective=objective)) is higher
 
 
 @pytest.mark.parametrize("name", GROUPS["strategy"].choices())

@@ -221,8 +221,8 @@ def test_an_attacks_options_are_set_on_the_command_line() -> None:
     [
         (
             {"metrics": ["acuracy"]},
-            "metrics must be among accuracy, balanced_accuracy, brier, ece, loss, macro_f1, top5, got "
-            "'acuracy'",
+            "metrics must be among accuracy, auroc, balanced_accuracy, brier, ece, loss, macro_f1, "
+            "top5, got 'acuracy'",
         ),
         (
             {"stop": StopConfig(metric="macro_f1")},

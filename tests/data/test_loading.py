@@ -10,7 +10,7 @@ import pytest
 from fedexp.core.options import FedexpError
 from fedexp.data import loading
 from fedexp.data.examples import Examples, Spec
-from fedexp.data.loading import check, load, measure
+from fedexp.data.loading import check, load
 from fedexp.datasets import Dataset
 
 
@@ -84,14 +84,17 @@ def test_a_cell_that_is_run_again_is_read_again() -> None:
     assert found == [1.0, 2.0]
 
 
-def test_what_nothing_is_known_of_is_measured(reads: list[int]) -> None:
+def test_what_nothing_is_known_of_is_measured(
+    reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Counted(size=3).spec == Spec((2,), ("0", "1", "2"), 3, 1)
     assert Counted(size=3).spec.num_classes == 3
     assert reads == [3]
     images = Examples(np.zeros((4, 1, 5, 6), np.uint8), np.array([0, 1, 1, 0]))
     beyond = Examples(images.inputs[:2], np.array([0, 3]))
     # Labels that only test examples have are labels, and so is one that nothing has.
-    assert measure(images, beyond) == Spec((1, 5, 6), ("0", "1", "2", "3"), 4, 2)
+    monkeypatch.setattr(Counted, "load", lambda self: (images, beyond))
+    assert Counted(size=7).spec == Spec((1, 5, 6), ("0", "1", "2", "3"), 4, 2)
 
 
 GOOD = Examples(np.zeros((3, 2), np.float32), np.arange(3))
@@ -107,8 +110,8 @@ GOOD = Examples(np.zeros((3, 2), np.float32), np.arange(3))
     ids=["vectors", "images", "indices"],
 )
 def test_examples_are_of_any_kind(good: Examples) -> None:
-    check("these", good, GOOD)
-    check("these", GOOD, good)
+    check(Counted(), good, GOOD)
+    check(Counted(), GOOD, good)
 
 
 def _inputs(*values: float) -> Any:
@@ -136,8 +139,8 @@ BAD = {
 def test_what_are_no_examples_is_refused(what: str, part: str) -> None:
     bad = Examples(*BAD[what])
     pair = (bad, GOOD) if part == "training" else (GOOD, bad)
-    with pytest.raises(FedexpError, match=f"^these: the {part} examples must ") as caught:
-        check("these", *pair)
+    with pytest.raises(FedexpError, match=f"^dataset=counted: the {part} examples must ") as caught:
+        check(Counted(), *pair)
     assert "\n" not in str(caught.value)
 
 

@@ -44,7 +44,7 @@ def test_a_loss_improves_downwards() -> None:
 
 
 def test_patience_null_never_stops() -> None:
-    assert _exhausted(StopConfig(patience=None), [0.5] * 100) == [False] * 99
+    assert _exhausted(StopConfig(metric="accuracy", patience=None), [0.5] * 100) == [False] * 99
 
 
 @pytest.mark.parametrize(("metric", "improves"), [("macro_f1", True), ("loss", False)])

@@ -114,7 +114,7 @@ def test_rounds_follow_the_weighted_mean() -> None:
     assert values(outcome.weights) == pytest.approx([2 * MEAN])
     assert (outcome.rounds, outcome.stopped_early) == (2, False)
     assert outcome.best_round == 2
-    assert outcome.best_accuracy == pytest.approx(2 * MEAN)
+    assert outcome.best_value == pytest.approx(2 * MEAN)
     assert loop.grid.calls == [("train", [0, 1, 2])] * 2
     assert loop.grid.contents == [1, 1]  # one copy of the model on its way to everybody
     assert loop.told.failures == []

@@ -16,7 +16,7 @@ from support.helpers import metrics, summary, weights_of
 
 from fedexp import datasets
 from fedexp.config.composition import compose_config
-from fedexp.config.schema import Config, StopConfig
+from fedexp.config.schema import Config
 from fedexp.core.options import ConfigError
 from fedexp.data.examples import Examples, Spec
 from fedexp.datasets import Dataset
@@ -247,6 +247,6 @@ def test_a_client_with_nothing_to_go_by_keeps_its_last_model() -> None:
 def test_what_a_strategy_writes_into_later_does_not_change_the_best_model() -> None:
     outcome, weights = Outcome(weights_of(0.0)), weights_of(1.0)
     outcome.models, outcome.val = {None: weights}, {None: {"accuracy": 0.5}}
-    outcome.choose(1, StopConfig().metric)
+    outcome.choose(1, Config().stop.metric)
     weights["w"][:] = 7
     assert outcome.chosen[None].weights["w"].tolist() == [1.0]

@@ -317,6 +317,7 @@ class FirstWeight(ServerEvaluation):
     def __init__(self, *initial: float) -> None:
         self.initial = {"w": np.array(initial, dtype=np.float32)}
         self.parameters, self.buffers, self.frozen = ("w",), frozenset(), frozenset()
+        self.largest_loss = 1e6
         self.seen: list[list[float]] = []
 
     def scores(self, weights: Weights) -> Scores:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fedexp.federation.events import Failure, Measurement, RoundReport
-from fedexp.tracking.scalars import Scalars, of_clients
+from fedexp.tracking.scalars import Scalars
 
 
 def _row(server_round: int, what: str, value: float, client: int | None = None) -> Measurement:
@@ -71,5 +71,7 @@ def test_local_models_that_did_not_train_still_count() -> None:
 
 
 def test_clients_that_did_not_evaluate_have_no_scalars() -> None:
-    assert of_clients([_row(1, "global/test/all/accuracy", 0.5)]) == {}
-    assert of_clients([_row(1, "global/client_test/all/accuracy", 0.5)]) == {}  # their mean alone
+    assert Scalars().of_clients([_row(1, "global/test/all/accuracy", 0.5)]) == {}
+    assert (
+        Scalars().of_clients([_row(1, "global/client_test/all/accuracy", 0.5)]) == {}
+    )  # their mean alone

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedexp import tasks
 from fedexp.config.backend import FlowerBackend, InlineBackend, RayBackend
 from fedexp.config.training import TrainingConfig
 from fedexp.core.weights import hash_weights
@@ -39,6 +40,9 @@ class Pixel(ImageDataset):
     std = (1.0,)
 
     name: str = "pixel"
+
+
+TASK = tasks.of(Pixel())
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,9 @@ def test_threads_are_put_back() -> None:
 
 
 def test_evaluation_by_hand() -> None:
-    found = Evaluator(_pixels([255, 255], [0, 1]), Pixel().prepare, CPU).predict(Linear(1.0, 0.0))
+    found = Evaluator(_pixels([255, 255], [0, 1]), TASK, Pixel().prepare, CPU).predict(
+        Linear(1.0, 0.0)
+    )
     assert found.labels.tolist() == [0, 0]
     # Logits (1, 0): -log softmax is log(1 + e^-1) and log(1 + e).
     expected = [math.log(1 + math.exp(-1)), math.log(1 + math.e)]
@@ -188,7 +194,7 @@ def test_evaluation_by_hand() -> None:
 
 def test_probabilities_are_there_where_they_are_asked_for() -> None:
     evaluator = Evaluator(
-        _pixels([255, 0], [0, 1]), Pixel().prepare, CPU, parallel=1, probabilities=True
+        _pixels([255, 0], [0, 1]), TASK, Pixel().prepare, CPU, parallel=1, probabilities=True
     )
     found = evaluator.predict(Linear(1.0, 0.0)).probabilities
     assert found is not None
@@ -199,7 +205,7 @@ def test_probabilities_are_there_where_they_are_asked_for() -> None:
 
 def test_a_model_is_trained_in_its_training_mode_and_judged_out_of_it() -> None:
     model = nn.Sequential(nn.Dropout(0.5), Linear(1.0, 0.0))
-    evaluator = Evaluator(_pixels([255] * 64, [0] * 64), Pixel().prepare, CPU)
+    evaluator = Evaluator(_pixels([255] * 64, [0] * 64), TASK, Pixel().prepare, CPU)
     # Nothing is dropped: every image has the loss that one alone would have.
     assert evaluator.predict(model).losses.tolist() == pytest.approx(
         [math.log(1 + 1 / math.e)] * 64
@@ -214,7 +220,7 @@ def test_evaluation_does_not_depend_on_how_many_batches_run_at_once(parallel: in
     examples, model = load(DIGITS)[0], _mlp().module
     with limited_threads(1):
         alone, together = (
-            Evaluator(examples, DIGITS.prepare, CPU, count, probabilities=True).predict(model)
+            Evaluator(examples, TASK, DIGITS.prepare, CPU, count, probabilities=True).predict(model)
             for count in (1, parallel)
         )
     assert alone.losses.tobytes() == together.losses.tobytes()

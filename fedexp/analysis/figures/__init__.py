@@ -66,7 +66,7 @@ class Named(NamedTuple):
     """A figure under its name.
 
     Attributes:
-        name: What its function is called, for file names.
+        name: What its function is called, for file names, with what runs are judged by for accuracy.
         title: What it is about.
         figure: The matplotlib Figure.
     """
@@ -79,9 +79,11 @@ class Named(NamedTuple):
 def every(found: Results, comparison: Comparison | None = None) -> Iterator[Named]:
     """Draw one after another the figures for which the runs have what they need."""
     comparison = comparison or compare(found)
+    judged = comparison.goal.metric
     for name, (draw, title) in _ALL.items():
         try:
             figure = draw(found, comparison)
         except NothingToDraw:
             continue
-        yield Named(name, title, figure)
+        title = title.replace("Accuracy", judged.capitalize())
+        yield Named(name.replace("accuracy_", f"{judged}_"), title, figure)

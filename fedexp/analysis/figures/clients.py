@@ -51,6 +51,7 @@ class _Partition(NamedTuple):
     title: str
     counts: Matrix
     classes: list[str]
+    group: str
 
 
 def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
@@ -85,8 +86,10 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
         panel.axhline(0, color="black", linewidth=0.8)
         tidy(panel)
         panel.set_title(wrapped(row), fontsize=10)
-    what = "accuracy" if few else "accuracy on own test examples"
-    figure.supylabel(f"{what},\nfederated − isolated", fontsize=10)
+    judged = view.goal.metric
+    what = judged if few else f"{judged} on own test examples"
+    order = "federated − isolated" if view.goal.sign > 0 else "isolated − federated"
+    figure.supylabel(f"{what},\n{order}", fontsize=10)
     _legend_above(figure, axes)
     anew = view.comparison.dealt_anew
     bars = ["Bars are means over runs"] if view.most_runs() > 1 and not anew >= set(shown) else []
@@ -100,7 +103,8 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
         "Where every seed deals other examples to a client, bars are of the first seed only"
         if anew & set(shown)
         else "",
-        f"{len(shown)} of {len(rows)} federated rows are shown: the most accurate"
+        f"{len(shown)} of {len(rows)} federated rows are shown: the "
+        f"{'most accurate' if view.goal.has_labels else 'best'}"
         if len(shown) < len(rows)
         else "",
     )
@@ -124,17 +128,21 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
     wide = float(np.clip(3.0 + 0.3 * most, 4.5, 9.0))
     figure = new(wide + 1.8, 2.9 * len(shown) + 0.8)
     axes = panels(figure, len(shown), 1)
-    for panel, (heading, counts, classes) in zip(axes, shown, strict=True):
+    for panel, (heading, counts, classes, _) in zip(axes, shown, strict=True):
         draw_partition(panel, counts[:MAX_CLIENTS], classes, _label_colours(len(classes)))
         for number, bars in enumerate(panel.collections):
             bars.set(hatch=HATCHES[number % 3], edgecolor="white", linewidth=0.5)
         tidy(panel)
         panel.set_title(textwrap.fill(heading, int(14 * wide)), fontsize=10)
-    if all(partition.classes == shown[0].classes for partition in shown):
-        _name_labels(figure, axes[0], 26, loc="outside right upper")
+    group = shown[0].group
+    if not group:
+        pass  # bars are of one colour
+    elif all(partition.classes == shown[0].classes for partition in shown):
+        _name_labels(figure, axes[0], 26, title=group, loc="outside right upper")
     else:  # a colour is another label in another panel
         for panel in axes:
-            _name_labels(panel, panel, 12, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+            _name_labels(panel, panel, 12, title=group, **where)
     explain(
         figure,
         _which_seeds(view),
@@ -152,7 +160,7 @@ def _name_labels(place: Any, axes: Any, most: int, **where: Any) -> None:
     few = len(names) <= 26
     place.legend(
         *(handles[::-1], names[::-1]),  # from top to bottom, as the bars are stacked
-        **{"title": "label", "frameon": False, "fontsize": SMALL if few else 5, **where},
+        **{"frameon": False, "fontsize": SMALL if few else 5, **where},
         ncols=math.ceil(len(names) / (most if few else 26)),
     )
 
@@ -229,7 +237,8 @@ def _partitions(view: View) -> list[_Partition]:
         values = {key: str(settings.at[run, key]) for key in keys}
         told = " ".join(f"{title(key)}={value}" for key, value in values.items())
         heading = told or f"{content.get('partition', 'partition')}: {len(counts)} clients"
-        distinct[which] = _Partition(heading, counts, label_names(content, counts.shape[1]))
+        names = label_names(content, counts.shape[1])
+        distinct[which] = _Partition(heading, counts, names, content.get("groups", "label"))
     return list(distinct.values())
 
 

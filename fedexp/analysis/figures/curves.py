@@ -1,9 +1,9 @@
-"""Figures of accuracy over rounds, seconds and bytes."""
+"""Figures of accuracy, or what else runs are judged by, over rounds, seconds and bytes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,7 +23,6 @@ from fedexp.analysis.figures.drawing import (
     wrapped,
 )
 from fedexp.analysis.figures.isolated import draw_single_clients, single_clients
-from fedexp.analysis.ranges import limits
 from fedexp.analysis.results import Results
 from fedexp.core.statistics import MIN_SEEDS, half_interval
 
@@ -56,7 +55,7 @@ def learning_curves(found: Results, comparison: Comparison | None = None) -> Any
         NothingToDraw: If no run has a curve.
     """
     view = View(found, comparison)
-    measured = ["accuracy", "loss", *view.found.metrics]
+    measured = [view.goal.metric, "loss", *view.found.metrics]
     beside = len(view.settings)
     if beside == 1:
         figure = new(11.0, max(_height(view), 3.6 * math.ceil(len(measured) / 2)))
@@ -72,19 +71,23 @@ def learning_curves(found: Results, comparison: Comparison | None = None) -> Any
             tidy(axes, xlabel="round", title=setting if row is grid[0] else "")
             axes.title.set_fontsize(10)
             whole_rounds(axes)
-        row[0].set_ylabel(_frame_metric(name, row))
+        row[0].set_ylabel(_frame_metric(name, row, view))
     legend(figure, *grid[0])
     explain(figure, _what_lines_are(view), *view.notes)
     return figure
 
 
-def _frame_metric(name: str, row: Sequence[Any]) -> str:
+def _frame_metric(name: str, row: Sequence[Any], view: View) -> str:
     """Give the panels of a metric the same limits, and return what their axis is called."""
-    if name in _SCALES:
-        label, scale = _SCALES[name]
-        return label.format(scale(*row))
-    _frame(*row)
-    return f"{name} on all test examples"
+    label = view.goal.axes.get(name, f"{name} on all test examples")
+    low, high = view.goal.limits(name)
+    # What has no end may be so large for isolated clients that all others lie on one line.
+    log = name in view.goal.axes and low >= 0 and math.isinf(high) and _log_scale(*row)
+    if not log:
+        _frame(*row)
+    if log and label.endswith(")"):
+        return f"{label.removesuffix(')')}, log scale)"
+    return f"{label} (log scale)" if log else label
 
 
 def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
@@ -106,10 +109,13 @@ def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
     together = panels(figure, len(shown), 3, sharex=True, sharey=True)
     single = {row: clients for row in view.rows if len(clients := single_clients(view, row))}
     for number, (axes, subset) in enumerate(zip(together, shown, strict=True)):
-        _lines(axes, view, _tested(view, "accuracy", subset))
+        _lines(axes, view, _tested(view, view.goal.metric, subset))
         for clients in single.values():
             draw_single_clients(axes, clients, subset)
-        ylabel = "accuracy (share of examples)" if number % 3 == 0 else ""
+        whole = (
+            f"{view.goal.metric} (share of examples)" if view.goal.has_labels else view.goal.metric
+        )
+        ylabel = whole if number % 3 == 0 else ""
         tidy(axes, xlabel="round", ylabel=ylabel, title=f"test examples of labels {subset}")
         axes.title.set_fontsize(10)
     _frame(*together)
@@ -162,7 +168,9 @@ def accuracy_against_bytes(found: Results, comparison: Comparison | None = None)
     for axes, rows in zip(together, view.settings.values(), strict=True):
         for row in (row for row in rows if row in silent):
             style = view.style(row, by_name=True)
-            axes.axhline(view.accuracy()[row], label=view.name(row), clip_on=False, **style)
+            axes.axhline(
+                view.goal.sign * view.merit()[row], label=view.name(row), clip_on=False, **style
+            )
     xlabel = f"weights sent to and by clients so far ({unit})"
     for axes in together:
         tidy(axes, xlabel=xlabel)
@@ -170,7 +178,9 @@ def accuracy_against_bytes(found: Results, comparison: Comparison | None = None)
     explain(
         figure,
         f"Both numbers are means over a row's runs, round by round. {_EARLY}",
-        "Rows that send no weights are a horizontal line at their final accuracy" if silent else "",
+        f"Rows that send no weights are a horizontal line at their final {view.goal.metric}"
+        if silent
+        else "",
         *view.notes,
     )
     return figure
@@ -199,7 +209,7 @@ def _of_row(values: pd.DataFrame, runs: Sequence[int]) -> pd.DataFrame:
 def _lines(axes: Any, view: View, values: pd.DataFrame, rows: Sequence[str] | None = None) -> None:
     """Draw a line per row; of the rows of one setting, under their names within it."""
     shown = view.rows if rows is None else rows
-    low, high = limits(str(values.attrs["metric"]))
+    low, high = view.goal.limits(str(values.attrs["metric"]))
     for row in shown:
         mine = _of_row(values, view.runs(row))
         if mine.empty:
@@ -224,7 +234,9 @@ def _frame(*together: Any) -> None:
     low, high = _range(together)
     margin = 0.08 * (high - low) or 0.05
     for axes in together:
-        axes.set_ylim(max(low - margin, -margin / 4), high + margin)
+        # A share of variance that is far below 0 at first would press all that follows together.
+        least = max(low - margin, -margin / 4) if high > 0 else low - margin
+        axes.set_ylim(least, high + margin)
 
 
 def _range(together: Sequence[Any]) -> tuple[float, float]:
@@ -233,36 +245,23 @@ def _range(together: Sequence[Any]) -> tuple[float, float]:
     return min(finite, default=0.0), max(finite, default=1.0)
 
 
-def _loss_scale(*together: Any) -> str:
-    """Make the loss's axes logarithmic where isolated clients' dwarfs the others'; say so."""
+def _log_scale(*together: Any) -> bool:
+    """Make axes logarithmic where isolated clients' numbers dwarf the others'; say whether they are."""
     low, high = _range(together)
     if high <= 10 * low or low <= 0:
-        _frame(*together)
-        return ""
+        return False
     for axes in together:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.3, high * 1.3)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-    return ", log scale"
-
-
-def _share_scale(*together: Any) -> str:
-    _frame(*together)
-    return ""
-
-
-_SCALES: dict[str, tuple[str, Callable[..., str]]] = {
-    "accuracy": ("accuracy (share of all test examples){}", _share_scale),
-    "loss": ("loss on all test examples (nats{})", _loss_scale),
-}
-"""Metric -> what its axis is called, and what sets its limits and says of them."""
+    return True
 
 
 def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, list[Any]]:
     """Draw accuracy against something, a panel per setting."""
-    accuracies = _tested(view, "accuracy", "all")
+    scores = _tested(view, view.goal.metric, "all")
     beside = len(view.settings)
     columns = min(3, beside)
     size = (8.0, _height(view))
@@ -273,16 +272,16 @@ def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, list[A
     for axes, (setting, rows) in zip(together, view.settings.items(), strict=True):
         axes.set_title(setting, fontsize=10)
         for row in rows:
-            runs = [run for run in view.runs(row) if run in x_values and run in accuracies]
+            runs = [run for run in view.runs(row) if run in x_values and run in scores]
             if runs:
-                x, y = (_of_row(values, runs).mean(axis=1) for values in (x_values, accuracies))
+                x, y = (_of_row(values, runs).mean(axis=1) for values in (x_values, scores))
                 both = pd.DataFrame({"x": x, "y": y}).dropna()
                 style = {**view.style(row, by_name=True), **_marks(len(both))}
                 axes.plot(both["x"], both["y"], label=view.name(row), **style)
     if not any(axes.lines for axes in together):
         raise NothingToDraw(f"no run has {what}")
     for axes in together[::columns]:
-        axes.set_ylabel("accuracy (share of all test examples)")
+        axes.set_ylabel(view.goal.axes.get(view.goal.metric, view.goal.metric))
     return figure, together
 
 

@@ -60,13 +60,15 @@ class View:
         found: Only its runs.
         settings: Rows by the settings that they share, a panel each; all under "" where there is one
             setting, or too many.
-        rows: Names of the rows to show, MAX_ROWS at most: the best accuracies, references among them.
+        rows: Names of the rows to show, MAX_ROWS at most: the best ones, references among them.
+        goal: What runs are judged by.
         federated: Names of all rows that are neither isolated nor centralized.
         notes: What the reader of a figure must know: rows left out.
     """
 
     def __init__(self, found: Results, comparison: Comparison | None = None) -> None:
         self.comparison = comparison or compare(found)
+        self.goal = self.comparison.goal
         labels = self.comparison.labels
         self.found = found.select(labels.index)
         kinds = self.found.runs["kind"]
@@ -86,7 +88,8 @@ class View:
         self.notes: list[str] = []
         if len(names) > len(shown):
             some = f"{len(shown)} of {len(names)} rows are shown"
-            self.notes.append(f"{some}: the most accurate, references among them")
+            best = "most accurate" if self.goal.has_labels else "best"
+            self.notes.append(f"{some}: the {best}, references among them")
 
     def _by_setting(self) -> tuple[dict[str, str], dict[str, list[str]]]:
         """Return what rows are called within their settings, and the rows of every setting."""
@@ -108,20 +111,21 @@ class View:
         return self._names[row]
 
     def best(self, names: Iterable[str], most: int) -> list[str]:
-        """Return those rows, `most` of them at most, that have the best accuracies; in their order."""
+        """Return those rows, `most` of them at most, that are the best ones; in their order."""
         names = list(names)
-        accuracy = self.accuracy()
-        chosen = sorted(names, key=lambda name: -accuracy[name])[:most]
+        merit = self.merit()
+        chosen = sorted(names, key=lambda name: -merit[name])[:most]
         return [name for name in names if name in chosen]
 
     def kind(self, row: str) -> str | None:
         """Return ``isolated`` or ``centralized`` for rows of nothing else, None for the others."""
         return self._references.get(row)
 
-    def accuracy(self) -> dict[str, float]:
-        """Return every row's final accuracy on the whole test set; -inf where there is none."""
+    def merit(self) -> dict[str, float]:
+        """Return what every row is judged by in the end, larger is better; -inf where there is none."""
         table = self.comparison.table
-        return dict(zip(table["row"], table["accuracy"].fillna(-math.inf), strict=True))
+        turned = (self.goal.sign * table[self.goal.metric]).fillna(-math.inf)
+        return dict(zip(table["row"], turned, strict=True))
 
     def runs(self, row: str) -> list[int]:
         """Return the runs of a row."""

@@ -23,7 +23,8 @@ def single_clients(view: View, row: str) -> pd.DataFrame:
     if view.kind(row) != ISOLATED or row in view.comparison.dealt_anew:
         return pd.DataFrame(columns=[*columns, "value"])
     tables = [results.metrics(view.found.path(run)) for run in view.runs(row)]
-    whole = pd.concat(tables).query("model == 'local' and split == 'test' and metric == 'accuracy'")
+    every = pd.concat(tables).query("model == 'local' and split == 'test'")
+    whole = every[every["metric"] == view.goal.metric]
     if whole["client"].nunique() > MAX_SINGLE:
         return pd.DataFrame(columns=[*columns, "value"])
     means: pd.DataFrame = whole.groupby(columns, observed=True)["value"].mean().reset_index()

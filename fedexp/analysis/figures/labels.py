@@ -84,8 +84,12 @@ def confusion_matrices(
 
     Returns:
         A matplotlib Figure.
+
+    Raises:
+        NothingToDraw: If models name no labels.
     """
     view = View(found, comparison)
+    _require_labels(view)
     pair = _pair(view)
     shown, left_out = _isolated_panels(view, pair)
     shown += _global_panels(view, pair)
@@ -124,9 +128,10 @@ def class_accuracies(found: Results, comparison: Comparison | None = None) -> An
         A matplotlib Figure.
 
     Raises:
-        NothingToDraw: If no federated run is compared with isolated clients.
+        NothingToDraw: If models name no labels, or no federated run is compared with isolated clients.
     """
     view = View(found, comparison)
+    _require_labels(view)
     pair = _pair(view)
     if pair.together is None or pair.alone is None:
         raise NothingToDraw("no federated run is compared with isolated clients (local_only)")
@@ -171,9 +176,14 @@ def shown(found: Results, comparison: Comparison) -> tuple[str, bool]:
     return pair.row, any(panel.unseen for panel in isolated)
 
 
+def _require_labels(view: View) -> None:
+    if not view.goal.has_labels:
+        raise NothingToDraw("the models name no labels")
+
+
 def _pair(view: View) -> _Pair:
     """Choose the best federated row that is compared with isolated clients; else what there is."""
-    pairs, merit = view.comparison.pairs, view.accuracy()
+    pairs, merit = view.comparison.pairs, view.merit()
     ordered = sorted(view.federated, key=lambda row: -merit[row])
     for row in ordered:
         for run in view.runs(row):
@@ -242,7 +252,7 @@ def _classes(view: View, pair: _Pair, number: int) -> list[str]:
 
 def _which_runs(view: View, pair: _Pair) -> str:
     """Say which runs are shown."""
-    merit, several = view.accuracy(), pair.row in view.federated and len(view.federated) > 1
+    merit, several = view.merit(), pair.row in view.federated and len(view.federated) > 1
     first = all(merit[pair.row] >= merit[row] for row in view.federated)
     which = "federated row with the best accuracy" if first else f"best of the {_COMPARED}"
     best = f"{pair.row} is the {which}. " if several else ""

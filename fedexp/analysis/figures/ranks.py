@@ -24,7 +24,8 @@ def critical_difference(found: Results, comparison: Comparison | None = None) ->
     Raises:
         NothingToDraw: If there are fewer than three federated strategies or settings.
     """
-    ranks = ranked(View(found, comparison).comparison)
+    view = View(found, comparison)
+    ranks, judged = ranked(view.comparison), view.goal.metric
     if ranks is None or math.isnan(ranks.critical):
         raise NothingToDraw(
             "fewer than three federated strategies, or settings that all of them ran in"
@@ -53,7 +54,7 @@ def critical_difference(found: Results, comparison: Comparison | None = None) ->
     axes.set_clip_on(False)
     explain(
         figure,
-        f"Average rank by accuracy over {len(ranks.settings)} settings, 1 is best; Friedman p "
+        f"Average rank by {judged} over {len(ranks.settings)} settings, 1 is best; Friedman p "
         f"{ranks.p_value:.3g}. A bar joins strategies that Nemenyi's test at 0.05 does not tell apart",
     )
     return figure
