@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedexp.core.options import Plan
 from fedexp.core.registry import Registry
 from fedexp.data.examples import Spec
-from fedexp.tasks import fits
+from fedexp.tasks import TOKENS, fits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +67,8 @@ NUMBERS = ("image", "vector", "series")
 
 WHOLE = ("classification", "regression")
 """Tasks with one prediction for an input."""
+
+__all__ = ["NUMBERS", "REGISTRY", "TOKENS", "WHOLE", "Model", "register"]
 
 REGISTRY: Registry[Model] = Registry("model", Model)
 register = REGISTRY.register

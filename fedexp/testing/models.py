@@ -71,8 +71,7 @@ def check_model(model: Model, dataset: Dataset, config: Config) -> None:
     wanted = config.task.output_shape(2, spec.shape, spec.outputs)
     require(
         tuple(logits.shape) == wanted,
-        f"outputs must have shape {wanted} for two inputs, the last number being spec.outputs, got "
-        f"{tuple(logits.shape)}",
+        f"outputs must have shape {wanted} for two inputs, got {tuple(logits.shape)}",
     )
     require(bool(torch.isfinite(logits).all()), "outputs of the initial model are not finite")
     training = TrainingConfig(local_steps=3, batch_size=2, learning_rate=1e-3)

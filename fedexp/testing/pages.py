@@ -17,6 +17,7 @@ from fedexp.data.loading import check, load, spec_problem
 from fedexp.datasets import Dataset
 from fedexp.metrics import Metric, Predictions
 from fedexp.models import Model
+from fedexp.models.gru import Gru
 from fedexp.models.mlp import Mlp
 from fedexp.models.mobilenet_v3_small import MobilenetV3Small
 from fedexp.partitions import Partition
@@ -27,7 +28,7 @@ from fedexp.tasks import TOKENS
 from fedexp.testing.runs import require, resumes_alike, run, same_everywhere, small
 from fedexp.testing.tiny import TinyImages, TinyNumbers, TinyText
 
-_SMALL_MODELS: tuple[Model, ...] = (Mlp(hidden=[8]),)
+_SMALL_MODELS: tuple[Model, ...] = (Mlp(hidden=[8]), Gru(embedding=4, hidden=8))
 
 
 def strategy_conforms(strategy: Strategy, backends: Sequence[str]) -> None:
