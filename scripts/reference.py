@@ -28,7 +28,10 @@ HEADS = {
     "partition": ("Partitions", "`partition=NAME`; options are set as `partition.OPTION=VALUE`."),
     "model": ("Models", "`model=NAME`; options are set as `model.OPTION=VALUE`."),
     "backend": ("Backends", "`backend=NAME`; options are set as `backend.OPTION=VALUE`."),
-    "metric": ("Metrics", "`metrics=[NAME,...]`; those of the task, such as accuracy and loss, are always measured."),
+    "metric": (
+        "Metrics",
+        "`metrics=[NAME,...]`; those of the task, such as accuracy and loss, are always measured.",
+    ),
     "attack": (
         "Attacks",
         "`clients.byzantine.kind=NAME` with `clients.byzantine.fraction=SHARE`; options of an attack's "
