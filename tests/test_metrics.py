@@ -269,7 +269,8 @@ def test_equal_targets_leave_no_variance_to_explain() -> None:
 def test_perplexity_is_the_number_of_equal_choices() -> None:
     found = Predictions(np.zeros(4, int), np.zeros(4, int), np.full(4, math.log(8)))
     assert _of("perplexity", found) == pytest.approx(8)
-    assert math.isfinite(_of("perplexity", Predictions(*[np.zeros(1, int)] * 2, np.array([1e9]))))
+    zero = np.zeros(1, int)
+    assert math.isfinite(_of("perplexity", Predictions(zero, zero, np.array([1e9]))))
 
 
 def test_a_text_is_selected_with_all_its_tokens() -> None:
