@@ -46,7 +46,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("confusion_png", "partition_png"):
         monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
     lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
-    monkeypatch.setattr("fedexp.experiment.gc", lazy)
+    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)
 
 
 @pytest.fixture(autouse=True)

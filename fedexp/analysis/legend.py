@@ -90,6 +90,8 @@ def sentence(heading: str, found: Comparison) -> str:
     from fedexp.analysis.factors import STRATEGY, title  # and pandas with it
 
     goal = found.goal
+    if heading == "own examples" and not goal.has_labels:
+        return "the gain on the client's own share of the test examples"
     if heading in _SENTENCES:
         return _SENTENCES[heading]
     if heading in _JUDGED:

@@ -183,7 +183,7 @@ def _task_errors(config: Config) -> Iterator[str]:
         pages = GROUPS["partition"].pages().items()
         fit = [name for name, page in pages if page.can_deal(task.told_apart_by)]
         yield (
-            f"partition={partition.name} deals examples by their {partition.deals_by}, which dataset="
+            f"partition={partition.name} deals examples by their labels, which dataset="
             f"{config.dataset.name} has not: its task is {task.words}; these fit: partition="
             f"{', '.join(fit)}"
         )

@@ -46,7 +46,7 @@ def bring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], ModuleTy
     for name in ("confusion_png", "partition_png"):
         monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
     lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
-    monkeypatch.setattr("fedexp.experiment.gc", lazy)
+    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)
     with bringing(monkeypatch) as bring_in:
         yield bring_in
 
