@@ -43,8 +43,9 @@ class Cnn1d(Model):
         layers: list[nn.Module] = []
         inputs = spec.shape[0]
         for outputs, width in ((self.channels, 8), (2 * self.channels, 5), (self.channels, 3)):
-            convolution = nn.Conv1d(inputs, outputs, width, padding="same")
-            layers += [convolution, nn.GroupNorm(4, outputs), nn.ReLU()]
+            # torch's padding="same" warns of an even width that it makes a copy, as this does.
+            layers += [nn.ZeroPad1d(((width - 1) // 2, width // 2))]
+            layers += [nn.Conv1d(inputs, outputs, width), nn.GroupNorm(4, outputs), nn.ReLU()]
             inputs = outputs
         return nn.Sequential(
             *layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(inputs, spec.outputs)
