@@ -204,7 +204,7 @@ def _hand_to_hydra(args: Namespace, command: Sequence[str] | None = None) -> Non
     told = sys.argv
     overrides = without_plus(args.overrides) if command is None else command
     sys.argv = [told[0], *words_of(args, overrides)]
-    launch_patiently(_folder_failed)
+    launch_patiently(_folder_failed, say)
     # A launcher's processes are sent what a script has registered along with the function they call.
     task = partial(_run, outside=outside_pages(), told=told)
     task.__module__ = __name__

@@ -33,6 +33,8 @@ from hydra.core.utils import (
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from fedexp.core.pace import Pace
+
 log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,7 @@ class PatientLauncher(BasicLauncher):
     """Hydra's own launcher, but a job whose folder cannot be made costs that job alone."""
 
     tell: ClassVar[Callable[[OSError], None]] = print
+    say: ClassVar[Callable[[str], object]] = print
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -100,8 +103,11 @@ class PatientLauncher(BasicLauncher):
         assert self.config is not None
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         log.info("Launching %d jobs locally", len(job_overrides))
-        done = []
+        done: list[JobReturn] = []
+        pace, total = Pace(), initial_job_idx + len(job_overrides)
         for number, overrides in enumerate(job_overrides, initial_job_idx):
+            if total > 1:
+                PatientLauncher.say(f"job {number + 1}/{total}{pace.left(total - number)}")
             log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
             try:
                 done.append(self._launch(number, list(overrides)))
@@ -127,15 +133,17 @@ class PatientLauncher(BasicLauncher):
         )
 
 
-def launch_patiently(tell: Callable[[OSError], None]) -> None:
+def launch_patiently(tell: Callable[[OSError], None], say: Callable[[str], object] = print) -> None:
     """Have jobs that follow one another be launched by :class:`PatientLauncher`.
 
     Hydra's own sweeper would compose every job to see that it can; they are checked by then.
 
     Args:
         tell: Is told why a job's folder cannot be made.
+        say: Is told which job begins, and how long the rest will take.
     """
     PatientLauncher.tell = staticmethod(tell)
+    PatientLauncher.say = staticmethod(say)
     known = Plugins.instance().class_name_to_class
     known[f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"] = PatientLauncher
     # Hydra's look for plug-ins imports this module once more: the class is another one by now.

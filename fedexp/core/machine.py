@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of CPUs that this process may use.
+
+    A container may be given fewer than it can see, by a quota of time (``docker run --cpus=2``).
+    """
+    here = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    seen, quota = len(here), cpu_quota()
+    # Of two and a half CPUs, two can work all the time; half a one is still one to start with.
+    return seen if quota is None else max(1, min(seen, math.floor(quota)))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many CPUs' time this process is given by control groups; None if there is no limit.
+
+    Args:
+        root: Below which ``proc`` and ``sys`` are.
+    """
+    limits = [limit for folder in _groups(root) if (limit := _limit(folder)) is not None]
+    return min(limits, default=None)
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control groups that limit CPUs, and of those above them."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, kinds, inside = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not kinds:
+            tops = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
+        elif "cpu" in kinds.split(","):
+            tops = [root / "sys/fs/cgroup" / name for name in dict.fromkeys((kinds, "cpu"))]
+        else:
+            continue
+        # A container may see its own group as the top, whatever the path says.
+        own = Path(inside.lstrip("/"))
+        for top in tops:
+            yield from (top / part for part in (own, *own.parents) if ".." not in part.parts)
+
+
+def _limit(folder: Path) -> float | None:
+    """Return the CPUs that one control group allows, of either version of Linux's interface."""
+    with suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        allowed = int((folder / "cpu.cfs_quota_us").read_text())
+        return None if allowed <= 0 else allowed / int((folder / "cpu.cfs_period_us").read_text())
+    return None
