@@ -24,9 +24,20 @@ def _reproduce(arguments: Sequence[str]) -> None:
 
 
 def _resume(arguments: Sequence[str]) -> None:
+    from fedexp.tune import is_tuning, tune_program
+
+    if arguments and is_tuning(arguments[0]):
+        tune_program(arguments)
+        return
     from fedexp.resume import resume_program
 
     resume_program(arguments)
+
+
+def _tune(arguments: Sequence[str]) -> None:
+    from fedexp.tune import tune_program
+
+    tune_program(arguments)
 
 
 def _new(arguments: Sequence[str]) -> None:
@@ -49,6 +60,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "report": _report,
     "reproduce": _reproduce,
     "resume": _resume,
+    "tune": _tune,
     "new": _new,
     "help": _help,
 }

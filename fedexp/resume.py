@@ -72,7 +72,7 @@ def resume_program(arguments: Sequence[str]) -> None:
                 print(f"fedexp resume: {line}", file=sys.stderr)
             runner.leave(2)
         for run in rest.runs:
-            code = code if _completed(run, rest.sweep, args.overrides) else 1
+            code = code if completed(run, rest.sweep, args.overrides) else 1
             garbage.settle()
     except KeyboardInterrupt:
         code = signals.exit_code()
@@ -81,7 +81,7 @@ def resume_program(arguments: Sequence[str]) -> None:
     runner.leave(code)
 
 
-def _completed(run: RunInfo, sweep: Path | None, overrides: Sequence[str]) -> bool:
+def completed(run: RunInfo, sweep: Path | None, overrides: Sequence[str]) -> bool:
     """Run what is left of a run; return whether it completed.
 
     A run of a sweep may have waited for hours, and somebody may have gone on with it alone meanwhile.

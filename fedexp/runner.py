@@ -104,12 +104,17 @@ def planned(
     return RunInfo(job.config, folder, overrides, sweep)
 
 
-def tell_table(sweep: Path) -> bool:
-    """Print the table of a multirun; return whether all of its runs completed, and somebody reads it."""
+def tell_table(sweep: Path, by: Sequence[str] = ()) -> bool:
+    """Print the table of a multirun; return whether all of its runs completed, and somebody reads it.
+
+    Args:
+        sweep: Its folder.
+        by: Options that tell rows apart; none stands for the strategy and what varies.
+    """
     from fedexp.analysis.tables import closing_table
     from fedexp.tracking.trackers import sync_lines
 
-    text, all_completed = closing_table(sweep, terminal.width())
+    text, all_completed = closing_table(sweep, terminal.width(), by)
     try:
         print(terminal.printable("\n".join([text, *sync_lines(sweep)])), flush=True)
     except BrokenPipeError:

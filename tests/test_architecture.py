@@ -30,6 +30,7 @@ LEVELS = (
     {"testing"},
     {"runner"},
     {"api", "reproduce", "resume", "starting", "manual"},
+    {"tune"},
     {"commands"},
     {"__main__"},
 )

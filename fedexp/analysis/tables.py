@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
@@ -115,7 +115,7 @@ def general_notes(found: Comparison) -> list[str]:
     return lines
 
 
-def closing_table(path: Path, width: int = WIDTH) -> tuple[str, bool]:
+def closing_table(path: Path, width: int = WIDTH, by: Sequence[str] = ()) -> tuple[str, bool]:
     """Compare the runs below a folder, as a multirun does at its end.
 
     Returns:
@@ -130,7 +130,7 @@ def closing_table(path: Path, width: int = WIDTH) -> tuple[str, bool]:
     step = next_step("resume" if goes_on else "report", path)
     if not found.completed:
         return "\n".join([*problems, *([step] if goes_on else [])]), False
-    return f"{path}\n\n{render(compare(found), width=width)}\n\n{step}", not problems
+    return f"{path}\n\n{render(compare(found, by), width=width)}\n\n{step}", not problems
 
 
 def next_step(command: str, path: Path) -> str:

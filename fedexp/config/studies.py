@@ -143,7 +143,7 @@ class Study:
             # One that begins anew for every trial: a study that goes on later draws the same.
             self._study.sampler = self._sampler(number)
         trial = self._study.ask(self._distributions)
-        return Trial(trial.number, dict(trial.params), is_open=True)
+        return Trial(trial.number, self._ordered(trial.params), is_open=True)
 
     def tell(self, number: int, value: float | None) -> None:
         """Take in what came of a trial; None, or NaN, counts as worse than every number."""
@@ -162,7 +162,7 @@ class Study:
         """All whose values were chosen and that were not given up, in order."""
         state, options = self._optuna.trial.TrialState, set(self._distributions)
         return [
-            Trial(item.number, dict(item.params), item.value, item.state == state.RUNNING)
+            Trial(item.number, self._ordered(item.params), item.value, item.state == state.RUNNING)
             for item in self._study.get_trials(deepcopy=False)
             if item.state != state.FAIL and set(item.params) == options
         ]
@@ -173,6 +173,10 @@ class Study:
         sign = 1 if higher_is_better(self._plan.config) else -1
         done = [trial for trial in self.trials if trial.value is not None]
         return max(done, key=lambda trial: sign * (trial.value or 0.0), default=None)
+
+    def _ordered(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """Return parameters in the order of the plan; a database has one of its own."""
+        return {option: params[option] for option in self._distributions}
 
     def _sampler(self, number: int) -> Any:
         from hydra.utils import instantiate
@@ -251,12 +255,12 @@ def _refuse_another(plan: StudyPlan, storage: Any) -> None:
     if told is None:
         raise ConfigError([f"{where} was not made by fedexp: {remedy}"])
     before, now = told["settings"], plan.settings()
-    differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    differ = [name for name in sorted({*before} & {*now}) if before[name] != now[name]]
     if differ:
         name = differ[0]
         raise ConfigError(
             [
-                f"{where} has {name}={before.get(name)} in its trials, not {now.get(name)}: "
+                f"{where} has {name}={before[name]} in its trials, not {now[name]}: "
                 f"{remedy}, so that trials can be compared"
             ]
         )

@@ -241,9 +241,16 @@ def choose_by(plan: StudyPlan) -> None:
 
 def _begun(plan: StudyPlan, before: int) -> list[str]:
     end = "highest" if higher_is_better(plan.config) else "lowest"
+    share = plan.config.dataset.validation
+    data = (
+        f"held-out training examples (dataset.validation={share:g})"
+        if share
+        else "test data: dataset.validation=0.1 would choose by held-out training examples"
+    )
     known = f", after {before} that are kept in {plan.storage}" if before else ""
     return [
-        f"{plan.trials} trials for the {end} {plan.config.objective} on test data{known}",
+        f"{plan.trials} trials for the {end} {plan.config.objective}{known}",
+        f"on {data}",
         *(f"  {item}" for item in plan.dimensions),
     ]
 

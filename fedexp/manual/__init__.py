@@ -49,6 +49,7 @@ COMMANDS = {
     "report": "one HTML file with tables, tests and figures",
     "resume": "go on with runs that were stopped",
     "reproduce": "a published experiment, compared with its numbers",
+    "tune": "each strategy's best options, found with equally many trials, compared",
     "new": "a starting file for a strategy, dataset, ... of your own",
     "help": "what a group, choice, option or table means",
 }

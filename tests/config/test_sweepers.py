@@ -25,6 +25,7 @@ def _fedexp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow  # whole commands: 10 to 20 s
 def test_optuna_is_told_the_objective_and_learns_of_failures(tmp_path: Path) -> None:
     words = ["hydra.sweeper.n_trials=4", "backend=inline", "rounds=1", "objective=loss"]
+    words.append("dataset.validation=0")
     found = _fedexp(
         tmp_path, "+experiment=tune", *words, "training.learning_rate=choice(1e30,0.02)"
     )
