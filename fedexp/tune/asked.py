@@ -114,7 +114,7 @@ def made_of(tuning: Tuning, folder: Path) -> dict[str, StudyPlan]:
     for name in tuning.strategies:
         words = [*sweeper, f"strategy={name}", *tuning.overrides]
         try:
-            (job,) = plan(words, multirun=True, **tuning.files)
+            (job,) = plan(words, multirun=True, config_dir=tuning.files.get("config_dir"))
         except ConfigError as error:
             errors += [line for line in error.errors if line not in errors]
             continue
