@@ -23,7 +23,7 @@ EDGE = 0.02
 def begun(folder: Path, tuning: Tuning, plans: Mapping[str, StudyPlan]) -> list[str]:
     """Return what is to be done, a line each."""
     config = next(iter(plans.values())).config
-    end = "highest" if higher_is_better(config.objective) else "lowest"
+    end = "highest" if higher_is_better(config) else "lowest"
     share = config.dataset.validation
     data = (
         f"held-out training examples (dataset.validation={share:g})"
