@@ -174,8 +174,12 @@ def _distance(rows: Rows, row: str) -> list[Fact]:
 
 
 def _worse_off(rows: Rows, row: str) -> str:
-    worse, clients = rows.table.at[row, "worse_off"], rows.table.at[row, "clients"]
-    return f"{round(worse, 2):g} of {clients:g}"
+    """Say how many clients lose on their own examples: whole ones, in the seeds with fewest and most."""
+    numbers = rows.worse_off(row)
+    low, high = numbers[0], numbers[-1]
+    joint = "or" if high == low + 1 else "to"
+    told = f"{low}" if low == high else f"{low} {joint} {high}"
+    return f"{told} of {rows.table.at[row, 'clients']:g}"
 
 
 def _of_settings(rows: Rows) -> Headline:

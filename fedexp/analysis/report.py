@@ -55,14 +55,14 @@ class Shown(NamedTuple):
         title: What it is about.
         finding: What it shows, in words.
         image: The picture.
-        narrow: The picture for narrow screens, where there is another.
+        narrow: The picture for narrow screens.
     """
 
     name: str
     title: str
     finding: str
     image: Image
-    narrow: Image | None = None
+    narrow: Image
 
 
 class Excerpt(NamedTuple):
@@ -125,12 +125,11 @@ def _subtitle(found: Results) -> str:
 
 def _figures(found: Results, comparison: Comparison) -> Iterator[Shown]:
     rows = Rows(found, comparison)
+    with figures.narrow():
+        narrow = {drawn.name: _image(drawn.figure) for drawn in figures.every(found, comparison)}
     for name, title, figure in figures.every(found, comparison):
-        narrow = None
-        if name == HERO:
-            narrow = _image(figures.confusion_matrices(found, comparison, columns=2))
         finding = caption(name, found, rows)
-        yield Shown(name, title, finding, _image(figure), narrow)
+        yield Shown(name, title, finding, _image(figure), narrow[name])
 
 
 def _image(figure: Any) -> Image:

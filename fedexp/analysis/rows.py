@@ -117,6 +117,11 @@ class Rows:
         """Return what a row's final models are judged by."""
         return self.number(row, self.goal.metric)
 
+    def worse_off(self, row: str) -> list[int]:
+        """Return how many clients of each run lose on their own examples, from the fewest up."""
+        own = self._by_run(row, "gain_own")
+        return sorted(int(number) for number in own.apply(lambda gains: int((gains < 0).sum())))
+
     def number(self, row: str, column: str) -> Estimate:
         """Return a number of the table, with its interval if the table has one."""
         spread = f"{column}/ci"

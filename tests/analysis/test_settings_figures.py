@@ -12,7 +12,9 @@ from support.folders import alone, federated, write_run
 
 from fedexp.analysis import figures
 from fedexp.analysis.comparison import compare
+from fedexp.analysis.figures.drawing import NARROW
 from fedexp.analysis.figures.ranks import _alike
+from fedexp.analysis.findings import headline
 from fedexp.analysis.programs import compare_program
 from fedexp.analysis.ranking import ranked
 from fedexp.analysis.results import load
@@ -113,3 +115,34 @@ def test_a_single_file_says_what_it_is_of(sweep: Path, tmp_path: Path) -> None:
         compare_program([str(sweep), "--figures", str(tmp_path)])
     svg = (tmp_path / "learning_curves.svg").read_text()
     assert "Runs: seeds 0, 1, 2." in " ".join(re.sub("<[^>]*>", " ", svg).split())
+
+
+@pytest.mark.slow  # draws every figure
+def test_figures_for_phones_have_panels_below_each_other_and_nothing_outside(
+    sweep: Path,
+) -> None:
+    found = load(sweep)
+    with figures.narrow():
+        drawn = {name: figure for name, _, figure in figures.every(found)}
+    assert {"learning_curves", "confusion_matrices", "critical_difference"} <= set(drawn)
+    for name, figure in drawn.items():
+        figures.png(figure)  # lays it out
+        assert figure.get_figwidth() == NARROW, name
+        lefts = {round(axes.get_position().x0, 2) for axes in figure.axes}
+        assert len(lefts) <= 2, name  # colours of a confusion matrix stand beside it
+        box = figure.get_tightbbox()
+        assert box.x0 >= -0.02, name
+        assert box.x1 <= NARROW + 0.02, name
+    wide = figures.learning_curves(found)
+    assert wide.get_figwidth() > NARROW
+
+
+def test_clients_that_lose_are_counted_whole(tmp_path: Path) -> None:
+    for seed, own in enumerate([(0.5, 0.5), (0.5, 1.0), (0.5, 0.5)]):
+        write_run(tmp_path / f"f{seed}", "fedavg", federated(0.75, own=own), seed=seed)
+        rows = alone(0.25, 0.5, own=(0.75, 0.75))
+        write_run(tmp_path / f"a{seed}", "local_only", rows, seed=seed)
+    found = load(tmp_path)
+    said = headline(found, compare(found))
+    assert "1 or 2 of 2" in said.title
+    assert "1 or 2 of 2" in {fact.value for fact in said.facts}

@@ -23,7 +23,7 @@ from fedexp.analysis.figures.curves import (
     learning_curves,
     subset_curves,
 )
-from fedexp.analysis.figures.drawing import NothingToDraw, explain, png, save, svg
+from fedexp.analysis.figures.drawing import NothingToDraw, explain, narrow, png, save, svg
 from fedexp.analysis.figures.labels import class_accuracies, confusion_matrices
 from fedexp.analysis.figures.ranks import critical_difference
 from fedexp.analysis.results import Results
@@ -39,6 +39,7 @@ __all__ = [
     "explain",
     "gain_bars",
     "learning_curves",
+    "narrow",
     "partitions",
     "png",
     "save",

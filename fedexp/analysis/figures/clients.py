@@ -23,7 +23,7 @@ from fedexp.analysis.figures.drawing import (
     View,
     explain,
     label_names,
-    named,
+    legend_above,
     new,
     panels,
     tidy,
@@ -90,7 +90,7 @@ def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
     what = judged if few else f"{judged} on own test examples"
     order = "federated − isolated" if view.goal.sign > 0 else "isolated − federated"
     figure.supylabel(f"{what},\n{order}", fontsize=10)
-    _legend_above(figure, axes)
+    legend_above(figure, axes)
     anew = view.comparison.dealt_anew
     bars = ["Bars are means over runs"] if view.most_runs() > 1 and not anew >= set(shown) else []
     if few and bars:
@@ -211,12 +211,6 @@ def _frame_bars(axes: list[Any]) -> None:
     low, high = min(0.0, np.nanmin(heights)), max(0.0, np.nanmax(heights))
     margin = 0.15 * (high - low) or 0.05
     axes[0].set_ylim(low - margin, high + margin)  # the axes share it
-
-
-def _legend_above(figure: Any, axes: list[Any]) -> None:
-    """Name the bars of all panels: not every one has every kind."""
-    names = named(axes)
-    figure.legend(names.values(), names.keys(), loc="outside upper center", ncols=3, frameon=False)
 
 
 def _partitions(view: View) -> list[_Partition]:

@@ -15,8 +15,10 @@ from fedexp.analysis.figures.drawing import (
     NothingToDraw,
     View,
     explain,
+    is_narrow,
     legend,
     new,
+    outer,
     panels,
     tidy,
     whole_rounds,
@@ -68,10 +70,12 @@ def learning_curves(found: Results, comparison: Comparison | None = None) -> Any
         values = _tested(view, name, "all")
         for axes, (setting, rows) in zip(row, view.settings.items(), strict=True):
             _lines(axes, view, values, rows)
-            tidy(axes, xlabel="round", title=setting if row is grid[0] else "")
+            tidy(axes, xlabel="round", title=setting if row is grid[0] or is_narrow() else "")
             axes.title.set_fontsize(10)
             whole_rounds(axes)
-        row[0].set_ylabel(_frame_metric(name, row, view))
+        label = _frame_metric(name, row, view)
+        for axes in outer(row, len(row)):
+            axes.set_ylabel(label)
     legend(figure, *grid[0])
     explain(figure, _what_lines_are(view), *view.notes)
     return figure
@@ -108,14 +112,14 @@ def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
     figure = new(2.6 + 3.1 * min(3, len(shown)), max(_height(view), 0.8 + 2.9 * rows))
     together = panels(figure, len(shown), 3, sharex=True, sharey=True)
     single = {row: clients for row in view.rows if len(clients := single_clients(view, row))}
-    for number, (axes, subset) in enumerate(zip(together, shown, strict=True)):
+    for axes, subset in zip(together, shown, strict=True):
         _lines(axes, view, _tested(view, view.goal.metric, subset))
         for clients in single.values():
             draw_single_clients(axes, clients, subset)
         whole = (
             f"{view.goal.metric} (share of examples)" if view.goal.has_labels else view.goal.metric
         )
-        ylabel = whole if number % 3 == 0 else ""
+        ylabel = whole if axes in outer(together, 3) else ""
         tidy(axes, xlabel="round", ylabel=ylabel, title=f"test examples of labels {subset}")
         axes.title.set_fontsize(10)
     _frame(*together)
@@ -280,7 +284,7 @@ def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, list[A
                 axes.plot(both["x"], both["y"], label=view.name(row), **style)
     if not any(axes.lines for axes in together):
         raise NothingToDraw(f"no run has {what}")
-    for axes in together[::columns]:
+    for axes in outer(together, columns):
         axes.set_ylabel(view.goal.axes.get(view.goal.metric, view.goal.metric))
     return figure, together
 

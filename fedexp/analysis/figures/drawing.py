@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,14 @@ MAX_SETTINGS = 6
 MAX_ROWS = 16
 """Rows of a comparison in one figure."""
 
+NARROW_NAME = 20
+"""Characters of a name up to which two stand beside each other on a phone."""
+
 NAME_WIDTH = 28
 """Characters after which the name of a row goes on in a new line, between its settings."""
+
+NARROW = 4.0
+"""Width in inches of a figure for a phone: 390 pixels less margins."""
 
 DPI = 120
 FONT, SMALL = 10.0, 8.0
@@ -175,9 +183,27 @@ def _told(table: Any, row: str, keys: Sequence[str]) -> str:
     )
 
 
+_for_phones: ContextVar[bool] = ContextVar("for_phones", default=False)
+
+
+@contextmanager
+def narrow() -> Iterator[None]:
+    """Draw figures for phones: :data:`NARROW` inches wide, panels below each other, names on top."""
+    token = _for_phones.set(True)
+    try:
+        yield
+    finally:
+        _for_phones.reset(token)
+
+
+def is_narrow() -> bool:
+    """Say whether figures are drawn for phones."""
+    return _for_phones.get()
+
+
 def new(width: float, height: float, layout: Any = "constrained") -> Any:
     """Return an empty figure of a size in inches; axes of fixed proportions need ``compressed``."""
-    figure = Drawing(figsize=(width, height), layout=layout)
+    figure = Drawing(figsize=(NARROW if is_narrow() else width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -216,8 +242,11 @@ def named(axes: Iterable[Any]) -> dict[str, Any]:
 
 
 def legend(figure: Any, *axes: Any) -> None:
-    """Name the lines of some of the figure's axes to the right of all of them."""
+    """Name the lines of some of the figure's axes to the right of all of them, or above on a phone."""
     names = named(axes)
+    if is_narrow():
+        legend_above(figure, axes)
+        return
     figure.legend(
         names.values(),
         [wrapped(name) for name in names],
@@ -228,12 +257,35 @@ def legend(figure: Any, *axes: Any) -> None:
     )
 
 
+def legend_above(figure: Any, axes: Iterable[Any], columns: int = 3) -> None:
+    """Name the marks of axes above all of them."""
+    names = named(axes)
+    told = [wrapped(name) for name in names] if is_narrow() else list(names)
+    if is_narrow():
+        columns = 2 if max(map(len, names), default=0) <= NARROW_NAME else 1
+        lines = sum(name.count("\n") + 1 for name in told) / columns
+        figure.set_figheight(figure.get_figheight() + 0.18 * lines)
+    style = {"fontsize": SMALL, "handlelength": 3.5} if is_narrow() else {}
+    figure.legend(
+        names.values(),
+        told,
+        **{"loc": "outside upper center", "ncols": columns, "frameon": False, **style},
+    )
+
+
+def outer(axes: Sequence[Any], columns: int) -> Sequence[Any]:
+    """Return those of a grid's axes that have the others of their row to the right."""
+    return axes if is_narrow() else axes[::columns]
+
+
 def explain(figure: Any, *notes: str) -> None:
     """Write notes below a figure, after those that stand there: what is drawn, and what is left out."""
-    width = int(figure.get_figwidth() * 17)
+    width = int(figure.get_figwidth() * (15 if is_narrow() else 17))
     before = " ".join(figure.get_supxlabel().split()).removesuffix(".")
     notes = (before, *notes)
     text = textwrap.fill(" ".join(f"{note}." for note in notes if note), width)
+    if is_narrow():
+        figure.set_figheight(figure.get_figheight() + 0.14 * (text.count("\n") + 1))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color="#333333")
 
 
@@ -241,6 +293,9 @@ def panels(figure: Any, count: int, columns: int, **options: Any) -> list[Any]:
     """Return so many axes in a grid, whose other places stay empty."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
+    if is_narrow():
+        figure.set_figheight(figure.get_figheight() / rows * count)
+        rows, columns = count, 1
     axes: list[Any] = figure.subplots(rows, columns, squeeze=False, **options).ravel().tolist()
     for unused in axes[count:]:
         unused.remove()

@@ -21,8 +21,10 @@ from fedexp.analysis.figures.drawing import (
     NothingToDraw,
     View,
     explain,
+    is_narrow,
     label_names,
     new,
+    outer,
     panels,
     wrapped,
 )
@@ -96,7 +98,7 @@ def confusion_matrices(
     classes = _classes(view, pair, len(shown[0].matrix))
     beside = min(columns, len(shown))
     small = len(classes) <= 20
-    side = 3.3 if small else 5.5
+    side = 2.7 if is_narrow() else 3.3 if small else 5.5
     titles = [f"{panel.title}\naccuracy {_accuracy(panel.matrix):.3f}" for panel in shown]
     room = 0.17 * (1 + max(title.count("\n") for title in titles))
     height = (side + room) * math.ceil(len(shown) / beside) + 0.5
@@ -106,7 +108,7 @@ def confusion_matrices(
     for number, (panel, (_, matrix, unseen)) in enumerate(zip(axes, shown, strict=True)):
         image = draw_confusion(panel, matrix, classes, font)
         panel.set_title(titles[number], fontsize=10)
-        if number % beside:
+        if panel not in outer(axes, beside):
             panel.set_ylabel("")
         for label in unseen:
             _frame(panel, label - 0.5, -0.5, 1, len(classes))
