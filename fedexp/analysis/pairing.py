@@ -145,9 +145,18 @@ class Pairing:
 
     def _note_mixtures(self, by: Sequence[str]) -> None:
         told = factors(self._found, self._varied).keys if by else []
-        hidden = [title(key) for key in told if key not in (STRATEGY, *by)]
-        if hidden:
-            self.notes.append(f"rows average over runs that differ in {', '.join(hidden)}")
+        hidden = [key for key in told if key not in (STRATEGY, *by)]
+        mixed = [key for key in hidden if self._is_mixed(key)]
+        if mixed:
+            names = ", ".join(title(key) for key in mixed)
+            self.notes.append(f"rows average over runs that differ in {names}")
+        if others := [title(key) for key in hidden if key not in mixed]:
+            self.notes.append(f"rows also differ in {', '.join(others)}")
+
+    def _is_mixed(self, key: str) -> bool:
+        """Say whether runs of one row differ in a setting."""
+        values = self._found.settings[key].loc[self.labels.index].astype(str)
+        return bool((values.groupby(self.labels).nunique() > 1).any())
 
     def _note_partitions(self) -> None:
         """Say where runs of one seed and the same settings hold different partitions."""

@@ -127,9 +127,9 @@ def space(
     if not found:
         raise ConfigError(
             [
-                "hydra/sweeper=optuna has nothing to choose: give an option a range, as in "
-                "'training.learning_rate=tag(log,interval(0.003,0.3))', or choose experiment=tune, which "
-                "has the ranges that the strategy declares"
+                "there is nothing to choose: give an option a range, as in "
+                "'training.learning_rate=tag(log,interval(0.003,0.3))'; the ranges that a strategy "
+                "declares are those of experiment=tune, where the options are not set"
             ]
         )
     return _checked(list(found.values()), lines, compose)

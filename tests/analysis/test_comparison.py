@@ -280,6 +280,15 @@ def test_rows_by_chosen_options(tmp_path: Path) -> None:
         _compared(tmp_path, by=["partition.beta"])
 
 
+def test_rows_that_have_a_value_each_average_over_nothing(tmp_path: Path) -> None:
+    for job, (strategy, rate) in enumerate([("fedavg", 0.1), ("fedadam", 0.2)] * 2):
+        settings = {"training": {"learning_rate": rate}}
+        seed = job // 2
+        write_run(tmp_path / str(job), strategy, federated(0.5), seed=seed, settings=settings)
+    found = _compared(tmp_path, by=["strategy"])
+    assert found.notes == ["rows also differ in training.learning_rate"]
+
+
 def test_what_changes_no_result_makes_no_rows(tmp_path: Path) -> None:
     for job, backend in enumerate(("ray", "inline")):
         settings = {

@@ -117,7 +117,7 @@ def test_numbers_are_whole_where_the_option_is() -> None:
 @pytest.mark.parametrize(
     ("words", "start"),
     [
-        ([], "hydra/sweeper=optuna has nothing to choose: "),
+        ([], "there is nothing to choose: "),
         (["training.learning_rat=interval(0.1,1)"], "training.learning_rat=interval(0.1,1): "),
         (
             ["training.learning_rate=interval(-1,1)"],
