@@ -160,6 +160,12 @@ def test_what_cannot_be_chosen_is_refused_in_a_line(words: list[str], start: str
     assert len(errors) == ("must be a whole number" in start) + 1  # both ends are wrong
 
 
+def test_an_interval_needs_a_study() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan([RATE], multirun=True)
+    assert caught.value.errors[0].startswith(f"{RATE}: hydra/sweeper=optuna chooses from ")
+
+
 def test_every_mistake_is_named() -> None:
     errors = _errors("training.learning_rate=interval(0,1)", "training.momentum=interval(0.1,2)")
     assert [line.partition("=")[0] for line in errors] == [
