@@ -198,7 +198,9 @@ def _check_jobs(
     if not is_basic_sweeper(base.hydra):
         return [_chosen_later(begin, base, parsed)]
     if endless := [o.input_line for o in (*swept, *parsed) if o.is_interval_sweep()]:
-        hint = "hydra/sweeper=optuna chooses from an interval; a multirun needs the values one by one"
+        hint = (
+            "hydra/sweeper=optuna chooses from an interval; a multirun needs the values one by one"
+        )
         raise ConfigError([f"{line}: {hint}" for line in endless])
     whole, refused = _of_multirun(base), lacking(late, [*swept, *given], partial(composed, begin))
     jobs, errors = [], list(refused.values())
