@@ -26,11 +26,8 @@ from fedexp.config.targets import target_errors
 from fedexp.config.validation import validate
 from fedexp.core.options import ConfigError
 
-_BUGS = (
-    AttributeError,
-    AssertionError,
-    TypeError,
-)  # of OmegaConf, where it is to fill what is None
+# Of OmegaConf, where it is to fill an option that is None.
+_BUGS = (AttributeError, AssertionError, TypeError)
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, YAMLError, *_BUGS)
 
 _registered: list[object] = []
@@ -116,11 +113,12 @@ def parse(line: str) -> Override:
     Raises:
         ConfigError: If it cannot, or nothing of this kind can be overridden.
     """
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    loader = GlobalHydra.instance().config_loader()
     try:
-        override = parser.parse_override(line)
+        override = OverridesParser.create(config_loader=loader).parse_override(line)
     except HydraException as error:
         raise ConfigError([f"{line}: not of the form option=value or group=choice"]) from error
+    override.config_loader = loader  # glob(*) asks it for the choices of a group
     group, value = override.key_or_group, override.value()
     if override.is_delete() and not group.startswith("hydra"):
         raise ConfigError([f"{group} cannot be removed ({line}): every option has a value"])

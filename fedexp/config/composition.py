@@ -31,7 +31,7 @@ from fedexp.config.hydra_memory import composing_once
 from fedexp.config.schema import Config
 from fedexp.config.source import CHOSEN, SLOTS, Source, conf_dir, source, without_plus
 from fedexp.config.studies import StudyPlan
-from fedexp.config.sweeping import bound, lacking, one_value
+from fedexp.config.sweeping import bound, lacking, one_value, sweep_errors
 from fedexp.core.options import ConfigError
 
 MANY = 20
@@ -192,16 +192,13 @@ def _check_jobs(
     tell: Callable[[str], object] | None,
 ) -> list[Job]:
     sweep, swept, launcher = sweep_of(base), _params(base), launcher_of(base.hydra)
+    if is_basic_sweeper(base.hydra) and (errors := list(sweep_errors([*swept, *given]))):
+        raise ConfigError(errors)
     late = bound(given, swept)
     parsed = [one_value(o, parse) if o in late else o for o in given]
     command = lines_of(parsed)
     if not is_basic_sweeper(base.hydra):
         return [_chosen_later(begin, base, parsed)]
-    if endless := [o.input_line for o in (*swept, *parsed) if o.is_interval_sweep()]:
-        hint = (
-            "hydra/sweeper=optuna chooses from an interval; a multirun needs the values one by one"
-        )
-        raise ConfigError([f"{line}: {hint}" for line in endless])
     whole, refused = _of_multirun(base), lacking(late, [*swept, *given], partial(composed, begin))
     jobs, errors = [], list(refused.values())
     makes = [*swept, *(o for o in parsed if o.key_or_group not in refused)]

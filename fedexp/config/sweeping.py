@@ -6,8 +6,10 @@ does not have. So it is set in each job, and not before a strategy is chosen.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +18,37 @@ from fedexp.config.hydra_internals import quoted, split_into_jobs
 from fedexp.config.schema import GROUPS
 from fedexp.config.source import SLOTS
 from fedexp.core.options import ConfigError
+
+MOST = 100_000
+"""Jobs that a multirun may have. Each is checked before the first begins, which takes 20 ms."""
+
+
+def sweep_errors(parsed: Sequence[Override]) -> Iterator[str]:
+    """Yield a line for every sweep that Hydra's own sweeper cannot make jobs of, or far too many.
+
+    Args:
+        parsed: All that makes the jobs.
+    """
+    counts = []
+    for override in parsed:
+        if not override.is_sweep_override():
+            continue
+        line, key = override.input_line, override.key_or_group
+        if not override.is_discrete_sweep():
+            yield (
+                f"{line}: hydra/sweeper=optuna chooses from an interval; a multirun needs values, as in "
+                f"{key}=0.1,0.2"
+            )
+            continue
+        try:
+            counts.append(len(list(islice(override.sweep_string_iterator(), MOST + 1))))
+        except (ValueError, ZeroDivisionError) as error:  # range(0,3,0)
+            yield f"{line}: {error}"
+            continue
+        if counts[-1] == 0:
+            yield f"{line}: there is nothing in it, so there is nothing to run"
+    if math.prod(counts) > MOST:
+        yield f"these are more than {MOST:,} jobs: give several commands with a part of the values each"
 
 
 def bound(parsed: Sequence[Override], params: Sequence[Override] = ()) -> list[Override]:

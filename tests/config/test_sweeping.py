@@ -46,6 +46,20 @@ def test_an_option_that_some_choices_lack_is_refused_with_their_names() -> None:
     assert other.startswith("rounds ")
 
 
+@pytest.mark.parametrize(
+    "swept", ["seed=glob(*)", "seed=interval(0,1)", "seed=range(3,0)", "seed=range(0,1000000000)"]
+)
+def test_a_sweep_that_makes_no_jobs_or_far_too_many_is_one_line(swept: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        plan([swept], multirun=True)
+    assert len(found.value.errors) == 1
+
+
+def test_glob_chooses_among_the_files_of_a_group() -> None:
+    jobs = plan(["strategy=glob(fedad*)"], multirun=True)
+    assert [job.config.strategy.name for job in jobs] == ["fedadagrad", "fedadam"]
+
+
 def _fedexp(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fedexp", *words]
     return subprocess.run(
