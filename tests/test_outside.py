@@ -410,7 +410,7 @@ def test_vectors_are_not_given_to_a_model_of_images(bring: Callable[..., None]) 
         compose_config(["dataset=vectors", "partition=iid", "model=cnn"])
     assert caught.value.errors == [
         "model=cnn takes inputs of kind image, dataset=vectors has vector; these fit: model=logistic, "
-        "mlp, two_nn, forgetful"
+        "mlp, tabular_mlp, two_nn, forgetful"
     ]
     with pytest.raises(ConfigError) as caught:
         compose_config(["model=forgetful"])

@@ -128,7 +128,8 @@ def wait_for(folder: Path, say: Callable[[str], None]) -> None:
     owner = read(folder)
     if owner is None or is_near(owner) or not is_there(folder, owner, clock_of(folder)):
         return
-    first, patience = last_beat(folder), time.monotonic() + SILENCE
+    # A second more than the silence that counts: clocks of files are coarse.
+    first, patience = last_beat(folder), time.monotonic() + SILENCE + 1
     say(
         f"{folder}: waiting up to {SILENCE:.0f} s for a sign of life of process {owner['pid']} on "
         f"{owner['host']}"

@@ -276,7 +276,7 @@ def test_built_in_choices_come_first(mine: type[Strategy]) -> None:
     ("room", "parts"),
     [
         (datasets, {"base"}),
-        (models, {"base", "layers"}),
+        (models, {"base", "layers", "sequences"}),
         (partitions, {"base"}),
         (strategies, {"base"}),
     ],
@@ -296,7 +296,10 @@ def test_attacks_and_metrics_stand_in_one_file_each() -> None:
         (attacks, ["gaussian", "label_flip", "little_is_enough", "sign_flip"]),
         (
             metrics,
-            ["accuracy", "balanced_accuracy", "brier", "ece", "loss", "macro_f1", "top5"],
+            [
+                *["accuracy", "auroc", "balanced_accuracy", "brier", "ece", "loss", "macro_f1"],
+                *["mae", "perplexity", "r2", "rmse", "top5"],
+            ],
         ),
     ):
         assert room.choices() == names

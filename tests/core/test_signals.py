@@ -142,7 +142,7 @@ def test_a_reader_that_goes_away_ends_a_run_in_order(tmp_path: Path) -> None:
 def test_ctrl_c_before_anything_runs_is_no_traceback(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, fedexp.__main__ as program\n"
-        "program.runner.ensure = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+        "program.runner.ensure = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.argv = ['fedexp', 'backend=inline']\n"
         "program.main()\n"
     )

@@ -24,6 +24,13 @@ from fedexp.federation.events import (
 )
 from fedexp.tracking.terminal import Terminal
 
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole lines, however wide the terminal is that runs the tests."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
 COMPLETED, FAILED = Ending("completed", {}), Ending("failed", {})
 
 
