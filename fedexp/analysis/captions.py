@@ -61,7 +61,7 @@ def _curves(found: Results, rows: Rows) -> str:
     judged = rows.goal.metric
     table = rows.table[judged].dropna().sort_values(ascending=rows.goal.sign < 0)
     told = _named(f"{brief(row)} {value:.3f}" for row, value in table.items())
-    return f"{judged.capitalize()} after the last round: {told}."
+    return f"{judged.capitalize()} {rows.comparison.moment}: {told}."
 
 
 def _gains(found: Results, rows: Rows) -> str:

@@ -18,6 +18,7 @@ from fedexp.analysis.paired import paired_tests
 from fedexp.analysis.pairing import Pairing
 from fedexp.analysis.provenance import about
 from fedexp.analysis.results import FEDERATED, Results
+from fedexp.analysis.selection import moment, sentences
 from fedexp.core.statistics import half_interval
 
 BASELINE = "fedavg"
@@ -76,6 +77,8 @@ class Comparison:
         target: The accuracy that ``rounds_to_target`` is about.
         baseline: The strategy, or the row, that ``p_value`` tests against; None if there is none.
         about: Dataset, partition, seeds and date of the runs, in a line.
+        moment: Of which round the numbers are: ``after the last round``, or of the one that was selected.
+        selection: On which data runs selected, a line for each kind of run.
         notes: What a reader must know: runs that did not complete or were left out, pairs that are
             missing, rounds that differ.
     """
@@ -91,6 +94,8 @@ class Comparison:
     target: float
     baseline: str | None
     about: str
+    moment: str
+    selection: list[str]
     notes: list[str]
 
     def _shown(self) -> pd.DataFrame:
@@ -177,7 +182,7 @@ def compare(
     table = table.assign(**tests.table)
     partitions = found.runs["partition_sha256"].loc[labels.index].groupby(labels).nunique()
     anew = set(partitions.index[partitions > 1])
-    first = everyone.drop_duplicates()
+    first, compared = everyone.drop_duplicates(), found.select(labels.index)
     told = {
         key: {name: value(found, int(run), key) for run, name in first.items()}
         for key in pairing.factors
@@ -193,7 +198,9 @@ def compare(
         goal=goal,
         target=target,
         baseline=baseline if table["baseline"].notna().any() else None,
-        about=about(found.select(labels.index)),
+        about=about(compared),
+        moment=moment(compared),
+        selection=sentences(compared),
         notes=[*found.problems(), *other_tasks, *pairing.notes, *tests.notes],
     )
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fedexp.analysis.comparison import Comparison
 from fedexp.analysis.results import Results
 from fedexp.analysis.rows import Estimate, Rows, brief, counted
+from fedexp.analysis.selection import brief_moment
 from fedexp.core.statistics import MIN_SEEDS
 
 MAX_SETTINGS = 6
@@ -145,7 +146,7 @@ def _gain_facts(rows: Rows, row: str) -> list[Fact]:
             rows.alone(row).text(),
             f"best client {rows.alone_best(row).number()}",
         ),
-        Fact(f"Federated: {brief(row)}", rows.together(row).text(), "whole test set, last round"),
+        Fact(f"Federated: {brief(row)}", rows.together(row).text(), _where(rows)),
         Fact(
             "Gain per client",
             rows.number(row, "gain").text(signed=True),
@@ -164,6 +165,10 @@ def _gain_facts(rows: Rows, row: str) -> list[Fact]:
             )
         )
     return [*facts, *_distance(rows, row)]
+
+
+def _where(rows: Rows) -> str:
+    return f"whole test set, {brief_moment(rows.comparison.moment)}"
 
 
 def _distance(rows: Rows, row: str) -> list[Fact]:
@@ -259,7 +264,7 @@ def _without_isolated(rows: Rows) -> Headline:
         Fact(
             f"Federated: {brief(row)}",
             rows.final(row).text(),
-            "whole test set, last round",
+            _where(rows),
         )
     ]
     if rows.has(row, "client_mean"):
@@ -286,7 +291,7 @@ def _of_references(rows: Rows) -> Headline:
     nothing = "no federated run to compare it with"
     if row in rows.centralized:
         title = f"One model trained on all the data reaches {judged}{final}{which}; {nothing}"
-        facts = [Fact("Centralized", final, "whole test set, last round")]
+        facts = [Fact("Centralized", final, _where(rows))]
     else:
         clients = rows.comparison.isolated
         each = rows.goal.sign * clients[clients["row"] == row][rows.goal.metric]

@@ -213,7 +213,7 @@ def _caption(
             f"Holm-adjusted p < {LEVEL:g})"
         )
     parts.append(f"Runs: {found.about}")
-    return ". ".join(parts) + "."
+    return ". ".join(parts) + ". " + " ".join(found.selection)
 
 
 def _frame(

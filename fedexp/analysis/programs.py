@@ -162,9 +162,13 @@ def _draw(found: Results, comparison: Comparison, folder: Path) -> list[Path]:
         raise ValueError(f"--figures {folder}: {error.strerror}; it must be a folder") from error
     written = []
     for name, _, figure in figures.every(found, comparison):
-        figures.explain(figure, f"Runs: {comparison.about}")  # a single file has no page around it
+        figures.explain(figure, _about(comparison))  # a single file has no page around it
         written += figures.save(figure, folder / name)
     return written
+
+
+def _about(comparison: Comparison) -> str:
+    return " ".join([f"Runs: {comparison.about}.", *comparison.selection])
 
 
 def _refuse(name: str, reason: str) -> NoReturn:

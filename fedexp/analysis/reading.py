@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+Chosen = int | dict[int, int] | None
+"""The round that a run selected, or client -> the round; None where the last one counts."""
+
 COLUMNS = ["round", "model", "split", "subset", "client", "metric", "value"]
 _SERIES = ["model", "split", "subset", "metric"]
 _WORDS = dict.fromkeys(_SERIES, "category")
@@ -65,12 +68,15 @@ class Tables:
     def __init__(self) -> None:
         self.errors: dict[int, Exception] = {}
         self._waiting: dict[int, bytes] = {}
+        self._chosen: dict[int, Chosen] = {}
         self._curves: list[pd.DataFrame] = []
         self._finals: list[pd.DataFrame] = []
 
-    def add(self, run: int, text: bytes) -> None:
+    def add(self, run: int, text: bytes, chosen: Chosen = None) -> None:
         """Take a run's metrics; the text of few runs is held at a time."""
         self._waiting[run] = text
+        if chosen is not None:
+            self._chosen[run] = chosen
         if sum(map(len, self._waiting.values())) > _BATCH_BYTES:
             self._read()
 
@@ -89,7 +95,7 @@ class Tables:
             table = parse({run: text for run, text in self._waiting.items() if self._sound(run)})
         self._waiting = {}
         self._curves.append(_curves(table))
-        self._finals.append(_finals(table))
+        self._finals.append(_finals(table, self._chosen))
 
     def _sound(self, run: int) -> bool:
         try:
@@ -103,9 +109,8 @@ def _curves(table: pd.DataFrame) -> pd.DataFrame:
     """Return one number per run, round and series; see :class:`Results`."""
     columns = ["run", "round", *_SERIES, "value"]
     whole = table.loc[table["client"].isna(), columns]
-    local = table[
-        table["client"].notna() & (table["model"] == "local") & (table["split"] == "test")
-    ]
+    of_models = table["split"].isin(["test", "val", "client_val"])
+    local = table[table["client"].notna() & (table["model"] == "local") & of_models]
     if local.empty:
         return whole
     # A column per client; one that was not sampled in a round keeps the number of the round before.
@@ -118,9 +123,18 @@ def _curves(table: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values("run", kind="stable")
 
 
-def _finals(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the last number of every series that is of the test examples."""
+def _finals(table: pd.DataFrame, chosen: dict[int, Chosen]) -> pd.DataFrame:
+    """Return the last number of every series but training's, up to the round that was selected."""
     tested = table[table["split"] != "train"]
+    here = {run: last for run, last in chosen.items() if (tested["run"] == run).any()}
+    if here:
+        whole = {run: last for run, last in here.items() if isinstance(last, int)}
+        limit: Any = tested["run"].map(whole).astype("float64").fillna(np.inf)
+        for run, last in here.items():
+            if isinstance(last, dict):  # of isolated clients, each has a round of its own
+                mine = tested["run"] == run
+                limit[mine] = tested.loc[mine, "client"].map(last).astype("float64").fillna(-1)
+        tested = tested[tested["round"] <= limit]
     return tested.drop_duplicates(["run", *_SERIES, "client"], keep="last").drop(columns="round")
 
 

@@ -3,7 +3,8 @@
 found = results.load("results/lesson")
 found.runs        one row a run: strategy, seed, status, seconds, hashes, ...
 found.curves      one row a number and round: the global model's, or the mean of the local models
-found.finals      one row a number of the last round, of the global model and of every client
+found.finals      one row a number of the last round (of the one that validation selected, where it did),
+                  of the global model and of every client
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import pandas as pd
 import yaml
 
 from fedexp.analysis.goals import ACCURACY, Goal, goal_of, told_by
-from fedexp.analysis.reading import COLUMNS, Tables, metrics_text, parse
+from fedexp.analysis.reading import COLUMNS, Chosen, Tables, metrics_text, parse
+from fedexp.analysis.selection import selected_in
 from fedexp.core import owner
 
 FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
@@ -36,7 +38,7 @@ STOPPED = ("interrupted", KILLED)
 """A run that somebody stopped, and that can go on."""
 
 _SUMMARY = ("status", "error", "strategy", "kind", "seed", "rounds", "seconds")
-_HASHES = ("model_sha256", "partition_sha256")
+_FURTHER = ("model_sha256", "partition_sha256", "selected_on", "selected_by", "task")
 _FILES = ("metrics.csv", "partition.json")
 _CONFUSION = "confusion.csv"
 # libyaml's parser takes a tenth of the time, which a thousand runs would feel.
@@ -53,14 +55,16 @@ class Results:
             overflowed; ``running``, or ``killed`` where no process is behind it any more;
             ``unreadable``, also where metrics.csv was changed since), error, strategy, kind
             (``federated``, ``isolated``, ``centralized``), seed, rounds (done), seconds, model_sha256,
-            partition_sha256, task (what summary.json says of it, as text; None: a classification).
+            partition_sha256, selected_on (``validation`` or ``test``; None: old), selected_by, task
+            (what summary.json says of it, as text; None: a classification).
         settings: config.yaml, flat (``training.learning_rate``), indexed by ``run``; NaN where a run has
             no such option.
         curves: run, round, model (``global`` or ``local``), split, subset, metric, value: the global
             model's number, or the mean of the local models' (a client that was not sampled counts with
             what it had).
         finals: run, client (NA where the number is no single client's), model, split, subset, metric,
-            value: of every model, the last that was taken.
+            value: of every model, the last that was taken; where validation selected a round, the last up
+            to that one.
     """
 
     runs: pd.DataFrame
@@ -160,11 +164,11 @@ def load(*paths: str | Path) -> Results:
     rows, settings = [], []
     tables = Tables()
     for run, folder in enumerate(folders):
-        (row, position), config = _summary(folder), {}
+        (row, position, chosen), config = _summary(folder), {}
         try:
             config = _flat(_config(folder), "")
             _require_files(folder, row)
-            tables.add(run, metrics_text(folder, position))
+            tables.add(run, metrics_text(folder, position), chosen)
         except (OSError, ValueError, yaml.YAMLError) as error:
             row |= _unreadable(error)
         rows.append(row)
@@ -227,10 +231,11 @@ def _natural(path: Path) -> tuple[str, int, str]:
     return str(path.parent), int(head) if head.isdigit() else -1, path.name
 
 
-def _summary(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return a run's row, and what its metrics.csv must be if it is complete and says so."""
+def _summary(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None, Chosen]:
+    """Return a run's row, what its metrics.csv must be if it is complete and says so, and the round
+    that it selected."""
     row: dict[str, Any] = {"path": str(folder), "name": folder.name}
-    row |= dict.fromkeys((*_SUMMARY, *_HASHES, "task"))
+    row |= dict.fromkeys((*_SUMMARY, *_FURTHER))
     try:
         content = json.loads((folder / "summary.json").read_text())
         before = _KINDS_BEFORE.get(content.get("strategy"), FEDERATED)
@@ -242,10 +247,10 @@ def _summary(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         if row["status"] in STOPPED:
             row["error"] = f"it can go on: fedexp resume {folder}"
         over = row["status"] in (COMPLETED, DIVERGED)
-        return row, content.get("metrics_csv") if over else None
+        return row, content.get("metrics_csv") if over else None, selected_in(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         unreadable = {"status": "unreadable", "error": f"summary.json: {error}", "task": None}
-        return row | unreadable, None
+        return row | unreadable, None, None
 
 
 def _without_loss(finals: pd.DataFrame) -> list[int]:

@@ -59,9 +59,7 @@ def tables(found: Comparison) -> list[Table]:
     over_runs, judged = _over_runs(found), found.goal.metric
     against = f"compared with {found.baseline or ''} of equal other settings, seed by seed"
     shown = {
-        f"{judged.capitalize()} on the test set after the last round{over_runs}": _final_rows(
-            found
-        ),
+        f"{judged.capitalize()} on the test set {found.moment}{over_runs}": _final_rows(found),
         f"Clients: gain over isolated training, and {judged} on their own test examples"
         + over_runs: _client_rows(found),
         f"{judged.capitalize()} {against}": _test_rows(found),
@@ -102,7 +100,7 @@ def render(found: Comparison, form: str = "table", width: int = WIDTH) -> str:
 
 def general_notes(found: Comparison) -> list[str]:
     """Return what is to be known beside the headings."""
-    lines = [f"Runs: {found.about}."]
+    lines = [f"Runs: {found.about}.", *found.selection]
     each = found.gains.groupby("row")["client"].nunique()
     if each.sum() > MAX_GAIN_ROWS or found.dealt_anew & set(each.index):
         lines.append("The gain of every client: fedexp compare FOLDER --clients")

@@ -114,8 +114,10 @@ class Trackers(Listener):
 
     def end(self, ending: Ending) -> None:
         """End every mirror, and tell the user what each has to say."""
-        new = self._scalars.of_clients(ending.measurements)
         last = int(ending.summary.get("rounds", 0))
+        # What validation selected may be of an earlier round, which is over.
+        rows = (row for row in ending.measurements if row.round == last)
+        new = self._scalars.of_clients(rows)
         self._mirror(last, {k: v for k, v in new.items() if k not in self._told})
         for name, mirror in list(self._mirrors.items()):
             self._guard(name, partial(self._finish, mirror, ending))

@@ -268,7 +268,9 @@ class WandbMirror:
         path = self._info.folder / "model.safetensors"
         if path.is_file():
             artifact = wandb.Artifact(f"model-{self._run.id}", type="model")
-            artifact.add_file(str(path), policy="immutable", skip_cache=True)
+            for file in (path, path.with_name("best.safetensors")):
+                if file.is_file():
+                    artifact.add_file(str(file), policy="immutable", skip_cache=True)
             self._run.log_artifact(artifact, aliases=["final"])
 
 
@@ -296,13 +298,18 @@ def _unless_set(variable: str, default: Any) -> Any:
 
 def _summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten summary.json: ``final/accuracy``, ``final/accuracy/<subset>``, ``best/accuracy``, ..."""
-    plain = ("status", "rounds", "stopped_early", "seconds", "error", "model_sha256")
+    plain = ("status", "rounds", "stopped_early", "seconds", "error", "model_sha256", "selected_on")
     found = {name: summary[name] for name in (*plain, "partition_sha256") if name in summary}
     for subset, metrics in summary.get("final", {}).items():
         for name, value in metrics.items():
             found[f"final/{name}" if subset == "all" else f"final/{name}/{subset}"] = value
-    for part in ("best", "fairness"):
-        found |= {f"{part}/{name}": value for name, value in summary.get(part, {}).items()}
+    best = dict(summary.get("best", {}))
+    found |= {f"best/{name}": v for name, v in best.items() if not isinstance(v, dict)}
+    found |= {f"best/{name}": v for name, v in best.get("test", {}).get("all", {}).items()}
+    found |= {f"best/validation/{name}": v for name, v in best.get("validation", {}).items()}
+    found |= {f"fairness/{name}": v for name, v in summary.get("fairness", {}).items()}
+    if summary.get("selected_by"):
+        found["selected_by"] = ", ".join(summary["selected_by"])
     return found
 
 

@@ -32,6 +32,7 @@ def test_a_run_is_a_row(tmp_path: Path) -> None:
         **{"path": str(tmp_path / "0-a"), "name": "0-a", "status": "completed", "error": None},
         **{"strategy": "fedavg", "kind": "federated", "seed": 3, "rounds": 2, "seconds": 1.5},
         **{"model_sha256": "0-a", "partition_sha256": "p", "task": None},
+        **{"selected_on": None, "selected_by": None},
     }
     assert row.to_dict() == expected
     assert found.settings.loc[0].to_dict() == {

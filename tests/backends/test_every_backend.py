@@ -38,6 +38,8 @@ SAMPLED = (
     "clients.fraction_evaluate=1",
 )
 
+VALIDATED = (*SAMPLED, "dataset.validation=0.1", "dataset.validation_by=both", "stop.patience=1")
+
 RunOf = Callable[..., Path]
 
 
@@ -51,7 +53,15 @@ def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 def _same_numbers(left: Path, right: Path) -> None:
     mine, theirs = summary(left), summary(right)
     assert mine["status"] == theirs["status"] == "completed"
-    for key in ("model_sha256", "partition_sha256", "final", "best", "rounds", "clients"):
+    for key in (
+        "model_sha256",
+        "best_sha256",
+        "partition_sha256",
+        "final",
+        "best",
+        "rounds",
+        "clients",
+    ):
         assert mine[key] == theirs[key]
     for name in ("metrics.csv", "failures.csv", "confusion.csv", "partition.json"):
         assert (left / name).read_bytes() == (right / name).read_bytes()
@@ -63,6 +73,7 @@ def _same_numbers(left: Path, right: Path) -> None:
     [
         pytest.param("ray", LESSON, id="ray-lesson", marks=pytest.mark.slow),  # 8 s
         pytest.param("ray", SAMPLED, id="ray-sampled", marks=pytest.mark.slow),  # 6 s
+        pytest.param("ray", VALIDATED, id="ray-validated", marks=pytest.mark.slow),  # 6 s
         pytest.param("flower", LESSON, id="flower-lesson", marks=pytest.mark.slow),  # 8 s
         pytest.param("flower", SAMPLED, id="flower-sampled", marks=pytest.mark.slow),  # 7 s
     ],
@@ -78,6 +89,7 @@ def test_one_worker_changes_no_bit(
     "experiment",
     [
         pytest.param(LESSON, id="lesson", marks=pytest.mark.slow),  # 11 s
+        pytest.param(VALIDATED, id="validated", marks=pytest.mark.slow),
         pytest.param(SAMPLED, id="sampled"),
     ],
 )

@@ -171,8 +171,10 @@ def test_pictures_tables_and_the_model_are_there(tracked: Path) -> None:
             assert drawn[str(true), str(predicted)] == written.loc[true, str(predicted)]
     (model,) = [a for a in _records(tracked)["artifact"] if a["type"] == "model"]
     assert sorted(model["aliases"]) == ["final", "latest"]
-    (entry,) = model["manifest"]["contents"]
-    assert Path(entry["local_path"]).read_bytes() == (tracked / "model.safetensors").read_bytes()
+    kept = {entry["path"]: Path(entry["local_path"]) for entry in model["manifest"]["contents"]}
+    assert sorted(kept) == ["best.safetensors", "model.safetensors"]
+    for name, copy in kept.items():
+        assert copy.read_bytes() == (tracked / name).read_bytes()
 
 
 def test_a_repeated_run_has_the_same_id(tracked: Path, tmp_path: Path) -> None:

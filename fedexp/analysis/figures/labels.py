@@ -258,7 +258,9 @@ def _which_runs(view: View, pair: _Pair) -> str:
     first = all(merit[pair.row] >= merit[row] for row in view.federated)
     which = "federated row with the best accuracy" if first else f"best of the {_COMPARED}"
     best = f"{pair.row} is the {which}. " if several else ""
-    return f"{best}Seed {view.found.runs['seed'][pair.first]}, whole test set after the last round"
+    return (
+        f"{best}Seed {view.found.runs['seed'][pair.first]}, whole test set {view.comparison.moment}"
+    )
 
 
 def _frame(
