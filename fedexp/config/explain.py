@@ -11,7 +11,12 @@ from hydra.errors import ConfigCompositionException
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import GROUPS, Config
 
-EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/joblib": "joblib"}
+EXTRAS = {
+    "hydra/sweeper/optuna": "optuna",
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+}
 """What Hydra cannot find unless the extra of that name is installed."""
 
 _NUMBERS = {"Integer": "a whole number", "Float": "a number"}

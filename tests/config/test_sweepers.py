@@ -100,8 +100,25 @@ def test_joblib_runs_jobs_in_processes_of_their_own(tmp_path: Path) -> None:
     assert row.split()[:2] == ["fedavg", "2"]
 
 
+@pytest.mark.slow  # two jobs of submitit: 15 s
+def test_submitit_runs_the_jobs_as_slurm_would_be_told_to(tmp_path: Path) -> None:
+    words = ["-m", "experiment=slurm", "hydra/launcher=submitit_local", "seed=0,1"]
+    short = ["rounds=1", "training.local_epochs=1", "hydra.sweep.dir=out"]
+    found = _fedexp(tmp_path, *words, *short)
+    assert (found.returncode, found.stderr) == (0, "")
+    runs = load(tmp_path / "out")
+    assert runs.completed == [0, 1]
+    assert [row.split()[:2] for row in found.stdout.splitlines() if row.startswith("fedavg ")]
+
+
 @pytest.mark.parametrize(
-    ("choice", "extra"), [("hydra/sweeper/optuna", "optuna"), ("hydra/launcher/joblib", "joblib")]
+    ("choice", "extra"),
+    [
+        ("hydra/sweeper/optuna", "optuna"),
+        ("hydra/launcher/joblib", "joblib"),
+        ("hydra/launcher/submitit_slurm", "slurm"),
+        ("hydra/launcher/submitit_local", "slurm"),
+    ],
 )
 def test_an_extra_that_is_missing_is_named(choice: str, extra: str) -> None:
     group = choice.rpartition("/")[0]

@@ -89,6 +89,7 @@ def test_a_sweep_with_an_option_runs_as_it_was_checked(tmp_path: Path) -> None:
         (["hydra/launcher=joblib", "backend.workers=1"], {"ray"}),
         (["hydra/launcher=joblib", "backend=flower,ray"], {"flower", "ray"}),
         (["experiment=parallel"], {"inline"}),
+        (["experiment=slurm"], {"inline"}),
         ([], {"ray"}),
     ],
 )
@@ -97,4 +98,5 @@ def test_processes_of_a_launcher_start_no_ray_unless_told(
 ) -> None:
     jobs = plan(["seed=0,1", *words], multirun=True)
     assert {job.config.backend.name for job in jobs} == backends
-    assert {job.launcher for job in jobs} == {"joblib" if words else "basic"}
+    launcher = "slurm" if "experiment=slurm" in words else "joblib"
+    assert {job.launcher for job in jobs} == {launcher if words else "basic"}
