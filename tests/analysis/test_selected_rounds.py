@@ -26,14 +26,14 @@ def _validated(folder: Path, seed: int = 0, **best: Any) -> Path:
         *(f"{t},global,client_test,all,0,accuracy,{v}" for t, v in ((1, 0.65), (2, 0.95))),
         "1,global,client_test,all,1,accuracy,0.75",  # added at the end, for the chosen model
     ]
-    found = {"selected_on": "validation", "selected_by": [], "best": {"round": 1, **best}}
+    found: dict[str, Any] = {"selected_on": "validation", "selected_by": [], "best": {"round": 1, **best}}
     return write_run(folder, "fedavg", rows, seed=seed, settings=HELD_OUT, **found)
 
 
 def test_finals_are_of_the_round_that_validation_selected(tmp_path: Path) -> None:
     _validated(tmp_path / "0")
     found = results.load(tmp_path)
-    finals = found.finals.set_index(["split", "client"])["value"].to_dict()
+    finals: Any = found.finals.set_index(["split", "client"])["value"].to_dict()
     by = {
         (split, None if str(client) == "<NA>" else client): v
         for (split, client), v in finals.items()
