@@ -26,7 +26,11 @@ def _validated(folder: Path, seed: int = 0, **best: Any) -> Path:
         *(f"{t},global,client_test,all,0,accuracy,{v}" for t, v in ((1, 0.65), (2, 0.95))),
         "1,global,client_test,all,1,accuracy,0.75",  # added at the end, for the chosen model
     ]
-    found: dict[str, Any] = {"selected_on": "validation", "selected_by": [], "best": {"round": 1, **best}}
+    found: dict[str, Any] = {
+        "selected_on": "validation",
+        "selected_by": [],
+        "best": {"round": 1, **best},
+    }
     return write_run(folder, "fedavg", rows, seed=seed, settings=HELD_OUT, **found)
 
 
