@@ -106,15 +106,16 @@ def test_two_workers_change_no_bit(
 @pytest.fixture(
     params=[
         InlineBackend(),
-        RayBackend(workers=1),
+        RayBackend(workers=2),
         pytest.param(FlowerBackend(workers=1), marks=pytest.mark.slow),
     ],
     ids=lambda b: b.name,
 )
-def backend(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_worker: None
-) -> BackendConfig:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BackendConfig:
     """Name each backend in turn; Flower's clients read their data themselves."""
+    session = {"ray": "two_workers", "flower": "one_worker"}.get(request.param.name)
+    if session is not None:
+        request.getfixturevalue(session)
     data = tiny_data()
     monkeypatch.setattr("fedexp.backends.flower._federate_once", lambda _: data)
     found: BackendConfig = request.param

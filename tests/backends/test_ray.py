@@ -62,6 +62,7 @@ def test_ray_clients_send_what_inline_clients_send() -> None:
         assert same_weights(mine, theirs)
 
 
+@pytest.mark.slow  # a session of its own: 10 s
 @pytest.mark.usefixtures("two_workers")
 def test_a_ray_client_that_raises_is_answered_for() -> None:
     replies = _train_all(RayGrid(TWO_WORKERS, with_fault(tiny_data(), bad_client=1)))
