@@ -50,7 +50,7 @@ def test_compare_of_a_run_that_did_not_complete_is_exit_code_1(sweep: Path) -> N
     assert found.stderr == "note: failed: out/2: disk full\n"
 
 
-@pytest.mark.parametrize("command", ["compare", "report"])
+@pytest.mark.parametrize("command", ["compare", pytest.param("report", marks=pytest.mark.slow)])
 def test_nothing_to_read_is_exit_code_2(tmp_path: Path, command: str) -> None:
     found = program(tmp_path, command, ".")
     assert (found.returncode, found.stdout) == (2, "")

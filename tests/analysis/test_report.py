@@ -576,6 +576,7 @@ def test_the_same_runs_give_the_same_bytes(whole: Path) -> None:
     assert _page(whole.parent)[0] == whole.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # draws every figure twice: 7 s
 def test_the_page_needs_nothing_else(whole: Path) -> None:
     page = whole.read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|srcset|href)="(.{0,5})', page)
@@ -622,6 +623,7 @@ def _screen(browser: Any, width: int, scheme: str) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
+@pytest.mark.slow
 def test_the_page_loads_without_complaint(page: Any) -> None:
     assert page.get_log("browser") == []
     images = page.execute_script(
@@ -648,6 +650,7 @@ def _heading(page: Any, name: str) -> tuple[int, Any]:
     raise AssertionError(f"no column {name}")
 
 
+@pytest.mark.slow
 def test_tables_sort_by_click_and_by_key(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -670,6 +673,7 @@ def test_tables_sort_by_click_and_by_key(page: Any) -> None:
     assert _column(page, column)[-1] == "never"
 
 
+@pytest.mark.slow
 def test_cells_sort_as_numbers(page: Any) -> None:
     cells = ["12 of 15", "-", "2 of 15", "0.961 ± 0.002", "", "−0.5", "+0.25 ± 0.1", "1e-05"]
     script = """
@@ -687,6 +691,7 @@ def test_cells_sort_as_numbers(page: Any) -> None:
     assert set(_column(page, column)[6:8]) == {"-", ""}
 
 
+@pytest.mark.slow
 def test_rows_below_a_row_move_with_it(page: Any) -> None:
     column, heading = _heading(page, "strategy")
     heading.find_element("tag name", "button").click()
@@ -700,6 +705,7 @@ def test_rows_below_a_row_move_with_it(page: Any) -> None:
     assert _column(page, column) == [*map(str, MUS), "", ""]  # 10 after 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_never_scrolls_sideways(page: Any, width: int) -> None:
     _screen(page, width, "light")
@@ -716,6 +722,7 @@ def test_the_page_never_scrolls_sideways(page: Any, width: int) -> None:
     assert wide or width > 390
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "top"), [(390, 600), (1280, 400)])
 def test_the_story_is_on_the_first_screen(page: Any, width: int, top: int) -> None:
     _screen(page, width, "light")
@@ -726,6 +733,7 @@ def test_the_story_is_on_the_first_screen(page: Any, width: int, top: int) -> No
     )
 
 
+@pytest.mark.slow
 def test_dark_mode_is_dark_and_figures_stay_on_white(page: Any) -> None:
     def colour(selector: str, kind: str) -> list[int]:
         script = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
