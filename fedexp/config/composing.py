@@ -86,7 +86,7 @@ def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]
     known = {item.name for item in dataclasses.fields(entry)}
     given = set(map(str, node))
     for key in sorted(given - known):
-        node.pop(key)
+        del node[key]  # pop would look at what it holds, which may be ${nope}
         yield unknown_option(f"{prefix}{key}", known)
     for key in sorted(known & given):
         child = child_of(node, key)

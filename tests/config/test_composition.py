@@ -67,6 +67,7 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("strategy=fedavg,local_only", "several values need a multirun (-m)"),
         ("partition.exclude=3", "partition.exclude must be a list, as in 'partition.exclude=[3]'"),
         ("name=${nope}", "nope"),
+        ("+backend.addres=${nope}", "backend.addres: no such option; did you mean address?"),
         ("hydra.sweeper.params={seed:'1,2'}", "set it in a file of --config-dir"),
         ("+hydra.sweeper.params.seed='1,2'", "set it in a file of --config-dir"),
     ],
