@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ def ensure(configs: Iterable[Config], *, here: bool = True) -> None:
     from fedexp.tracking import trackers
 
     configs = list(configs)
+    if not here and shutil.which("srun") is None:
+        raise FedexpError(
+            "hydra/launcher=submitit_slurm: there is no srun on this machine; run it on a login node of "
+            "the cluster, or try it here with hydra/launcher=submitit_local"
+        )
     backends = {repr(c.backend): c.backend for c in configs if c.mode == "train" and here}
     for backend in backends.values():
         resources.ensure(backend)

@@ -100,6 +100,12 @@ def test_joblib_runs_jobs_in_processes_of_their_own(tmp_path: Path) -> None:
     assert row.split()[:2] == ["fedavg", "2"]
 
 
+def test_without_slurm_nothing_is_written(tmp_path: Path) -> None:
+    found = _fedexp(tmp_path, "-m", "experiment=slurm", "seed=0,1", "hydra.sweep.dir=out")
+    assert (found.returncode, len(found.stderr.splitlines())) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow  # two jobs of submitit: 15 s
 def test_submitit_runs_the_jobs_as_slurm_would_be_told_to(tmp_path: Path) -> None:
     words = ["-m", "experiment=slurm", "hydra/launcher=submitit_local", "seed=0,1"]
