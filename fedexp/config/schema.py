@@ -120,7 +120,8 @@ class Config:
     @property
     def measured(self) -> list[str]:
         """The metrics of this run: the task's, headline first, then the others in the order given."""
-        return list(dict.fromkeys([*self.task.metrics, *self.metrics]))
+        words = (name for name in self.metrics if isinstance(name, str))  # no list can be looked up
+        return list(dict.fromkeys([*self.task.metrics, *words]))
 
 
 GROUPS: dict[str, Registry[Any]] = {

@@ -66,6 +66,7 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("model.hidden=[1", "model.hidden=[1: not of the form option=value"),
         ("strategy=fedavg,local_only", "several values need a multirun (-m)"),
         ("partition.exclude=3", "partition.exclude must be a list, as in 'partition.exclude=[3]'"),
+        ("metrics=[[1]]", "metrics must be among accuracy, "),
         ("name=${nope}", "nope"),
         ("+backend.addres=${nope}", "backend.addres: no such option; did you mean address?"),
         ("hydra.sweeper.params={seed:'1,2'}", "set it in a file of --config-dir"),
