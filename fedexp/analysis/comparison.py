@@ -201,7 +201,7 @@ def compare(
         about=about(compared),
         moment=moment(compared),
         selection=sentences(compared),
-        notes=[*found.problems(), *other_tasks, *pairing.notes, *tests.notes],
+        notes=[*found.problems(), *_again(found), *other_tasks, *pairing.notes, *tests.notes],
     )
 
 
@@ -216,6 +216,19 @@ def _of_one_task(found: Results) -> tuple[Results, list[str]]:
         f"{left} run{'s' * (left > 1)} of another task ({', '.join(rest)}) left out: only runs of one "
         f"task ({mine.goal.task}) can be compared"
     ]
+
+
+def _again(found: Results) -> list[str]:
+    """Return a note on the runs that did not complete at first."""
+    number = len(found.superseded)
+    if not number:
+        return []
+    runs = (
+        "1 run that did not complete is"
+        if number == 1
+        else f"{number} runs that did not complete are"
+    )
+    return [f"{runs} left out: run again later with the same configuration, and completed"]
 
 
 def _target(best: float, goal: Goal) -> float:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from fedexp.analysis.repeats import NAME, changes_results
 from fedexp.analysis.results import ISOLATED, Results
 
 STRATEGY = "strategy"
@@ -20,12 +21,7 @@ ISOLATED_ROUNDS = "isolated_rounds"
 MAX_NAMED = 10
 """Options that an error lists."""
 
-NAME = "name"
-"""The experiment's name, which tells rows apart where nothing else does."""
-
-# These settings change no result, or are told apart otherwise.
-_NOT_SETTINGS = (NAME, "mode", "seed", "metrics", "objective", "dataset.root", "strategy.name")
-_NOT_GROUPS = ("backend.", "tracking.", "checkpoint.")
+# Of these groups, every run has all options.
 _EVERY_RUN_HAS = ("clients", "training", "stop")
 _CHOICE = ".name"
 
@@ -52,7 +48,7 @@ def varied_settings(found: Results) -> list[str]:
     settings = found.settings.loc[found.ended]
     varied = []
     for key in map(str, settings):
-        if key in _NOT_SETTINGS or key.startswith(_NOT_GROUPS):
+        if not changes_results(key):
             continue
         words = settings[key].map(repr)
         if _came_later(key):

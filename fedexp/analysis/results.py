@@ -24,6 +24,7 @@ import yaml
 
 from fedexp.analysis.goals import ACCURACY, Goal, goal_of, told_by
 from fedexp.analysis.reading import COLUMNS, Chosen, Tables, metrics_text, parse
+from fedexp.analysis.repeats import superseded
 from fedexp.analysis.selection import selected_in
 from fedexp.core import owner
 
@@ -119,9 +120,16 @@ class Results:
         tested = self.finals.loc[self.finals["split"] == "test", "metric"].unique()
         return sorted(str(name) for name in tested if name not in (self.goal.metric, "loss"))
 
+    @cached_property
+    def superseded(self) -> dict[int, int]:
+        """Run that did not come to its end -> the completed run of the same configuration that was
+        started later."""
+        over = self.runs["status"].isin([COMPLETED, DIVERGED, RUNNING])
+        return superseded(self.settings, self.runs.index[~over], self.completed, self.started)
+
     def problems(self) -> list[str]:
-        """Return a line for every run that did not come to its end."""
-        rest = self.runs[self.runs["status"] != COMPLETED]
+        """Return a line for every run that did not come to its end, also not when it was run again."""
+        rest = self.runs[self.runs["status"] != COMPLETED].drop(index=list(self.superseded))
         return [
             f"{row.status}: {row.path}: "
             + (_one_line(row.error) if isinstance(row.error, str) else "see run.log")

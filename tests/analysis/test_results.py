@@ -255,3 +255,33 @@ def test_a_thousand_runs_of_a_hundred_rounds_take_seconds(tmp_path: Path) -> Non
     assert len(found.curves) == 1000 * 101 * 8
     assert found.curves.memory_usage(deep=True).sum() < 30e6
     assert len(compared.gains) == 750 * 3
+
+
+def _started(folder: Path, hour: int) -> None:
+    (folder / "environment.json").write_text(f'{{"started": "2026-11-25T{hour:02}:00:00+00:00"}}')
+
+
+def test_a_run_that_completed_when_it_was_run_again_takes_the_failed_ones_place(
+    tmp_path: Path,
+) -> None:
+    def ran(job: str, hour: int, status: str, **settings: Any) -> Path:
+        rows = federated(0.5) if status == "completed" else []
+        told = {"rounds": 2, "backend": {"name": job}, **settings}  # where it ran is no difference
+        folder = write_run(
+            tmp_path / job, "fedavg", rows, settings=told, status=status, error="why"
+        )
+        _started(folder, hour)
+        return folder
+
+    ran("0", 1, "failed")
+    ran("1", 3, "completed")
+    ran("2", 2, "killed")
+    other = ran("3", 1, "failed", rounds=3)
+    named = ran("4", 1, "failed", name="another")
+    later = ran("5", 4, "failed")
+    found = load(tmp_path)
+    assert found.superseded == {0: 1, 2: 1}
+    assert found.problems() == [f"failed: {path}: why" for path in (other, named, later)]
+    told = compare(found).notes
+    assert sum("2 runs" in note for note in told) == 1
+    assert not any(str(tmp_path / "0") in note for note in told)
