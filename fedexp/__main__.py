@@ -277,8 +277,10 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
     summary = None
     try:
         with runner.telling_failure(folder, reraise=learns):
+            with chdir(hydra.runtime.cwd) if hydra.job.chdir else nullcontext():
+                config = from_hydra(node)  # what a sweeper chooses is seen here for the first time
             run = RunInfo(
-                from_hydra(node),  # what a sweeper chooses is seen here for the first time
+                config,
                 folder,
                 list(hydra.overrides.task),
                 runner.sweep_name(Path(hydra.sweep.dir)) if several else None,

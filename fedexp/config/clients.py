@@ -32,7 +32,7 @@ class ClientsConfig:
     """How many clients there are, which share takes part in a round, and what goes wrong with them."""
 
     num: int = ranged(3, ge=1)
-    """Number of clients."""
+    """Number of clients; with partition=given, as many as the data name owners."""
     fraction_train: float = ranged(1.0, gt=0, le=1)
     """Share of the clients that train in a round."""
     fraction_evaluate: float = ranged(0.0, ge=0, le=1)

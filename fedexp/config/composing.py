@@ -24,7 +24,7 @@ from fedexp.config.schema import GROUPS, Config
 from fedexp.config.source import CONFIG_NAME, Source
 from fedexp.config.targets import target_errors
 from fedexp.config.validation import validate
-from fedexp.core.options import ConfigError
+from fedexp.core.options import ConfigError, FedexpError
 
 # Of OmegaConf, where it is to fill an option that is None.
 _BUGS = (AttributeError, AssertionError, TypeError)
@@ -72,10 +72,12 @@ def from_hydra(node: DictConfig) -> Config:
         errors = list(_take_strangers(node, Config, ""))
     try:
         config = OmegaConf.to_object(node)
+        assert isinstance(config, Config)
+        errors += validate(config)
     except OmegaConfBaseException as error:
         raise ConfigError([*errors, one_line(error)]) from error
-    assert isinstance(config, Config)
-    errors += validate(config)
+    except FedexpError as error:  # data that were read to know what they are
+        raise ConfigError([*errors, *str(error).splitlines()]) from error
     if errors:
         raise ConfigError(errors)
     return config

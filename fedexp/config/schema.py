@@ -93,7 +93,7 @@ class Config:
     """Keep the models of every so many rounds in the folder ``models``; 0 keeps none."""
 
     def __post_init__(self) -> None:
-        """Fill in what the task decides, so that it stands in config.yaml."""
+        """Fill in what the task and the data decide, so that it stands in config.yaml."""
         if self.dataset.task not in tasks.choices():
             return  # validation says so
         found = self.task
@@ -103,6 +103,8 @@ class Config:
         }
         if self.stop.metric == AUTO:
             filled["stop"] = replace(self.stop, metric=found.headline)
+        if self.partition.by_owner and (owners := self.dataset.spec.owners):
+            filled["clients"] = replace(self.clients, num=len(owners))
         for name, value in filled.items():
             object.__setattr__(self, name, value)  # frozen for everybody else
 

@@ -25,6 +25,7 @@ Purpose = Literal[
     "model",
     "server_validation",
     "client_validation",
+    "test_split",
 ]
 
 # Fixed numbers: renumbering them would change the results of every published run.
@@ -42,6 +43,7 @@ _PURPOSE_IDS: dict[str, int] = {
     "model": 10,
     "server_validation": 11,
     "client_validation": 12,
+    "test_split": 13,
 }
 
 

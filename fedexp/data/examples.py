@@ -21,17 +21,20 @@ class Examples:
         targets: What the dataset's task says (``fedexp.tasks``): of a classification labels, int64, shape
             (N,), values 0 .. num_classes - 1; of a prediction of the next token int64, shape (N, T), -100
             where nothing is to be predicted; of a regression float32, shape (N,) or (N, values).
+        owners: Whose each example is, int64, shape (N,), values 0, 1, ...; None where nobody says.
     """
 
     inputs: npt.NDArray[Any]
     targets: npt.NDArray[Any]
+    owners: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: npt.NDArray[np.int64]) -> Examples:
         """Return a copy of the examples at the given positions."""
-        return Examples(self.inputs[indices], self.targets[indices])
+        owners = None if self.owners is None else self.owners[indices]
+        return Examples(self.inputs[indices], self.targets[indices], owners)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Spec:
         num_test: Test examples.
         vocabulary: Tokens are 0 .. vocabulary - 1; 0 where inputs are no tokens.
         values: Numbers in a target of a regression; 0 elsewhere.
+        owners: What the owners 0, 1, ... of examples are called, such as hospitals; none where nobody
+            says whose an example is.
     """
 
     shape: tuple[int, ...]
@@ -54,6 +59,7 @@ class Spec:
     num_test: int
     vocabulary: int = 0
     values: int = 0
+    owners: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class FederatedData:
         seen_test: Test examples as the clients see them, where that is not as the server does.
         server_val: Positions of the training examples that the server holds out; nobody trains on them.
         client_val: Who holds out which training example; these are not in ``partition``.
+        columns: How every column of a table became what models see.
     """
 
     spec: Spec
@@ -34,6 +36,7 @@ class FederatedData:
     seen_test: Examples | None = None
     server_val: Indices = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     client_val: Assignment | None = None
+    columns: Sequence[dict[str, Any]] = ()
 
     @property
     def clients_test(self) -> Examples:

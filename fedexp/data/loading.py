@@ -19,18 +19,28 @@ _KEPT = 2
 _NO_MATTER = ("validation", "validation_by")
 """Options of a dataset that are about what is done with what was read."""
 
-_loaded: OrderedDict[tuple[type, str], tuple[Examples, Examples]] = OrderedDict()
+_loaded: OrderedDict[tuple[type, str, str], tuple[Examples, Examples]] = OrderedDict()
 
 
 class Readable(Protocol):
     """What can be read: a dataset's page."""
 
-    kind: ClassVar[str]
-    task: ClassVar[str]
+    fills: ClassVar[bool]
+
+    @property
+    def kind(self) -> str:
+        """What an input is."""
+
+    @property
+    def task(self) -> str:
+        """What is to be said of it."""
 
     @property
     def name(self) -> str:
         """What the command line calls it."""
+
+    def version(self) -> str:
+        """Differs once other examples would be read."""
 
     def load(self) -> tuple[Examples, Examples]:
         """Read the training and the test examples."""
@@ -45,7 +55,7 @@ def load(dataset: Readable) -> tuple[Examples, Examples]:
     # A cell that is run again defines another class of the name.
     page: Any = dataset
     options = [f.name for f in fields(page) if f.name not in _NO_MATTER]
-    key = type(dataset), repr([getattr(page, name) for name in options])
+    key = type(dataset), repr([getattr(page, name) for name in options]), dataset.version()
     if key not in _loaded:
         train, test = dataset.load()
         check(dataset, train, test)
@@ -64,7 +74,8 @@ def digest(dataset: Readable) -> str:
     """
     found = hashlib.sha256()
     for part in load(dataset):
-        for array in (part.inputs, part.targets):
+        owners = () if part.owners is None else (part.owners,)
+        for array in (part.inputs, part.targets, *owners):
             found.update(f"{array.dtype.str} {array.shape}\n".encode())
             found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
@@ -77,7 +88,10 @@ def measure(dataset: Readable) -> Spec:
     classes, vocabulary, values = tasks.of(dataset).facts(inputs, targets)
     if dataset.kind == TOKENS:
         vocabulary = max(vocabulary, *(1 + int(part.max()) for part in inputs))
-    return Spec(train.inputs.shape[1:], classes, len(train), len(test), vocabulary, values)
+    known = [part.owners for part in parts if part.owners is not None]
+    num_owners = 1 + max(int(part.max()) for part in known) if known else 0
+    owners = tuple(str(owner) for owner in range(num_owners))
+    return Spec(train.inputs.shape[1:], classes, len(train), len(test), vocabulary, values, owners)
 
 
 def check(dataset: Readable, train: Examples, test: Examples) -> None:
@@ -99,6 +113,8 @@ def spec_problem(dataset: Readable, spec: Spec, examples: Examples) -> str | Non
             f"inputs hold tokens up to {examples.inputs.max()}; its page says a vocabulary of "
             f"{spec.vocabulary}"
         )
+    if examples.owners is not None and examples.owners.max() >= len(spec.owners):
+        return f"owners are up to {examples.owners.max()}; its page names {len(spec.owners)}"
     problem = tasks.of(dataset).range_problem(examples.targets, spec.facts)
     return problem and f"targets hold {problem}"
 
@@ -113,7 +129,21 @@ def _check(what: str, dataset: Readable, examples: Examples) -> None:
     problem = tasks.of(dataset).target_problem(inputs, targets)
     if problem is None and dataset.kind == TOKENS:
         problem = token_problem(inputs, "inputs")
+    if problem is None:
+        problem = _owner_problem(examples)
     if problem is not None:
         raise FedexpError(f"{what} must have {problem}")
-    if np.issubdtype(inputs.dtype, np.floating) and not np.isfinite(inputs).all():
-        raise FedexpError(f"{what} must be finite numbers: some inputs are NaN or infinite")
+    if np.issubdtype(inputs.dtype, np.floating):
+        sound = ~np.isinf(inputs) if dataset.fills else np.isfinite(inputs)
+        if not sound.all():
+            raise FedexpError(f"{what} must be finite numbers: some inputs are NaN or infinite")
+
+
+def _owner_problem(examples: Examples) -> str | None:
+    """Say why an example's owner is none; None where every one is, or nobody is named."""
+    owners = examples.owners
+    if owners is None:
+        return None
+    if owners.dtype != np.int64 or owners.shape != (len(examples),) or owners.min() < 0:
+        return f"an owner 0, 1, ... each (int64, shape (N,)), got {owners.dtype}{owners.shape}"
+    return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fedexp.core.options import Plan, one_of, ranged
 from fedexp.core.registry import Registry
+from fedexp.data.assignment import Assignment
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.held_out import BOTH, CLIENTS, SERVER, held_by_server, num_held_out
 from fedexp.data.loading import measure
@@ -17,6 +19,20 @@ from fedexp.tasks import TOKENS
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+class Fitted(NamedTuple):
+    """Examples as models see them, once it is known who holds which.
+
+    Attributes:
+        train: Training examples.
+        test: Test examples.
+        columns: How every column of a table became what it is now, for partition.json.
+    """
+
+    train: Examples
+    test: Examples
+    columns: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -33,11 +49,13 @@ class Dataset:
         kind: What an input is: ``image`` (channels, height, width), ``vector`` (numbers in a row),
             ``series`` (channels, length) or ``tokens`` (int32 or int64 in a row).
         facts: What is known before anything is read; None has the data read and measured first.
+        fills: Whether inputs may be NaN until :meth:`fitted` fills them.
     """
 
     task: ClassVar[str] = "classification"
     kind: ClassVar[str] = "vector"
     facts: ClassVar[Spec | None] = None
+    fills: ClassVar[bool] = False
 
     name: str = ""
     root: str = "data"
@@ -77,6 +95,20 @@ class Dataset:
             FedexpError: If they are absent or damaged, with the file and the remedy.
         """
         raise NotImplementedError(f"dataset={self.name} does not say how it is read")
+
+    def version(self) -> str:
+        """Return what differs once :meth:`load` would read other examples; it is then called again."""
+        return ""
+
+    def fitted(self, train: Examples, test: Examples, held: Assignment) -> Fitted:
+        """Change examples by what the clients can tell together, such as means; the default does not.
+
+        Args:
+            train: As :meth:`load` returns them.
+            test: Likewise.
+            held: Who holds which training example; each client may be asked about its own alone.
+        """
+        return Fitted(train, test)
 
     def prepare(self, batch: Tensor) -> Tensor:
         """Turn a batch of stored inputs into what a model takes.

@@ -31,24 +31,43 @@ def federate(config: Config) -> FederatedData:
         if problem:
             raise FedexpError(f"dataset={config.dataset.name}: the {what} {problem}")
     groups = config.task.grouping(train.targets, test.targets, spec.classes)
-    dealt, server_val = _dealt(config, groups.train)
-    own = match_test(dealt, groups.train, groups.test, len(groups.names), config.seed)
+    owners = train.owners if config.partition.by_owner else None
+    dealt, server_val = _dealt(config, groups.train, owners)
+    if owners is not None and test.owners is not None:
+        clients = range(config.clients.num)
+        own = Assignment.of([np.flatnonzero(test.owners == owner) for owner in clients])
+    else:
+        own = match_test(dealt, groups.train, groups.test, len(groups.names), config.seed)
     seen = config.partition.as_seen((train.inputs, dealt), (test.inputs, own), config.seed)
     dealt, client_val = _held_back(config, groups.train, dealt)
+    as_held = train if seen is None else Examples(seen[0], train.targets)
+    fitted = config.dataset.fitted(as_held, test, dealt)
     return FederatedData(
         spec,
-        train if seen is None else Examples(seen[0], train.targets),
-        test,
+        fitted.train,
+        fitted.test,
         dealt,
         own,
-        None if seen is None else Examples(seen[1], test.targets),
+        None if seen is None else _as_seen(config, as_held, Examples(seen[1], test.targets), dealt),
         server_val,
         client_val,
+        fitted.columns,
     )
 
 
-def _dealt(config: Config, labels: Indices) -> tuple[Assignment, Indices]:
-    """Return who is dealt which training example, and which ones the server holds out before that."""
+def _as_seen(config: Config, train: Examples, test: Examples, dealt: Assignment) -> Examples:
+    """Return test examples as their holders see them."""
+    return config.dataset.fitted(train, test, dealt).test
+
+
+def _dealt(config: Config, labels: Indices, owners: Indices | None) -> tuple[Assignment, Indices]:
+    """Return who is dealt which training example, and which ones the server holds out before that.
+
+    Args:
+        config: The experiment.
+        labels: Of all training examples, or their groups.
+        owners: Whose each one is, where the partition goes by that.
+    """
     dataset, everything = config.dataset, np.arange(len(labels), dtype=np.int64)
     share = held_by_server(dataset.validation, dataset.validation_by)
     left, out = everything, everything[:0]
@@ -57,7 +76,8 @@ def _dealt(config: Config, labels: Indices) -> tuple[Assignment, Indices]:
         seed, whole = config.partition.own_seed(config.seed), Assignment.of([everything])
         kept, held_out = hold_out(whole, labels, share, seed, "server_validation")
         left, out = kept.indices, held_out.indices
-    dealt = make_partition(config.partition, labels[left], config.clients.num, config.seed)
+    told_by = labels if owners is None else owners
+    dealt = make_partition(config.partition, told_by[left], config.clients.num, config.seed)
     return Assignment(left[dealt.indices], dealt.offsets), out
 
 
@@ -100,6 +120,7 @@ def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
         "dataset": config.dataset.name,
         "sha256": data.partition.sha256,
         "num_clients": data.partition.num_clients,
+        **({"owners": list(data.spec.owners)} if config.partition.by_owner else {}),
         "num_unassigned": unassigned(data),
         "num_examples": data.partition.sizes.tolist(),
         "num_test_examples": data.client_test.sizes.tolist(),
@@ -107,6 +128,7 @@ def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
         "classes": names,
         "class_counts": counts.tolist(),
         **config.task.group_words(),
+        **({"columns": list(data.columns)} if data.columns else {}),
         **config.partition.describe(data.partition.num_clients),
     }
 

@@ -31,9 +31,13 @@ class Partition:
         deals_by: What it tells examples apart by: ``labels`` where options name labels or count them;
             ``groups``, where it makes no difference whether examples are grouped by their labels or, in a
             regression, by tenths of their targets; ``nothing``.
+        by_owner: Whether the data say who holds what. There are then as many clients as the data name
+            owners, :meth:`deal` is given the owners in place of labels, and each client is tested on
+            its own test examples where these have owners, too.
     """
 
     deals_by: ClassVar[str] = GROUPS
+    by_owner: ClassVar[bool] = False
 
     name: str = ""
     seed: int | None = ranged(None, ge=0)
@@ -61,7 +65,8 @@ class Partition:
 
         Args:
             labels: Of every training example, int64, shape (N,); in a regression the tenth of the
-                training examples that its target is in; where the next token is predicted, zeros.
+                training examples that its target is in; where the next token is predicted, zeros. With
+                ``by_owner``, the owner of every training example.
             num_clients: Number of clients, >= 1.
             seed: The experiment's; :meth:`rng` makes a generator of it.
 

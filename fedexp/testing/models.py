@@ -64,7 +64,9 @@ def check_model(model: Model, dataset: Dataset, config: Config) -> None:
         "the state dict is not the module's own memory: what is written to it gets lost",
     )
     network.load(initial)
-    examples = load(dataset)[0].subset(np.arange(4))
+    train, test = load(dataset)
+    everything = Assignment.of([np.arange(len(train))])
+    examples = dataset.fitted(train, test, everything).train.subset(np.arange(4))
     network.module.eval()
     with torch.no_grad():
         logits = network.module(dataset.prepare(torch.from_numpy(examples.inputs[:2])))

@@ -19,6 +19,7 @@ FREE = (
     "checkpoint",
     "name",
     "dataset.root",
+    "dataset.path",
     "save_every",
 )
 """Options that may differ from before: they change no number of the rounds that are done."""

@@ -189,7 +189,7 @@ def test_what_does_not_fit_a_task_is_refused_with_what_does(
 def test_groups_are_enough_for_partitions_that_name_no_label() -> None:
     assert validate(config(dataset=TinyNumbers(), partition=Dirichlet())) == []
     found = validate(config(dataset=TinyText(), partition=Dirichlet()))
-    assert "these fit: partition=feature_noise, iid, quantity" in found[0]
+    assert "these fit: partition=feature_noise, given, iid, quantity" in found[0]
 
 
 def test_the_worst_clients_have_the_largest_errors() -> None:
