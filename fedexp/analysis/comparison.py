@@ -14,6 +14,7 @@ from fedexp.analysis import measures
 from fedexp.analysis.factors import value
 from fedexp.analysis.goals import Goal
 from fedexp.analysis.measures import GAINS
+from fedexp.analysis.owners import by_owner
 from fedexp.analysis.paired import paired_tests
 from fedexp.analysis.pairing import Pairing
 from fedexp.analysis.provenance import about
@@ -69,6 +70,8 @@ class Comparison:
             (``gain``), on the client's own test examples (``gain_own``) and on labels that it holds no
             training example of (``gain_unseen``, NaN if none); and what the isolated client had:
             ``alone``, ``alone_own``, ``alone_unseen``.
+        own: A row per ``row`` and client that the data name (``partition=given``): ``client``, ``owner``,
+            ``tested on`` (its test examples), and every metric on these, means over runs.
         dealt_anew: Rows whose runs have different partitions: their client 0 is another one every time,
             and means over runs by client say nothing.
         labels: Row of every run that was compared.
@@ -87,6 +90,7 @@ class Comparison:
     factors: list[str]
     isolated: pd.DataFrame
     gains: pd.DataFrame
+    own: pd.DataFrame
     dealt_anew: set[str]
     labels: pd.Series
     pairs: dict[int, int]
@@ -192,6 +196,7 @@ def compare(
         factors=pairing.factors,
         isolated=_with_factors(measures.isolated(found, labels, anew), told),
         gains=_with_factors(gains, told),
+        own=by_owner(compared, labels, anew),
         dealt_anew=anew,
         labels=labels,
         pairs=pairing.isolated,

@@ -19,10 +19,13 @@ _SENTENCES = {
     "runs": "how many runs (seeds) the numbers of a row are over; a run that diverged is in none",
     "seconds": "from a run's start to its end, mean over runs; depends on the machine",
     "over best": "the gain over the best of the isolated clients",
-    "own examples": "the gain on the test examples whose labels are shared out as the client's own are",
+    "own examples": "the gain on the client's own test examples (of its mix of labels, or those that the "
+    "data call its own)",
     "unseen labels": "the gain on test examples of labels that the client holds no training example of",
     "worse off": "clients that lose on their own examples, of those that have any; mean over runs",
     "client": "the number of the client in its partition",
+    "owner": "what the data call the client; they stand in the order of the clients' numbers",
+    "tested on": "the number of test examples that the owner has",
     "seeds": "pairs of runs of one seed and partition that a test is over",
     "p": f"two-sided paired t-test, which assumes that differences are normally distributed; "
     f"Holm-adjusted over all rows; at least {MIN_SEEDS} seeds",
@@ -82,6 +85,7 @@ def everything() -> dict[str, str]:
         "1-3-7": "accuracy on the test examples of labels 1, 3 and 7",
         "macro_f1, ece, ...": "the metric of that name on the whole test set (fedexp help metrics)",
         "own macro_f1, ...": "mean over clients of that metric on their own test examples",
+        "its macro_f1, ...": "that metric on the owner's own test examples",
     }
 
 
@@ -112,6 +116,8 @@ def sentence(heading: str, found: Comparison) -> str:
         return f"the metric {heading} on the whole test set"
     if heading.removeprefix("own ") in found.metrics:
         return f"mean over clients of {heading.removeprefix('own ')} on their own test examples"
+    if heading.startswith("its "):
+        return f"{heading.removeprefix('its ')} on the owner's own test examples, mean over runs"
     raise KeyError(f"no sentence for the heading {heading!r}")
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from fedexp.analysis import cells, factors, legend, results
 from fedexp.analysis.comparison import Comparison, compare
 from fedexp.analysis.grid import FORMATS, Row, written
+from fedexp.analysis.owners import OWNER, owner_rows
 from fedexp.analysis.ranking import ranked
 from fedexp.core.files import SWEEP_FILE
 
@@ -62,12 +63,15 @@ def tables(found: Comparison) -> list[Table]:
         f"{judged.capitalize()} on the test set {found.moment}{over_runs}": _final_rows(found),
         f"Clients: gain over isolated training, and {judged} on their own test examples"
         + over_runs: _client_rows(found),
+        f"Every owner on test examples of its own{over_runs}": owner_rows(
+            found.own, found.table, found.factors
+        ),
         f"{judged.capitalize()} {against}": _test_rows(found),
         "Strategies ranked over settings": _rank_rows(found),
     }
     if 0 < len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
         shown[f"Gain of every client over isolated training{over_runs}"] = gains
-    names = {factors.title(key) for key in found.factors}
+    names = {OWNER, *(factors.title(key) for key in found.factors)}
     counted = {
         heading: sum(name in names for name in rows[0]) for heading, rows in shown.items() if rows
     }

@@ -73,7 +73,7 @@ class Config:
     """Rounds where no client is federated (strategy=local_only); null is as many as rounds."""
     metrics: list[str] = field(default_factory=list)
     """Measured after every round beside those of the dataset's task, such as accuracy and loss
-    (fedexp help metrics)."""
+    (fedexp help metrics). With none, those that the dataset's page names."""
     objective: str = AUTO
     """What a sweeper such as Optuna works on: a metric of the final models, best_accuracy, or
     worst10 (mean accuracy of the worst tenth of clients). With ``dataset.validation``, on held-out
@@ -98,7 +98,7 @@ class Config:
             return  # validation says so
         found = self.task
         filled: dict[str, Any] = {
-            "metrics": list(self.metrics) or list(found.metrics),
+            "metrics": list(self.metrics) or [*found.metrics, *self.dataset.metrics],
             "objective": found.headline if self.objective == AUTO else self.objective,
         }
         if self.stop.metric == AUTO:

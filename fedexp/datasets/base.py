@@ -50,12 +50,14 @@ class Dataset:
             ``series`` (channels, length) or ``tokens`` (int32 or int64 in a row).
         facts: What is known before anything is read; None has the data read and measured first.
         fills: Whether inputs may be NaN until :meth:`fitted` fills them.
+        metrics: Measured beside those of the task where ``metrics`` names none.
     """
 
     task: ClassVar[str] = "classification"
     kind: ClassVar[str] = "vector"
     facts: ClassVar[Spec | None] = None
     fills: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ()
 
     name: str = ""
     root: str = "data"

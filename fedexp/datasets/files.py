@@ -99,6 +99,12 @@ class Files(Dataset):
         return self._known.kind
 
     @property
+    def metrics(self) -> tuple[str, ...]:  # type: ignore[override]  # files decide it
+        """What says more than the accuracy where one class is rare, as in many tables."""
+        is_table = self.task == CLASSIFICATION and self.kind != ImageDataset.kind
+        return ("auroc", "balanced_accuracy") if is_table else ()
+
+    @property
     def spec(self) -> Spec:
         """Shape, classes, owners and sizes."""
         return self._known.spec

@@ -53,6 +53,15 @@ def test_a_file_per_client(folder: Path) -> None:
     assert data.client_test.sizes.tolist() == [12, 8, 4]
 
 
+def test_tables_are_judged_by_more_than_accuracy(folder: Path) -> None:
+    assert config(dataset=files(folder)).measured == [
+        *("accuracy", "loss", "auroc", "balanced_accuracy"),
+    ]
+    assert config(dataset=files(folder), metrics=["ece"]).measured == ["accuracy", "loss", "ece"]
+    numbers = files(folder, target="age", ignore=["ill"])
+    assert config(dataset=numbers).measured == ["rmse", "loss", "mae", "r2"]
+
+
 def test_labels_keep_their_proportions_among_an_owners_test_rows(folder: Path) -> None:
     data = _federated(files(folder, test_fraction=0.5))
     for client in range(3):
