@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from fedexp.analysis.selection import LAST
 from fedexp.core.statistics import LEVEL, MIN_RANKED, MIN_SEEDS
 
 if TYPE_CHECKING:
     from fedexp.analysis.comparison import Comparison
 
+_FINAL = "the final model"
 _STRATEGY = "how models are combined; indented rows are single isolated clients"
 _ROUNDS = (
     "on the whole test set, median over the runs that get there, whose number stands behind it where it "
@@ -102,7 +104,8 @@ def sentence(heading: str, found: Comparison) -> str:
         turned = _TURNED if goal.sign < 0 else ""
         return _JUDGED[heading].format(judged=goal.metric, turned=turned)
     if heading in _METRICS.get(goal.task, {}):
-        return _METRICS[goal.task][heading]
+        told = _METRICS[goal.task][heading]
+        return told if found.moment == LAST else told.replace(_FINAL, f"the model {found.moment}")
     names = {title(key): key for key in found.factors}
     if heading == STRATEGY:
         return _STRATEGY

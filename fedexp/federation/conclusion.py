@@ -7,6 +7,7 @@ served badly is half of what it is for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -137,7 +138,10 @@ def _reported(outcome: Outcome) -> frozenset[int]:
 
 
 def objective(config: Config, summary: Mapping[str, Any]) -> float:
-    """Return the number that ``objective`` names, from summary.json: on held-out data, if there are."""
+    """Return the number that ``objective`` names, from summary.json: on held-out data, if there are.
+
+    What is not finite is NaN: a file that was read says nothing of it.
+    """
     best, judged = summary["best"], config.task.headline
     if summary.get("selected_on") == VALIDATION:
         known = best["validation"]
@@ -149,7 +153,8 @@ def objective(config: Config, summary: Mapping[str, Any]) -> float:
             f"best_{judged}": best[judged],
             "worst10": summary["fairness"]["worst10"],
         }
-    return float(numbers[config.objective])
+    value = numbers[config.objective]
+    return math.nan if value is None else float(value)
 
 
 def _confusion(

@@ -59,7 +59,9 @@ class ServerEvaluation:
         self._parallel = parallel
         self._evaluator = self._evaluator_of(data.test, parallel)
         targets = data.test.targets
-        self.largest_loss = self._task.largest_loss(targets)
+        # Where held-out training examples decide, test data have no say in what has diverged either.
+        judges = data.train.targets if config.dataset.validation else targets
+        self.largest_loss = self._task.largest_loss(judges)
         masks = {
             name: np.isin(targets, labels) for name, labels in config.partition.subsets().items()
         }

@@ -57,7 +57,7 @@ _INITIAL, _NOW = "initial", "now"
 def _kept(choice: Choice, owner: int | None, outcome: Outcome) -> Weights | str:
     if choice.weights is outcome.initial:
         return _INITIAL
-    same = choice.weights is outcome.models[owner]
+    same = choice.weights is outcome.models.get(owner)
     # The global model's is a copy.
     return _NOW if same or (owner is None and choice.round == outcome.rounds) else choice.weights
 
@@ -80,8 +80,9 @@ def restore(
     outcome.val = dict(state.get("val", []))
     outcome.best_round, outcome.best_value = state["best"]
     for owner, number, merit, reported, kept in state.get("chosen", []):
-        known = {_INITIAL: outcome.initial, _NOW: outcome.models[owner]}
-        weights = known[kept] if isinstance(kept, str) else kept
+        if isinstance(kept, str):
+            kept = outcome.initial if kept == _INITIAL else outcome.models[owner]
+        weights = kept
         if owner is None:  # a strategy may write into what it returned
             weights = copied(weights)
         outcome.chosen[owner] = Choice(number, weights, merit, frozenset(reported))

@@ -258,7 +258,7 @@ class WandbMirror:
                 y_true=[true for true, _ in pairs],
                 preds=[predicted for _, predicted in pairs],
                 class_names=list(self._info.config.dataset.spec.classes),
-                title="Final global model on the test set",
+                title="Global model on the test set",
             )
         return tables
 

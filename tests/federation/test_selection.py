@@ -18,12 +18,15 @@ from fedexp import datasets
 from fedexp.config.composition import compose_config
 from fedexp.config.schema import Config
 from fedexp.core.options import ConfigError
+from fedexp.core.roles import Server
 from fedexp.data.examples import Examples, Spec
 from fedexp.datasets import Dataset
+from fedexp.datasets.toy_regression import ToyRegression
 from fedexp.experiment import run_experiment
 from fedexp.federation.conclusion import objective
 from fedexp.federation.events import RunInfo
-from fedexp.federation.outcome import Outcome
+from fedexp.federation.outcome import Outcome, Patience
+from fedexp.federation.snapshot import restore, take
 
 SHORT = (
     "dataset=clouds",
@@ -130,6 +133,23 @@ def test_poisoned_test_data_change_nothing_that_was_selected(
     merits = [[sign * run["objective"] for run in runs[poisoned]] for poisoned in (False, True)]
     assert np.argmax(merits[0]) == np.argmax(merits[1])  # what tuning would choose
     assert max(tested[True]) < 0.5 < max(tested[False])  # and yet the test data were poisoned
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_poisoned_test_data_do_not_decide_what_has_diverged(
+    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = ToyRegression.load
+
+    def poisoned(self: ToyRegression) -> tuple[Examples, Examples]:
+        train, test = load(self)
+        return train, Examples(test.inputs, test.targets * np.float32(1e-5))
+
+    monkeypatch.setattr(ToyRegression, "load", poisoned)
+    words = ("dataset=toy_regression", "model=linear", "partition=iid", "rounds=1")
+    short = ("backend=inline", "training.local_steps=1")
+    _go(tmp_path, compose_config([*words, *short, f"dataset.validation={share}"]))
+    assert summary(tmp_path)["status"] == ("completed" if share else "diverged")
 
 
 def test_without_validation_poisoned_test_data_do_change_it(
@@ -242,6 +262,30 @@ def test_a_client_with_nothing_to_go_by_keeps_its_last_model() -> None:
         outcome.val = {0: {"accuracy": [0.2, 0.9, 0.1][number]}}
         outcome.choose(number, "accuracy")
     assert [outcome.chosen[client].round for client in (0, 1)] == [1, 2]
+
+
+def test_an_objective_that_a_file_says_nothing_of_is_not_a_number(tmp_path: Path) -> None:
+    config = _run(tmp_path, "rounds=1", "objective=loss", "dataset.validation=0.1")
+    found = summary(tmp_path)
+    found["best"]["validation"]["loss"] = None
+    assert math.isnan(objective(config, found))
+
+
+def test_models_that_come_and_go_can_be_kept() -> None:
+    outcome, server, stop = Outcome(weights_of(0.0)), Server(), Patience(Config().stop)
+    grid = mock.Mock(client_states=dict)
+    outcome.models = {0: weights_of(1.0), 1: weights_of(2.0)}
+    outcome.val = {0: {"accuracy": 0.5}, 1: {"accuracy": 0.5}}
+    outcome.choose(1, "accuracy")
+    outcome.models = {1: weights_of(3.0)}
+    outcome.val = {1: {"accuracy": 0.7}}
+    outcome.choose(2, "accuracy")
+    state = take(outcome, server, grid, stop)
+    again, later = Outcome(weights_of(0.0)), mock.Mock()
+    later.models.return_value = dict(outcome.models)
+    restore(state, again, later, grid, stop)
+    kept = {owner: choice.weights["w"].item() for owner, choice in again.chosen.items()}
+    assert kept == {0: 1.0, 1: 3.0}
 
 
 def test_what_a_strategy_writes_into_later_does_not_change_the_best_model() -> None:

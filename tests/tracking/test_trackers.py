@@ -146,6 +146,15 @@ def test_clients_that_did_not_evaluate_are_told_of_at_the_end(
     }
 
 
+def test_some_isolated_clients_do_not_pass_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Recorder()
+    trackers, _ = _told(monkeypatch, {"mirror": mirror})
+    # Each client selected a round of its own on held-out examples; only client 0 chose the last.
+    rows = [_own(0, 0.5)._replace(model="local"), _own(1, 0.1)._replace(model="local", round=1)]
+    trackers.end(Ending("completed", {"rounds": 3}, measurements=rows))
+    assert mirror.numbers == []
+
+
 def test_nothing_is_opened_unless_it_is_asked_for(tmp_path: Path) -> None:
     said: list[str] = []
     trackers = Trackers(lambda *lines: said.extend(lines))
