@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from fedexp.core.weights import Weights
     from fedexp.data.examples import Examples, Spec
     from fedexp.datasets import Dataset, ImageDataset
+    from fedexp.frameworks.base import Batch, Learner, Recipe
     from fedexp.metrics import Metric, Predictions
-    from fedexp.models import Model
+    from fedexp.models import FrameworkModel, Model
     from fedexp.partitions import Partition
     from fedexp.strategies import (
         Carries,
@@ -45,19 +46,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attack",
+    "Batch",
     "Carries",
     "Client",
     "ConfigError",
     "Dataset",
     "Examples",
     "FedexpError",
+    "FrameworkModel",
     "ImageDataset",
     "Job",
+    "Learner",
     "Metric",
     "Model",
     "Order",
     "Partition",
     "Predictions",
+    "Recipe",
     "Server",
     "Setup",
     "Span",
@@ -89,7 +94,8 @@ _HOME = {
     **dict.fromkeys(("Examples", "Spec"), "data.examples"),
     **dict.fromkeys(("Dataset", "ImageDataset"), "datasets"),
     **dict.fromkeys(("Metric", "Predictions"), "metrics"),
-    "Model": "models",
+    **dict.fromkeys(("FrameworkModel", "Model"), "models"),
+    **dict.fromkeys(("Batch", "Learner", "Recipe"), "frameworks.base"),
     "Partition": "partitions",
     **dict.fromkeys(
         ("Carries", "Client", "Job", "Order", "Server", "Setup", "Strategy", "Update", "Updates"),

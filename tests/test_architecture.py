@@ -20,7 +20,7 @@ ROOT = Path(fedexp.__file__).parent
 LEVELS = (
     {"core"},
     {"tasks"},
-    {"flower", "data", "metrics", "analysis"},
+    {"flower", "data", "metrics", "analysis", "frameworks"},
     {"strategies", "partitions", "datasets", "models", "attacks"},
     {"config"},
     {"training"},

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedexp import attacks, metrics, tasks
+from fedexp.config.frameworks import framework_errors
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
 from fedexp.core.options import AUTO
@@ -154,6 +155,7 @@ def _relation_errors(config: Config) -> Iterator[str]:
         yield f"tracking.{option} belongs to W&B: set tracking=wandb (or 'tracking=[wandb,tensorboard]')"
     yield from _own_errors("model", config)
     yield from _model_errors(config)
+    yield from framework_errors(config)
 
 
 def _validation_errors(config: Config) -> Iterator[str]:

@@ -25,10 +25,9 @@ from fedexp.federation.faults import (
 )
 from fedexp.federation.measuring import Measures, measure, measures, needs_probabilities
 from fedexp.flower.messages import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS, Reply
-from fedexp.training.device import limited_threads, pick_device
-from fedexp.training.evaluator import Evaluator
-from fedexp.training.loop import Work, num_steps, train, union_steps
-from fedexp.training.network import Network, build_network, keyed_chance
+from fedexp.training.building import build_trainer
+from fedexp.training.loop import Work, num_steps, union_steps
+from fedexp.training.trainer import Trainer
 
 
 class ClientNode:
@@ -69,10 +68,7 @@ class ClientNode:
         else:
             steps = steps_of(config, server_round, client, len(examples))
         job = ClientJob(self, client, server_round, order, state, examples, steps)
-        with (
-            limited_threads(config.backend.threads),
-            keyed_chance(config.seed, server_round, client, self.device),
-        ):
+        with self.trainer.turn(server_round, client):
             self._side.run(job)
         reply = job.reply()
         if faulty and reply.weights is not None:
@@ -90,21 +86,14 @@ class ClientNode:
         own = self.data.train_examples([client])  # what it trains on, should it do so once more
         steps = num_steps(self.config.training, len(own))
         job = ClientJob(self, client, server_round, order, state, own, steps)
-        with (
-            limited_threads(self.config.backend.threads),
-            keyed_chance(self.config.seed, server_round, client, self.device),
-        ):
+        with self.trainer.turn(server_round, client):
             weights = self._side.weights_to_test(job)
             return Reply(len(examples), numbers=self.measure(weights, examples, self._measures))
 
     def measure(self, weights: Weights, examples: Examples, wanted: Measures) -> dict[str, float]:
         """Return metrics of a model on some examples."""
-        self.network.load(weights)
-        prepare, probabilities = self.config.dataset.prepare, needs_probabilities(wanted)
-        evaluator = Evaluator(
-            examples, self.task, prepare, self.device, probabilities=probabilities
-        )
-        return measure(evaluator.predict(self.network.module), wanted)
+        predict = self.trainer.predictor(examples, probabilities=needs_probabilities(wanted))
+        return measure(predict(weights), wanted)
 
     @property
     def data(self) -> FederatedData:
@@ -112,17 +101,9 @@ class ClientNode:
         return self.source()
 
     @cached_property
-    def device(self) -> torch.device:
-        """Where models lie; asked where the client runs."""
-        return pick_device(self.config.backend)
-
-    @cached_property
-    def network(self) -> Network:
-        """The one network of this process: building it costs as much as many steps of training."""
-        config = self.config
-        return build_network(
-            config.model, self.data.spec, config.seed, self.device, config.dataset.prepare
-        )
+    def trainer(self) -> Trainer:
+        """The one model of this process: building it costs as much as many steps of training."""
+        return build_trainer(self.config, self.data.spec)
 
 
 class ClientJob:
@@ -149,7 +130,7 @@ class ClientJob:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of what gradients move, in the model's order."""
-        return tuple(self._node.network.parameters)
+        return self._node.trainer.parameters
 
     def train(
         self,
@@ -166,31 +147,20 @@ class ClientJob:
         Raises:
             ValueError: If there are no steps to take, or nothing by that name to move.
         """
-        node, network = self._node, self._node.network
+        trainer = self._node.trainer
         if steps is not None and steps < 1:
             raise ValueError(f"job.train: steps must be >= 1, got {steps}")
-        network.load(self.model if start is None else start)
-        moving = network.parameters
-        if only is not None:
-            if not only or not set(only) <= set(moving):
-                raise ValueError(
-                    f"job.train: only must hold some of {list(moving)}, got {list(only)}"
-                )
-            moving = {name: moving[name] for name in moving if name in set(only)}
+        moving = trainer.parameters
+        if only is not None and (not only or not set(only) <= set(moving)):
+            raise ValueError(f"job.train: only must hold some of {list(moving)}, got {list(only)}")
         if pull and toward is None and start is not None:
             toward = self.model
-        work = Work(steps or self.steps, self.learning_rate, pull, toward, correction)
-        self._loss = train(
-            network,
-            moving,
-            self._examples,
-            node.config.dataset,
-            node.config.training,
-            work,
-            self._generator,
-            node.device,
+        chosen = None if only is None else frozenset(only)
+        work = Work(steps or self.steps, self.learning_rate, pull, toward, correction, chosen)
+        trained, self._loss = trainer.train(
+            self.model if start is None else start, self._examples, work, self._generator
         )
-        return network.weights()
+        return trained
 
     def loss(self, weights: Weights) -> float:
         """Return the mean loss of a model on all the client's training examples."""

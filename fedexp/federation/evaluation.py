@@ -17,9 +17,9 @@ from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
 from fedexp.federation.measuring import measure, measures, needs_probabilities
 from fedexp.metrics import Predictions
+from fedexp.training.building import build_trainer
 from fedexp.training.device import limited_threads, pick_device
-from fedexp.training.evaluator import Evaluator
-from fedexp.training.network import build_network
+from fedexp.training.trainer import Predictor
 
 Scores = dict[str, dict[str, float]]
 """Subset -> metric -> value."""
@@ -46,22 +46,19 @@ class ServerEvaluation:
     """
 
     def __init__(self, config: Config, data: FederatedData) -> None:
-        self._data, self._dataset, self._task = data, config.dataset, config.task
+        self._data = data
         self._measures = measures(config.measured)
-        self._device = pick_device(config.backend)
-        spec, prepare = data.spec, config.dataset.prepare
-        self._network = build_network(config.model, spec, config.seed, self._device, prepare)
-        self.initial = self._network.weights()
-        self.parameters = tuple(self._network.parameters)
-        self.buffers, self.frozen = self._network.buffers, self._network.frozen
+        self._trainer = build_trainer(config, data.spec)
+        self.initial, self.parameters = self._trainer.initial(), self._trainer.parameters
+        self.buffers, self.frozen = self._trainer.buffers, self._trainer.frozen
         self._threads = config.backend.threads
-        parallel = usable_cpus() if self._device.type == "cpu" else 1
+        parallel = usable_cpus() if pick_device(config.backend).type == "cpu" else 1
         self._parallel = parallel
-        self._evaluator = self._evaluator_of(data.test, parallel)
+        self._predictor = self._predictor_of(data.test, parallel)
         targets = data.test.targets
         # Where held-out training examples decide, test data have no say in what has diverged either.
         judges = data.train.targets if config.dataset.validation else targets
-        self.largest_loss = self._task.largest_loss(judges)
+        self.largest_loss = config.task.largest_loss(judges)
         masks = {
             name: np.isin(targets, labels) for name, labels in config.partition.subsets().items()
         }
@@ -69,7 +66,7 @@ class ServerEvaluation:
 
     def scores(self, weights: Weights) -> Scores:
         """Return the run's metrics on every subset that has test examples."""
-        found = self._predict(weights, self._evaluator)
+        found = self._predict(weights, self._predictor)
         return {
             name: measure(found.select(mask), self._measures)
             for name, mask in self._masks.items()
@@ -79,7 +76,7 @@ class ServerEvaluation:
     def confusion(self, weights: Weights) -> npt.NDArray[np.int64]:
         """Return counts, shape (num_classes, num_classes): rows are true labels, columns predicted."""
         size = self._data.spec.num_classes
-        found = self._predict(weights, self._evaluator)
+        found = self._predict(weights, self._predictor)
         counts = np.bincount(found.targets * size + found.labels, minlength=size**2)
         return counts.reshape(size, size)
 
@@ -125,18 +122,18 @@ class ServerEvaluation:
         return self._scores_by_share(weights, clients, data.client_val, data.train)
 
     @cached_property
-    def _server_val(self) -> Evaluator | None:
+    def _server_val(self) -> Predictor | None:
         chosen = self._data.server_val
         if not len(chosen):
             return None
-        return self._evaluator_of(self._data.train.subset(chosen), self._parallel)
+        return self._predictor_of(self._data.train.subset(chosen), self._parallel)
 
     @cached_property
-    def _clients_val(self) -> Evaluator | None:
+    def _clients_val(self) -> Predictor | None:
         held = self._data.client_val
         if held is None:
             return None
-        return self._evaluator_of(self._data.train.subset(held.indices), self._parallel)
+        return self._predictor_of(self._data.train.subset(held.indices), self._parallel)
 
     def _scores_by_share(
         self, weights: Weights, clients: Sequence[int], held: Assignment, of: Examples
@@ -146,7 +143,7 @@ class ServerEvaluation:
         if not shares:
             return {}
         examples = of.subset(np.concatenate(list(shares.values())))
-        found = self._predict(weights, self._evaluator_of(examples))
+        found = self._predict(weights, self._predictor_of(examples))
         ends = np.cumsum([len(share) for share in shares.values()])
         pieces = np.split(np.arange(len(examples)), ends[:-1])
         return {
@@ -154,12 +151,10 @@ class ServerEvaluation:
             for client, piece in zip(shares, pieces, strict=True)
         }
 
-    def _evaluator_of(self, examples: Examples, parallel: int = 1) -> Evaluator:
+    def _predictor_of(self, examples: Examples, parallel: int = 1) -> Predictor:
         probabilities = needs_probabilities(self._measures)
-        prepare = self._dataset.prepare
-        return Evaluator(examples, self._task, prepare, self._device, parallel, probabilities)
+        return self._trainer.predictor(examples, parallel=parallel, probabilities=probabilities)
 
-    def _predict(self, weights: Weights, evaluator: Evaluator) -> Predictions:
-        self._network.load(weights)
+    def _predict(self, weights: Weights, predict: Predictor) -> Predictions:
         with limited_threads(self._threads):
-            return evaluator.predict(self._network.module)
+            return predict(weights)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedexp.core.options import Plan
 from fedexp.core.registry import Registry
 from fedexp.data.examples import Spec
+from fedexp.frameworks.base import Learner
 from fedexp.tasks import TOKENS, fits
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A network and its options.
+    """A network and its options; of a torch module, :class:`FrameworkModel` of anything else.
 
     Attributes:
         kinds: Kinds of inputs that it takes, such as ``image``; none stands for every kind.
@@ -25,12 +27,24 @@ class Model:
         has_buffers: Whether its state holds more than what gradients move, such as BatchNorm's running
             statistics and integer counters.
         min_side: Least height and width of an image, in pixels, that it can be trained on.
+        framework: What it is written in.
+        packages: What has to be installed for it, beside what fedexp needs itself: names of distributions
+            such as ``jax``. A run goes on only with the same versions.
+        extra: The extra of fedexp that brings them, if one does.
+        allows: Option -> the values that it may have with this model, such as ``{"training.momentum":
+            (0.0,)}``; all others are refused.
+        lacks: Arguments of ``job.train`` that it cannot heed: ``only``, ``pull`` or ``correction``.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = ()
     has_buffers: ClassVar[bool] = False
     min_side: ClassVar[int] = 1
+    framework: ClassVar[str] = "PyTorch"
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    allows: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({})
+    lacks: ClassVar[tuple[str, ...]] = ()
 
     name: str = ""
 
@@ -61,6 +75,32 @@ class Model:
         """
         raise NotImplementedError(f"model={self.name} does not say how it is built")
 
+    def learner(self, spec: Spec, task: str) -> Learner | None:
+        """Return what trains it in another framework; None where :meth:`build` returns a torch module.
+
+        Args:
+            spec: Shape of an input, and how many numbers a prediction has (``spec.outputs``).
+            task: The data set's, such as ``classification``; it decides the loss.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class FrameworkModel(Model):
+    """A model in a framework other than PyTorch: :meth:`learner` takes the place of :meth:`build`.
+
+    The framework chooses its device and its threads itself.
+    """
+
+    framework = ""
+    allows: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+        {"training.amp": (False,), "backend.device": ("auto",), "backend.threads": (1,)}
+    )
+
+    def learner(self, spec: Spec, task: str) -> Learner:
+        """Return what trains it; called once in every process. Import the framework here."""
+        raise NotImplementedError(f"model={self.name} does not say what trains it")
+
 
 NUMBERS = ("image", "vector", "series")
 """Kinds of inputs that are numbers, which any layer takes once they are put in a row."""
@@ -68,7 +108,7 @@ NUMBERS = ("image", "vector", "series")
 WHOLE = ("classification", "regression")
 """Tasks with one prediction for an input."""
 
-__all__ = ["NUMBERS", "REGISTRY", "TOKENS", "WHOLE", "Model", "register"]
+__all__ = ["NUMBERS", "REGISTRY", "TOKENS", "WHOLE", "FrameworkModel", "Model", "register"]
 
 REGISTRY: Registry[Model] = Registry("model", Model)
 register = REGISTRY.register

@@ -30,6 +30,8 @@ class Strategy:
         sends_weights: Whether clients and server would send weights over a network.
         squares_weights: Whether its server squares weights in the model's own precision, as Adam's second
             moment does: larger ones than others can bear would overflow.
+        asks: Arguments of ``job.train`` that its clients use and that not every framework can heed:
+            ``only``, ``pull`` or ``correction``. Models that lack one are refused.
     """
 
     kind: ClassVar[str] = FEDERATED
@@ -39,6 +41,7 @@ class Strategy:
     averages_buffers: ClassVar[bool] = False
     sends_weights: ClassVar[bool] = True
     squares_weights: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ()
 
     name: str = ""
 

@@ -19,6 +19,8 @@ class FedProx(Strategy):
     steps than the others (``clients.stragglers``) count in full, as in the paper's experiments.
     """
 
+    asks = ("pull",)
+
     name: str = "fedprox"
     proximal_mu: float = ranged(0.1, ge=0, tuned=Span(0.001, 1.0, log=True))
     """Strength of the pull towards the global model; 0 is FedAvg."""

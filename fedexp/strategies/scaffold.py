@@ -30,6 +30,8 @@ class Scaffold(Strategy):
     needs_sgd: ClassVar[bool] = True
     averages_buffers: ClassVar[bool] = True
 
+    asks = ("correction",)
+
     name: str = "scaffold"
     server_learning_rate: float = ranged(1.0, gt=0, tuned=Span(0.1, 3.0, log=True))
     """Factor of the clients' mean update; 1 takes it as it is."""

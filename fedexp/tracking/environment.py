@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -29,16 +30,20 @@ def environment(run: RunInfo) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cpus": os.cpu_count(),
-        "packages": packages(),
+        "packages": packages(run.config.model.packages),
         "plugins": plugins_in_use(run.config),
         **_checkout(),
         "seed": run.config.seed,
     }
 
 
-def packages() -> dict[str, str]:
-    """Return the versions of the packages that results may depend on."""
-    return dict(_versions())
+def packages(further: Sequence[str] = ()) -> dict[str, str]:
+    """Return the versions of the packages that results may depend on.
+
+    Args:
+        further: Those that a model's framework consists of.
+    """
+    return {**_versions(), **{name: version(name) for name in further}}
 
 
 @cache

@@ -40,10 +40,11 @@ def identity(config: Config) -> dict[str, Any]:
     """Return what the numbers of a run depend on: options, versions, device, code from outside, data."""
     from fedexp.training.device import pick_device
 
-    versions = packages()
+    further = config.model.packages
+    versions = packages(further)
     return {
         "options": {k: v for k, v in _flat(asdict(config), "") if not is_free(k)},
-        "packages": {name: versions[name] for name in _PACKAGES},
+        "packages": {name: versions[name] for name in (*_PACKAGES, *further)},
         "device": pick_device(config.backend).type,
         "plugins": {", ".join(e["provides"]): e["sha256"] for e in plugins_in_use(config)},
         "data": digest(config.dataset),

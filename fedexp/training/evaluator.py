@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -54,10 +55,19 @@ class Evaluator:
     def predict(self, model: nn.Module) -> Predictions:
         """Run the model over all examples; the model lies on this evaluator's device."""
         model.eval()
+        return self.judge(model)
+
+    def judge(self, forward: Callable[[Tensor], Tensor]) -> Predictions:
+        """Run a function from prepared inputs to outputs over all examples.
+
+        Args:
+            forward: Its outputs lie on this evaluator's device; called for several batches at a time
+                where they are computed side by side.
+        """
 
         def one(batch: tuple[Tensor, Tensor]) -> tuple[Any, ...]:
             with torch.inference_mode():
-                outputs = model(batch[0])
+                outputs = forward(batch[0])
                 found = self._task.judge(outputs, batch[1], probabilities=self._probabilities)
                 return tuple(tensor.cpu().numpy() for tensor in found)
 

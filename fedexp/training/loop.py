@@ -38,6 +38,7 @@ class Work:
         pull: Adds ``pull * (w - toward)`` to every gradient, >= 0.
         toward: What weights are pulled towards; None is where they started.
         correction: Added to every gradient: name -> array, or None.
+        only: Names of the parameters that move; None is all of them.
     """
 
     steps: int
@@ -45,13 +46,14 @@ class Work:
     pull: float = 0.0
     toward: Weights | None = None
     correction: Weights | None = None
+    only: frozenset[str] | None = None
 
 
 def num_steps(config: TrainingConfig, num_examples: int) -> int:
     """Return the SGD steps of a round: ``local_steps``, or those of ``local_epochs``."""
     if config.local_steps is not None:
         return config.local_steps
-    batches = math.ceil(num_examples / _batch_size(config, num_examples))
+    batches = math.ceil(num_examples / batch_size(config, num_examples))
     return config.local_epochs * batches
 
 
@@ -64,7 +66,8 @@ def union_steps(config: TrainingConfig, num_examples: int, num_clients: int) -> 
     return steps if config.local_steps is None else steps * num_clients
 
 
-def _batch_size(config: TrainingConfig, num_examples: int) -> int:
+def batch_size(config: TrainingConfig, num_examples: int) -> int:
+    """Return the examples of a step: ``batch_size``, or all where it is ``full``."""
     return num_examples if config.batch_size == FULL else int(config.batch_size)
 
 
@@ -94,7 +97,7 @@ def train(
         Mean loss of the last epoch's predictions, each taken before its batch's step.
     """
     model, moving = network.module, list(parameters.values())
-    batches = _Batches(examples, dataset, _batch_size(config, len(examples)), generator, device)
+    batches = Batches(examples, dataset, batch_size(config, len(examples)), generator, device)
     task = tasks.of(dataset)
     loss_of, counted = task.loss(), task.counted
     gradients_of = gradient_function(moving, device)
@@ -125,7 +128,7 @@ def train(
     return float(sum(v * size for v, size in zip(values, sizes, strict=True)) / sum(sizes))
 
 
-class _Batches:
+class Batches:
     """A client's examples, in a new order every epoch."""
 
     def __init__(
@@ -142,6 +145,7 @@ class _Batches:
         self._generator = generator
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's batches, prepared inputs and targets."""
         order = torch.randperm(len(self._targets), generator=self._generator).to(self._device)
         for chunk in order.split(self._size * max(1, AT_ONCE // self._size)):
             # index_select copies whole rows; indexing by [] gathers byte by byte, at twice the time.

@@ -158,7 +158,7 @@ def test_centralized_trains_on_the_unions_examples_for_as_long_as_its_clients_wo
         seen.append((len(examples), work.steps))
         return train(network, moving, examples, *rest)
 
-    monkeypatch.setattr("fedexp.federation.client.train", watch)
+    monkeypatch.setattr("fedexp.training.torch_trainer.train", watch)
     for training in (
         TrainingConfig(local_epochs=2, batch_size=4),
         TrainingConfig(local_steps=5, batch_size=4),

@@ -37,7 +37,8 @@ from fedexp.flower.messages import Reply
 from fedexp.models import Model
 from fedexp.training.device import limited_threads
 from fedexp.training.loop import num_steps
-from fedexp.training.network import Network, keyed_chance
+from fedexp.training.network import Network
+from fedexp.training.torch_trainer import TorchTrainer
 
 INPUTS, OUTPUTS = 6, 3
 
@@ -483,7 +484,7 @@ def test_initial_weights_are_what_the_seed_draws(name: str) -> None:
         experiment = replace(_experiment(name), seed=seed)
         evaluation = ServerEvaluation(experiment, DATA)
         assert same_weights(evaluation.initial, Plain(name, seed).start)
-        assert same_weights(_node(experiment).network.weights(), Plain(name, seed).start)
+        assert same_weights(_node(experiment).trainer.initial(), Plain(name, seed).start)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -540,7 +541,7 @@ def test_what_is_added_to_gradients_is_added_once(name: str) -> None:
     job = ClientJob(node, 0, 1, order, {}, examples, 3)
     toward = {k: np.full_like(a, 0.5) for k, a in order.weights.items()}
     correction = {k: np.full_like(order.weights[k], 0.25) for k in job.parameters}
-    with keyed_chance(0, 1, 0, node.device):
+    with node.trainer.turn(1, 0):
         found = job.train(pull=0.1, toward=toward, correction=correction)
 
     def add(module: nn.Module) -> None:
@@ -589,7 +590,9 @@ def test_two_workers_change_no_bit(name: str) -> None:
 
 def test_state_names_what_is_trained_and_what_is_not() -> None:
     def network(name: str) -> Network:
-        return _node(_experiment(name)).network
+        trainer = _node(_experiment(name)).trainer
+        assert isinstance(trainer, TorchTrainer)
+        return trainer.network
 
     tied = network("TiedWeights")
     assert list(tied.weights()) == [

@@ -1,0 +1,1 @@
+"""What trains models that are not written in PyTorch."""

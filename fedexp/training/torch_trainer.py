@@ -1,0 +1,95 @@
+"""The trainer of models that are torch modules: the fast one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from fedexp.config.schema import Config
+from fedexp.core.weights import Weights
+from fedexp.data.examples import Examples, Spec
+from fedexp.metrics import Predictions
+from fedexp.training.device import limited_threads, pick_device
+from fedexp.training.evaluator import Evaluator
+from fedexp.training.loop import Work, train
+from fedexp.training.network import Network, build_network, keyed_chance
+from fedexp.training.trainer import Predictor, Trainer
+
+
+class TorchTrainer(Trainer):
+    """Trains and runs a torch module.
+
+    Attributes:
+        network: The module, and the memory that weights are copied into.
+        device: Where it lies.
+    """
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        self._config, self._spec = config, spec
+        self.device = pick_device(config.backend)
+        self.network = self._build()
+        self.parameters = tuple(self.network.parameters)
+        self.buffers, self.frozen = self.network.buffers, self.network.frozen
+        self._filled = False
+
+    def initial(self) -> Weights:
+        """Return the weights that the network was built with."""
+        return (self._build() if self._filled else self.network).weights()
+
+    def train(
+        self, start: Weights, examples: Examples, work: Work, order: torch.Generator
+    ) -> tuple[Weights, float]:
+        """Fill the network and take SGD steps; see :class:`Trainer`."""
+        network, config = self._load(start), self._config
+        moving = network.parameters
+        if work.only is not None:
+            moving = {name: moving[name] for name in moving if name in work.only}
+        loss = train(
+            network, moving, examples, config.dataset, config.training, work, order, self.device
+        )
+        return network.weights(), loss
+
+    def predictor(
+        self, examples: Examples, *, parallel: int = 1, probabilities: bool = False
+    ) -> Predictor:
+        """Keep examples prepared on the device; see :class:`Trainer`."""
+        task, prepare = self._config.task, self._config.dataset.prepare
+        evaluator = Evaluator(examples, task, prepare, self.device, parallel, probabilities)
+
+        def predict(weights: Weights) -> Predictions:
+            return evaluator.predict(self._load(weights).module)
+
+        return predict
+
+    def outputs(self, weights: Weights, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Run the network over inputs in one batch; see :class:`Trainer`."""
+        module = self._load(weights).module.eval()
+        with torch.inference_mode():
+            batch = self._config.dataset.prepare(torch.from_numpy(inputs).to(self.device))
+            found: npt.NDArray[Any] = module(batch).cpu().numpy()
+        return found
+
+    @contextmanager
+    def turn(self, server_round: int, client: int) -> Iterator[None]:
+        """Key torch's global generator on seed, round and client."""
+        config = self._config
+        with (
+            limited_threads(config.backend.threads),
+            keyed_chance(config.seed, server_round, client, self.device),
+        ):
+            yield
+
+    def _build(self) -> Network:
+        config = self._config
+        return build_network(
+            config.model, self._spec, config.seed, self.device, config.dataset.prepare
+        )
+
+    def _load(self, weights: Weights) -> Network:
+        self._filled = True
+        self.network.load(weights)
+        return self.network

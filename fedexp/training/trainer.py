@@ -1,0 +1,80 @@
+"""What trains a model and runs it, in whatever framework it is written."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from fedexp.core.weights import Weights
+from fedexp.data.examples import Examples
+from fedexp.metrics import Predictions
+from fedexp.training.loop import Work
+
+Predictor = Callable[[Weights], Predictions]
+"""From a model's weights to what it says of certain examples."""
+
+
+class Trainer(ABC):
+    """The one model of a process, filled with the weights of whoever is at work.
+
+    Attributes:
+        parameters: Names of what gradients move, in the model's order.
+        buffers: Names of the entries that are no parameters.
+        frozen: Names of the parameters that nobody trains.
+    """
+
+    parameters: tuple[str, ...]
+    buffers: frozenset[str]
+    frozen: frozenset[str]
+
+    @abstractmethod
+    def initial(self) -> Weights:
+        """Return the weights that the experiment's seed draws."""
+
+    @abstractmethod
+    def train(
+        self, start: Weights, examples: Examples, work: Work, order: torch.Generator
+    ) -> tuple[Weights, float]:
+        """Take steps on a client's examples.
+
+        Args:
+            start: Where to start.
+            examples: One at least.
+            work: How many steps, and what else goes into them.
+            order: Decides the order of examples in every epoch, and how they are varied.
+
+        Returns:
+            The trained weights, a copy; and the mean loss of the last epoch's predictions, each taken
+            before its batch's step.
+
+        Raises:
+            ValueError: If the weights are not the model's, or the framework cannot do the work.
+        """
+
+    @abstractmethod
+    def predictor(
+        self, examples: Examples, *, parallel: int = 1, probabilities: bool = False
+    ) -> Predictor:
+        """Prepare examples, and return what judges models by them.
+
+        Args:
+            examples: One at least.
+            parallel: Batches that may be computed side by side.
+            probabilities: Whether predictions hold the probability of every label.
+        """
+
+    @abstractmethod
+    def outputs(self, weights: Weights, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what a model makes of inputs as they are stored."""
+
+    @abstractmethod
+    def turn(self, server_round: int, client: int) -> AbstractContextManager[None]:
+        """Run a block as a client's turn: what the model draws in it depends on nothing else.
+
+        The number of torch's threads is the experiment's in it.
+        """
