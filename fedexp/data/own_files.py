@@ -1,71 +1,22 @@
-"""Files of one's own: which there are, whose the rows are, and examples made of them."""
+"""Files of one's own: which there are, and whose the rows are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fedexp.core.options import FedexpError
-from fedexp.data.assignment import Assignment
-from fedexp.data.columns import AUTO, Schema, agree, encode, encode_target, survey
-from fedexp.data.examples import Examples, Spec
-from fedexp.data.held_out import hold_out
+from fedexp.data.assembling import TEST, Found, Part, Wanted, assemble
+from fedexp.data.image_folders import read_folders
+from fedexp.data.saved_datasets import is_saved, read_saved, training_part
 from fedexp.data.table import SUFFIXES, Table, read_table
-
-TEST = "test"
-"""The folder that holds the test examples, where they are given."""
-
-FRACTION = 0.2
-"""Share of every owner's rows that it is tested on, where no test examples are given."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How files are to be read; see the options of ``dataset=files``."""
-
-    target: str = "target"
-    client: str | None = None
-    test_fraction: float | None = None
-    split_seed: int = 0
-    predict: str = AUTO
-    categories: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-
-
-class Part(NamedTuple):
-    """Rows of one owner, or of nobody known."""
-
-    owner: str | None
-    table: Table
-
-
-class Found(NamedTuple):
-    """What files hold.
-
-    Attributes:
-        train: Training examples, owner by owner; numbers that are missing are NaN.
-        test: Test examples.
-        spec: What is known of both.
-        kind: What an input is.
-        task: What is to be said of it.
-        schema: What columns the inputs have; None where they are no table.
-    """
-
-    train: Examples
-    test: Examples
-    spec: Spec
-    kind: str
-    task: str
-    schema: Schema | None
 
 
 def files_in(path: Path) -> list[Path]:
-    """Return the tables that a path stands for: itself, or those in the folder, by name.
+    """Return the tables that a path stands for, itself or those in the folder; or folders of images.
 
     Raises:
         FedexpError: If there are none, or something else lies beside them.
@@ -75,19 +26,23 @@ def files_in(path: Path) -> list[Path]:
             f"dataset.path={path} is not there: name a file ({', '.join(SUFFIXES)}) or a folder of such "
             "files, one per client"
         )
-    files = (
-        sorted(file for file in path.iterdir() if not _is_aside(file)) if path.is_dir() else [path]
-    )
-    for file in files:
+    if not path.is_dir():
+        found = [path]
+    else:
+        found = sorted(file for file in path.iterdir() if not _is_aside(file))
+        if found and all(file.is_dir() for file in found):
+            return found
+    for file in found:
         if file.suffix.lower() not in SUFFIXES or not file.is_file():
             raise FedexpError(
                 f"{file} is none of {', '.join(SUFFIXES)}: convert it, or take it away"
             )
-    if not files:
+    if not found:
         raise FedexpError(
-            f"{path} holds no file that ends in {', '.join(SUFFIXES)}: put some there"
+            f"{path} holds no file that ends in {', '.join(SUFFIXES)}, and no folders of images: put "
+            "some there"
         )
-    return files
+    return found
 
 
 def _is_aside(file: Path) -> bool:
@@ -109,7 +64,7 @@ def read(path: Path, wanted: Wanted) -> Found:
     Raises:
         FedexpError: With one line that says what is wrong with them, and where.
     """
-    train = _by_owner(parts_of(path, wanted), wanted)
+    train = _by_owner(parts_of(training_part(path), wanted), wanted)
     given = path / TEST
     test = _by_owner(parts_of(given, wanted), wanted) if given.is_dir() else None
     if test is not None and wanted.test_fraction is not None:
@@ -121,8 +76,17 @@ def read(path: Path, wanted: Wanted) -> Found:
 
 
 def parts_of(path: Path, wanted: Wanted) -> list[Part]:
-    """Read the tables at a path; a folder's files are an owner's each, unless a column says whose."""
+    """Read what is at a path: a saved data set, folders of images, or tables.
+
+    A folder of images in which there are clients is its client's, and so is a file of a folder of tables,
+    unless a column says whose the rows are.
+    """
+    if is_saved(path):
+        return [Part(None, read_saved(path, wanted.ignore, wanted.side))]
     files = files_in(path)
+    if files[0].is_dir():
+        found = read_folders(path, files, wanted.target, wanted.side)
+        return [Part(owner, table) for owner, table in found]
     stems = [file.stem for file in files]
     for stem in stems:
         if stems.count(stem) > 1:
@@ -160,134 +124,3 @@ def _divided(table: Table, client: str) -> list[Part]:
     order, counts = np.argsort(number, kind="stable"), np.bincount(number)
     pieces = np.split(order, np.cumsum(counts)[:-1])
     return [Part(str(name), left.take(rows)) for name, rows in zip(names, pieces, strict=True)]
-
-
-def assemble(train: Sequence[Part], test: Sequence[Part] | None, wanted: Wanted) -> Found:
-    """Make examples of the owners' tables.
-
-    Args:
-        train: In the order of owners.
-        test: Likewise, of owners that have training rows; None has a share of every owner's rows split
-            off.
-        wanted: How.
-
-    Raises:
-        FedexpError: If they do not go together.
-    """
-    owners = tuple(dict.fromkeys(part.owner for part in train if part.owner is not None))
-    for part in test or ():
-        if part.owner is not None and part.owner not in owners:
-            raise FedexpError(
-                f"{part.table.source}: {part.owner} has test rows and no training rows; add some, or "
-                "take its test rows away"
-            )
-    told = [survey(part.table, wanted.target, wanted.categories) for part in train]
-    schema = agree(told, wanted.target, wanted.predict, wanted.categories)
-    kind, encoder = _encoder(train, schema)
-    found = _examples(train, owners, schema, encoder)
-    if test is None:
-        found, held_out = _split(found, schema, wanted)
-    else:
-        held_out = _examples(test, owners, schema, encoder)
-    values = 0 if schema.classes else 1
-    spec = Spec(
-        found.inputs.shape[1:],
-        schema.classes,
-        len(found),
-        len(held_out),
-        values=values,
-        owners=owners,
-    )
-    task = "classification" if schema.classes else "regression"
-    return Found(found, held_out, spec, kind, task, schema if schema.inputs else None)
-
-
-Encoder = Callable[[Table], npt.NDArray[Any]]
-
-
-def _encoder(parts: Sequence[Part], schema: Schema) -> tuple[str, Encoder]:
-    """Return what kind of inputs tables hold, and what makes them of a table."""
-    first = parts[0].table
-    if first.array is None:
-        if not schema.inputs:
-            raise FedexpError(
-                f"{first.source} has no column beside target and client: there is nothing to learn from"
-            )
-        return "vector", lambda table: encode(table, schema)[0]
-    if schema.inputs:
-        names = ",".join(column.name for column in schema.inputs)
-        raise FedexpError(
-            f"{first.source} holds columns beside an array of inputs: leave them out, "
-            f"dataset.ignore=[{names}]"
-        )
-    kind, shape = array_inputs(first)[0], array_inputs(first)[1].shape[1:]
-
-    def of_array(table: Table) -> npt.NDArray[Any]:
-        if table.array is None:
-            raise FedexpError(f"{table.source} holds no array of inputs, which {first.source} does")
-        inputs = array_inputs(table)[1]
-        if inputs.shape[1:] != shape:
-            raise FedexpError(
-                f"{table.source} holds inputs of shape {inputs.shape[1:]}, {first.source} of {shape}: "
-                "all must have one shape"
-            )
-        return inputs
-
-    return kind, of_array
-
-
-def array_inputs(table: Table) -> tuple[str, npt.NDArray[Any]]:
-    """Return what an array of inputs is, and the array as that kind has it.
-
-    Raises:
-        FedexpError: If it is nothing known.
-    """
-    array = table.array
-    assert array is not None
-    if array.dtype == np.uint8 and array.ndim in (3, 4):
-        if array.ndim == 3:
-            array = array[:, None]
-        elif array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
-            array = array.transpose(0, 3, 1, 2)
-        return "image", np.ascontiguousarray(array)
-    if array.dtype.kind in "iuf" and array.ndim in (2, 3):
-        numbers = array.astype(np.float64)
-        if np.isinf(numbers).any():
-            row = int(np.flatnonzero(np.isinf(numbers).reshape(len(array), -1).any(axis=1))[0])
-            raise FedexpError(
-                f"{table.source}, row {table.rows[row]}: infinity is no number to train on"
-            )
-        return ("vector" if array.ndim == 2 else "series"), numbers
-    raise FedexpError(
-        f"{table.source} holds inputs {array.dtype}{array.shape}: they must be images (uint8, shape (N, "
-        "height, width) or (N, channels, height, width)), vectors (numbers, shape (N, columns)) or "
-        "series (numbers, shape (N, channels, length))"
-    )
-
-
-def _examples(
-    parts: Sequence[Part], owners: tuple[str, ...], schema: Schema, encoder: Encoder
-) -> Examples:
-    number = {owner: k for k, owner in enumerate(owners)}
-    inputs = np.concatenate([encoder(part.table) for part in parts])
-    targets = np.concatenate([encode_target(part.table, schema) for part in parts])
-    if not owners:
-        return Examples(inputs, targets)
-    own = [np.full(len(p.table), number[p.owner or ""], dtype=np.int64) for p in parts]
-    return Examples(inputs, targets, np.concatenate(own))
-
-
-def _split(found: Examples, schema: Schema, wanted: Wanted) -> tuple[Examples, Examples]:
-    """Split test examples off: a share of every owner's, labels in proportion, one left to train on."""
-    share = FRACTION if wanted.test_fraction is None else wanted.test_fraction
-    everything = np.arange(len(found), dtype=np.int64)
-    owners = np.zeros_like(everything) if found.owners is None else found.owners
-    held = Assignment.of([everything[owners == k] for k in range(int(owners.max()) + 1)])
-    labels = found.targets if schema.classes else None
-    kept, out = hold_out(held, labels, share, wanted.split_seed, "test_split")
-    if not len(out.indices):
-        raise FedexpError(
-            f"dataset.test_fraction={share:g} is less than one row of every owner (the largest has "
-            f"{held.sizes.max()} rows): a larger share, or test data in the folder {TEST}"
-        )
-    return found.subset(kept.indices), found.subset(out.indices)

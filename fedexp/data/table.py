@@ -238,11 +238,16 @@ def _read_parquet(path: Path, ignore: frozenset[str]) -> Table:
     for name in stored.column_names:
         # pandas keeps the index of a frame in a column of such a name.
         if name not in ignore and not name.startswith("__index_level_"):
-            columns[name] = _of_arrow(path, name, stored.column(name))
+            columns[name] = of_arrow(path, name, stored.column(name))
     return Table(str(path), columns, np.arange(1, stored.num_rows + 1))
 
 
-def _of_arrow(path: Path, name: str, cells: Any) -> Column:
+def of_arrow(path: Path, name: str, cells: Any) -> Column:
+    """Return the cells of a column of Arrow's.
+
+    Raises:
+        FedexpError: If they are neither numbers nor words.
+    """
     from pyarrow import types
 
     kind = cells.type

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fedexp.core.options import FedexpError, one_of, ranged
 from fedexp.data import own_files
+from fedexp.data.assembling import Found, Wanted
 from fedexp.data.assignment import Assignment
 from fedexp.data.columns import AUTO, CLASSIFICATION, REGRESSION
 from fedexp.data.examples import Examples, Spec
@@ -52,7 +53,7 @@ class Known(NamedTuple):
 @register
 @dataclass(frozen=True)
 class Files(Dataset):
-    """Your own CSV, Parquet and NPZ files: one, or a folder with one per client.
+    """Your own CSV, Parquet and NPZ files, one or a folder with one per client; or images by class.
 
     Every column but the target and the client is an input: numbers as they are, words as categories (a 0
     or 1 for each). Empty cells, ``NA``, ``N/A``, ``NaN``, ``null`` and ``?`` are missing values: a number
@@ -68,8 +69,8 @@ class Files(Dataset):
 
     name: str = "files"
     path: str | None = None
-    """A file (.csv, .parquet, .npz), or a folder of files; its folder test, if there is one, holds the
-    test data."""
+    """A file (.csv, .parquet, .npz), a folder of files, a folder of images by class, or a saved Hugging
+    Face data set; its folder test, if there is one, holds the test data."""
     target: str = "target"
     """Name of the column that is to be predicted."""
     client: str | None = None
@@ -84,6 +85,8 @@ class Files(Dataset):
     """Columns whose numbers are codes of categories."""
     ignore: list[str] = field(default_factory=list)
     """Columns that are left out, such as names and identifiers."""
+    side: int | None = ranged(None, ge=1)
+    """Height and width in pixels that images of files are resized to; null takes them as they are."""
     scale: str = one_of(FEDERATED, FEDERATED, OFF)
     """federated scales numbers to mean 0 and deviation 1, by sums that each client computes on its own
     training rows; off leaves them as they are."""
@@ -173,7 +176,7 @@ def _described(
 
 
 _KEPT = 2
-_cache: OrderedDict[str, own_files.Found] = OrderedDict()
+_cache: OrderedDict[str, Found] = OrderedDict()
 """What was read, by options and by the versions of files."""
 
 
@@ -187,11 +190,11 @@ def _place(page: Files) -> tuple[Path, str]:
     return Path(page.path).absolute(), own_files.version(Path(page.path))
 
 
-def _read(page: Files, path: Path, version: str) -> own_files.Found:
-    told: dict[str, Any] = {f.name: getattr(page, f.name) for f in fields(own_files.Wanted)}
+def _read(page: Files, path: Path, version: str) -> Found:
+    told: dict[str, Any] = {f.name: getattr(page, f.name) for f in fields(Wanted)}
     for name in ("categories", "ignore"):
         told[name] = tuple(told[name])
-    wanted = own_files.Wanted(**told)
+    wanted = Wanted(**told)
     key = repr((path, version, wanted))
     if key not in _cache:
         # Messages name files as the user did.

@@ -216,5 +216,6 @@ def test_the_number_of_clients_stands_in_the_configuration(folder: Path) -> None
     assert "model=linear is for regression" in caught.value.errors[0]
 
 
+@pytest.mark.slow
 def test_files_conform(folder: Path) -> None:
     conforms(files(folder), ("inline",))

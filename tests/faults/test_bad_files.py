@@ -13,18 +13,21 @@ from support.helpers import config
 from support.tables import files, hospitals, patients, write_csv
 
 from fedexp.config.composition import compose_config
-from fedexp.core.options import ConfigError
+from fedexp.config.validation import validate
+from fedexp.core.options import ConfigError, FedexpError
+from fedexp.datasets.files import Files
 from fedexp.federation.dealing import federate
 from fedexp.partitions.given import Given
 
 SIZES = {"north": 20, "river": 20, "valley": 20}
 
 
-def _mistakes(folder: Path, *words: str) -> list[str]:
-    given = [f"dataset.path={folder}", "dataset.target=ill", "partition=given", "model=logistic"]
-    with pytest.raises(ConfigError) as caught:
-        compose_config(["dataset=files", *given, *words])
-    return caught.value.errors
+def _mistakes(folder: Path | None, **options: object) -> list[str]:
+    given = {"path": None if folder is None else str(folder), "target": "ill", **options}
+    try:
+        return validate(config(dataset=Files(**given), partition=Given()))  # type: ignore[arg-type]
+    except FedexpError as error:
+        return str(error).splitlines()
 
 
 def _without_target(folder: Path) -> None:
@@ -113,37 +116,43 @@ def test_bad_folders(tmp_path: Path, damage: Callable[[Path], object], line: str
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("options", "line"),
     [
-        (["dataset.path=DIR/nowhere"], "dataset.path=DIR/nowhere is not there: name a file"),
-        (["dataset.path=null"], "dataset=files needs dataset.path=PATH"),
-        (["dataset.path=DIR/empty"], "DIR/empty holds no file that ends in .csv, .parquet, .npz"),
-        (["dataset.target=sick"], "DIR/north.csv has no column sick: name the one that is to be"),
-        (["dataset.client=who"], "DIR/north.csv has no column who: name the one that says whose"),
-        (["dataset.categories=[nope]"], "dataset.categories: there is no column nope"),
-        (["dataset.ignore=[age,crp,sex]"], "DIR/north.csv has no column beside target and client"),
-        (
-            ["dataset.test_fraction=0.01"],
-            "dataset.test_fraction=0.01 is less than one row of every",
-        ),
-        (["dataset.path=DIR/north.csv"], "partition=given: dataset=files does not say whose"),
-        (["dataset.predict=regression"], "DIR/north.csv, line 2, column ill: a word as the target"),
+        ({"path": "DIR/nowhere"}, "dataset.path=DIR/nowhere is not there: name a file"),
+        ({"path": None}, "dataset=files needs dataset.path=PATH"),
+        ({"path": "DIR/empty"}, "DIR/empty holds no file that ends in .csv, .parquet, .npz"),
+        ({"target": "sick"}, "DIR/north.csv has no column sick: name the one that is to be"),
+        ({"client": "who"}, "DIR/north.csv has no column who: name the one that says whose"),
+        ({"categories": ["nope"]}, "dataset.categories: there is no column nope"),
+        ({"ignore": ["age", "crp", "sex"]}, "DIR/north.csv has no column beside target and client"),
+        ({"test_fraction": 0.01}, "dataset.test_fraction=0.01 is less than one row of every"),
+        ({"path": "DIR/north.csv"}, "partition=given: dataset=files does not say whose"),
+        ({"predict": "regression"}, "DIR/north.csv, line 2, column ill: a word as the target"),
     ],
 )
-def test_bad_options(tmp_path: Path, words: list[str], line: str) -> None:
-    hospitals(tmp_path / "data", SIZES)
-    (tmp_path / "data" / "empty").mkdir()
-    words = [word.replace("DIR", str(tmp_path / "data")) for word in words]
-    if "empty" not in words[0]:
-        (tmp_path / "data" / "empty").rmdir()
-    (found,) = _mistakes(tmp_path / "data", *words)
-    assert found.replace(str(tmp_path / "data"), "DIR").startswith(line)
+def test_bad_options(tmp_path: Path, options: dict[str, object], line: str) -> None:
+    folder = tmp_path / "data"
+    hospitals(folder, SIZES)
+    if options.get("path"):
+        options = {"path": str(options["path"]).replace("DIR", str(folder))}
+        if "empty" in str(options["path"]):
+            (folder / "empty").mkdir()
+    (found,) = _mistakes(folder, **options)
+    assert found.replace(str(folder), "DIR").startswith(line)
+
+
+def test_mistakes_of_composed_options_are_configuration_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_config(
+            ["dataset=files", f"dataset.path={tmp_path}", "partition=given", "clients=nope"]
+        )
+    assert len(caught.value.errors) == 2
 
 
 def test_test_data_cannot_be_given_and_split_off(tmp_path: Path) -> None:
     hospitals(tmp_path, SIZES)
     hospitals(tmp_path / "test", SIZES)
-    (line,) = _mistakes(tmp_path, "dataset.test_fraction=0.3")
+    (line,) = _mistakes(tmp_path, test_fraction=0.3)
     assert line.startswith("dataset.test_fraction=0.3: ")
 
 
