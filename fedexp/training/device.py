@@ -12,10 +12,26 @@ from fedexp.core.options import AUTO
 
 
 def pick_device(backend: BackendConfig) -> torch.device:
-    """Choose the device: ``auto`` is the GPU where there is one for the taking, else the CPU."""
-    if backend.device != AUTO:
-        return torch.device(backend.device)
-    return torch.device("cuda" if backend.reserves_gpu and torch.cuda.is_available() else "cpu")
+    """Choose the device: ``auto`` is the GPU where there is one for the taking, else the CPU.
+
+    A process that computes on a GPU repeats its results to the bit from then on: see :func:`repeatable`.
+    """
+    name = backend.device
+    if name == AUTO:
+        name = "cuda" if backend.reserves_gpu and torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        repeatable()
+    return torch.device(name)
+
+
+def repeatable() -> None:
+    """Have a GPU use algorithms that give the same bits every time, in all of this process.
+
+    Left alone, cuDNN adds up a convolution's gradients in any order, and the same seed gives another
+    model every time. cuBLAS does so only where several streams share a handle, and here is one.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 @contextmanager

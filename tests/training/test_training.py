@@ -233,11 +233,23 @@ def test_evaluation_does_not_depend_on_how_many_batches_run_at_once(parallel: in
 
 def test_a_ray_worker_takes_no_gpu_that_is_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)  # and as it was, later
     assert pick_device(RayBackend()).type == "cpu"
     assert pick_device(RayBackend(num_gpus_per_worker=0.5)).type == "cuda"
     assert pick_device(FlowerBackend()).type == "cpu"
     assert pick_device(InlineBackend()).type == "cuda"
     assert pick_device(InlineBackend(device="cpu")).type == "cpu"
+
+
+def test_a_process_that_computes_on_a_gpu_uses_algorithms_that_repeat_their_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    pick_device(InlineBackend(device="cpu"))
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)
+    pick_device(InlineBackend(device="cuda"))
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
 
 
 def test_mnist_pixels_reach_the_model_as_they_are(mnist_root: Path) -> None:
