@@ -44,7 +44,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
-    from fedexp.core import garbage, owner, terminal
+    from fedexp.core import commands, garbage, owner, terminal
     from fedexp.core.files import unwritable, without_secrets
     from fedexp.core.options import ConfigError, FedexpError
     from fedexp.core.output import reader_gone, say
@@ -65,6 +65,7 @@ def main() -> None:
     used (nothing is written), 130 interrupted; where a signal stopped it, 128 and its number (143 for
     SIGTERM).
     """
+    commands.begun_by(sys.argv[0])
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         try:
             COMMANDS[sys.argv[1]](sys.argv[2:])
@@ -272,6 +273,7 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
         signals.stop_once()
         signals.obey()  # a job that waited while an earlier one was stopped
     sys.argv = told  # what the user has typed is noted in the run's folder
+    commands.begun_by(told[0])
     register_again(outside)
     learns = several and not is_basic_sweeper(hydra)
     summary = None

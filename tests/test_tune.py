@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from support.programs import program
 
 from fedexp import resume, runner, tune
+from fedexp.analysis.comparison import compare
 from fedexp.analysis.results import load
 from fedexp.commands import COMMANDS
 from fedexp.core import owner
@@ -96,6 +100,67 @@ def test_what_no_trial_could_be_is_refused(
     assert _tune(*words) == 2
     assert capsys.readouterr().err.splitlines()[0].startswith(f"fedexp tune: {start}")
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.slow  # composes: 1 s
+def test_a_launcher_is_refused_since_trials_run_one_after_another(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    assert _tune("strategy=fedavg", "experiment=parallel") == 2
+    told = capsys.readouterr()
+    assert len(told.err.splitlines()) == 1
+    assert told.err.startswith("fedexp tune: hydra/launcher=joblib: ")
+    assert list(here.iterdir()) == []
+
+
+SCRIPT = """from dataclasses import dataclass
+
+from fedexp import main, strategies
+from fedexp.strategies.fedavg import FedAvg
+
+
+@strategies.register
+@dataclass(frozen=True)
+class Mine(FedAvg):
+    name: str = "mine"
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow  # two processes that train: 20 s
+def test_ctrl_c_in_a_script_of_ones_own_says_how_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    words = ["strategy=mine,local_only", "trials=2", "final_seeds=2", *SHORT]
+    command = [sys.executable, "mine.py", "tune", *words]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("mine, trial 2"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "")
+    folder = _folder(tmp_path).relative_to(tmp_path)
+    last = rest.splitlines()[-1]
+    assert last == f"next: python mine.py resume {folder}"
+    found = program(tmp_path, *last.split()[2:])
+    assert (found.returncode, found.stderr) == (0, "")
+    assert len(load(tmp_path / folder / "trials").runs) == 4
+    final = load(tmp_path / folder / "final")
+    assert final.runs["strategy"].tolist() == ["mine"] * 2 + ["local_only"] * 2
+    # Each has a learning rate of its own, and yet the gain of one over the other is known.
+    assert final.tuned == {"training.learning_rate"}
+    assert compare(final).table["gain"].notna().tolist() == [True, False]
+    commands = json.loads((tmp_path / folder / "winners.json").read_text())
+    assert {told["command"].partition(" -m ")[0] for told in commands.values()} == {
+        "python mine.py"
+    }
 
 
 @pytest.mark.slow  # a dozen runs: 10 s

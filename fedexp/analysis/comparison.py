@@ -62,6 +62,7 @@ class Comparison:
             ``.../low`` and ``.../high``; ``detectable``, the difference that so few seeds would find in
             four of five experiments.
         factors: The options that tell rows apart, each a column of the three frames.
+        methods: Those among them that belong to a strategy, and the strategy itself.
         isolated: A row per isolated client: ``row``, factors, ``client``, means over runs
             of ``accuracy`` and ``accuracy/<subset>``; where the runs of a row have different partitions,
             one for the best client of each run, whose ``client`` is NA.
@@ -88,6 +89,7 @@ class Comparison:
 
     table: pd.DataFrame
     factors: list[str]
+    methods: list[str]
     isolated: pd.DataFrame
     gains: pd.DataFrame
     own: pd.DataFrame
@@ -194,6 +196,7 @@ def compare(
     return Comparison(
         table=_with_factors(table, told),
         factors=pairing.factors,
+        methods=pairing.methods,
         isolated=_with_factors(measures.isolated(found, labels, anew), told),
         gains=_with_factors(gains, told),
         own=by_owner(compared, labels, anew),

@@ -55,7 +55,7 @@ def varied_settings(found: Results) -> list[str]:
             words = words[words != repr(math.nan)]
         if key == ISOLATED_ROUNDS:
             words = words[kinds == ISOLATED]
-        owners = strategies if is_own(key) else pd.Series("", index=words.index)
+        owners = strategies if is_own(found, key) else pd.Series("", index=words.index)
         if (words.groupby(owners.loc[words.index]).nunique() > 1).any():
             varied.append(key)
     return [*varied, NAME] if _only_named_apart(found, varied) else varied
@@ -79,9 +79,10 @@ def _came_later(key: str) -> bool:
     return not key.startswith("clients.byzantine.") and (not dot or group in _EVERY_RUN_HAS)
 
 
-def is_own(key: str) -> bool:
+def is_own(found: Results, key: str) -> bool:
     """Say whether an option belongs to one strategy and does not concern what it is compared with."""
-    return key in (ISOLATED_ROUNDS, NAME) or key.startswith("strategy.")
+    by_name = key in (ISOLATED_ROUNDS, NAME) or key.startswith("strategy.")
+    return by_name or key in found.tuned
 
 
 def factors(found: Results, varied: Sequence[str]) -> Factors:
@@ -98,7 +99,7 @@ def factors(found: Results, varied: Sequence[str]) -> Factors:
         others = [k for k in keys if k.partition(".")[0] == key.partition(".")[0] and "." in k]
         if (
             key not in choices
-            and not is_own(key)
+            and not is_own(found, key)
             and (
                 _follows(words, key, choices)
                 or any(_follows(words, key, [k]) and _follows(words, k, [key]) for k in others)

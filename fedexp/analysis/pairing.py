@@ -32,6 +32,7 @@ class Pairing:
 
     Attributes:
         factors: The options that tell rows apart.
+        methods: Those among them that belong to a strategy, and the strategy itself.
         labels: Row of every run that counts, in the order of the runs.
         diverged: Row of every run that diverged.
         isolated: Run -> the run of isolated clients that it is compared with, where there is one.
@@ -54,12 +55,14 @@ class Pairing:
         self._varied = varied_settings(found)
         chosen = Factors(keys, []) if keys else factors(found, self._varied)
         self.factors = chosen.keys
+        self.methods = [k for k in chosen.keys if k == STRATEGY or is_own(found, k)]
         self.notes: list[str] = []
         self.labels = self._without_repeats({run: self._label(run) for run in found.completed})
         diverged = found.runs.index[found.runs["status"] == DIVERGED]
         self.diverged = pd.Series({run: self._label(run) for run in diverged}, dtype=object)
         self.isolated = self._pairs(ISOLATED)
         self.centralized = self._pairs(CENTRALIZED)
+        self._note_tuned()
         self._note_mixtures(keys)
         self._note_unnamed(chosen)
         self._note_partitions()
@@ -76,7 +79,7 @@ class Pairing:
 
     def key(self, run: int) -> Key:
         """Return what runs must have in common to be compared with each other."""
-        shared = [key for key in self._varied if not is_own(key)]
+        shared = [key for key in self._varied if not is_own(self._found, key)]
         settings = (repr(self._found.settings.at[run, key]) for key in shared)
         return (self.draws(run), *settings)
 
@@ -91,7 +94,7 @@ class Pairing:
 
     def _without_repeats(self, labels: dict[int, str]) -> pd.Series:
         """Drop runs of which the same was run again later: they would pass for further seeds."""
-        own = [key for key in self._varied if is_own(key)]
+        own = [key for key in self._varied if is_own(self._found, key)]
         settings = self._found.settings
         same: dict[Key, list[int]] = {}
         for run in labels:
@@ -141,6 +144,16 @@ class Pairing:
             self.notes.append(
                 f"rows also differ in {', '.join(told)}, each of which follows from "
                 f"{' and '.join(choices) or 'the settings that are named'}"
+            )
+
+    def _note_tuned(self) -> None:
+        """Say that strategies that are compared differ in what was tuned for each."""
+        settings = self._found.settings.loc[self.labels.index]
+        common = sorted(key for key in self._found.tuned if not key.startswith("strategy."))
+        differ = [k for k in common if k in settings and settings[k].map(repr).nunique() > 1]
+        if differ:
+            self.notes.append(
+                f"every strategy has the {' and '.join(differ)} that was tuned for it"
             )
 
     def _note_mixtures(self, by: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fedexp.analysis.comparison import Comparison
-from fedexp.analysis.factors import STRATEGY, is_own, shown
+from fedexp.analysis.factors import STRATEGY, shown
 from fedexp.analysis.results import FEDERATED
 from fedexp.core.statistics import rank
 
@@ -42,7 +42,7 @@ def ranked(found: Comparison) -> Ranked | None:
     Returns:
         None where there are fewer than two strategies, or fewer than two such settings.
     """
-    keys = [key for key in found.factors if key == STRATEGY or is_own(key)]
+    keys = found.methods
     others = [key for key in found.factors if key not in keys]
     table: Any = found.table[(found.table["kind"] == FEDERATED) & (found.table["runs"] > 0)]
     if STRATEGY not in keys or not others or table.empty:

@@ -10,7 +10,10 @@ NAME = "name"
 """The experiment's name, which tells rows apart where nothing else does."""
 
 # These settings change no result, or are told apart otherwise.
-_NOT_SETTINGS = (NAME, "mode", "seed", "metrics", "objective", "dataset.root", "strategy.name")
+_NOT_SETTINGS = (
+    *(NAME, "mode", "seed", "metrics", "objective", "save_every"),
+    *("dataset.root", "strategy.name"),
+)
 _NOT_GROUPS = ("backend.", "tracking.", "checkpoint.")
 
 

@@ -25,8 +25,9 @@ import yaml
 from fedexp.analysis.goals import ACCURACY, Goal, goal_of, told_by
 from fedexp.analysis.reading import COLUMNS, Chosen, Tables, metrics_text, parse
 from fedexp.analysis.repeats import superseded
-from fedexp.analysis.selection import selected_in
+from fedexp.analysis.selection import selected_in, tuned_options
 from fedexp.core import owner
+from fedexp.core.commands import command
 
 FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
 """What a run is: ``kind`` in summary.json."""
@@ -119,6 +120,12 @@ class Results:
         """The metrics on test examples beside what runs are judged by and the loss, from a to z."""
         tested = self.finals.loc[self.finals["split"] == "test", "metric"].unique()
         return sorted(str(name) for name in tested if name not in (self.goal.metric, "loss"))
+
+    @cached_property
+    def tuned(self) -> frozenset[str]:
+        """The options that ``fedexp tune`` chose for every strategy, if all runs are its last ones: each
+        strategy has values of its own, as of an option of its page."""
+        return tuned_options(map(str, self.runs["path"]))
 
     @cached_property
     def superseded(self) -> dict[int, int]:
@@ -253,7 +260,7 @@ def _summary(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None, Chose
         if row["status"] == RUNNING and not owner.is_owned(folder):
             row["status"] = KILLED
         if row["status"] in STOPPED:
-            row["error"] = f"it can go on: fedexp resume {folder}"
+            row["error"] = f"it can go on: {command('resume', str(folder))}"
         over = row["status"] in (COMPLETED, DIVERGED)
         return row, content.get("metrics_csv") if over else None, selected_in(content)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,8 +18,30 @@ LAST = "after the last round"
 CHOSEN = "of the best round on validation data"
 MIXED = f"{LAST}, or {CHOSEN} where a run has any"
 
-TUNED = ("optimization_results.yaml", "tune.json")
+TUNING, FINAL = "tune.json", "final"
+"""What says what ``fedexp tune`` was asked for, and its folder of the best on fresh seeds."""
+
+TUNED = ("optimization_results.yaml", TUNING)
 """What lies in or above the folder of a sweep whose options were chosen by results."""
+
+
+def tuned_options(runs: Iterable[str]) -> frozenset[str]:
+    """Return the options that were tuned strategy by strategy, where all runs are those of the best.
+
+    Args:
+        runs: Their folders, ``TUNING/final/RUN``.
+    """
+    found: set[str] = set()
+    for sweep in {Path(run).resolve().parent for run in runs}:
+        try:
+            told = json.loads((sweep.parent / TUNING).read_text()) if sweep.name == FINAL else {}
+            spaces = told.get("spaces", {}).values()
+            found |= {line.partition("=")[0].lstrip("+") for space in spaces for line in space}
+        except (OSError, ValueError, AttributeError):
+            told = {}
+        if not told:
+            return frozenset()
+    return frozenset(found)
 
 
 def selected_in(summary: Mapping[str, Any]) -> int | dict[int, int] | None:

@@ -16,6 +16,7 @@ from fedexp.analysis.comparison import Comparison, compare
 from fedexp.analysis.grid import FORMATS, Row, written
 from fedexp.analysis.owners import OWNER, owner_rows
 from fedexp.analysis.ranking import ranked
+from fedexp.core.commands import command
 from fedexp.core.files import SWEEP_FILE
 
 __all__ = ["FORMATS", "Table", "closing_table", "next_step", "render", "tables"]
@@ -135,9 +136,10 @@ def closing_table(path: Path, width: int = WIDTH, by: Sequence[str] = ()) -> tup
     return f"{path}\n\n{render(compare(found, by), width=width)}\n\n{step}", not problems
 
 
-def next_step(command: str, path: Path) -> str:
-    """Return the line that a command ends with."""
-    return f"next: fedexp {command} {quote(str(path))}"
+def next_step(step: str, path: Path) -> str:
+    """Return the line that a command ends with; only a script's runs need the script to go on."""
+    whole = command(step, str(path)) if step == "resume" else f"fedexp {step} {quote(str(path))}"
+    return f"next: {whole}"
 
 
 def _prose(text: str, form: str, width: int) -> str:

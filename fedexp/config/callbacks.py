@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from fedexp.config.composition import Job
 from fedexp.config.hydra_internals import is_basic_launcher
 from fedexp.core import signals
+from fedexp.core.commands import command
 from fedexp.core.files import SWEEP_FILE, json_bytes, without_secrets, write_whole
 from fedexp.core.options import FedexpError
 from fedexp.core.workers import stop_runs
@@ -128,7 +129,7 @@ def refuse_promised(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
     if earlier:
         raise FedexpError(
             f"{folder}: {', '.join(earlier)} of an earlier command has not begun; finish that by "
-            f"fedexp resume {folder}, or choose another hydra.sweep.dir"
+            f"{command('resume', str(folder))}, or choose another hydra.sweep.dir"
         )
 
 

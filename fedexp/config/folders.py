@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fedexp.config.schema import Config, config_bytes
+from fedexp.core.commands import command
 from fedexp.core.files import holds_run
 
 
@@ -125,7 +126,7 @@ def folder_errors(
         if holds_run(folder):
             errors.append(
                 f"{option}: {folder} holds a run already; choose another folder, or go on with that run "
-                f"by fedexp resume {folder}"
+                f"by {command('resume', str(folder))}"
             )
         elif configs and _begun_otherwise(folder, configs[numbers[0]]):
             errors.append(

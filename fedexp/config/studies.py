@@ -22,7 +22,7 @@ from fedexp.metrics import sign_of
 TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 5}
 """Optuna's own sampler: it learns from the sixth trial on."""
 
-NO_MATTER = ("name", "backend", "tracking", "checkpoint")
+NO_MATTER = ("name", "backend", "tracking", "checkpoint", "save_every")
 """Options that change no number of a run."""
 
 _TOLD = "fedexp"

@@ -15,6 +15,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 from fedexp.config.schema import config_bytes
 from fedexp.core import owner
+from fedexp.core.commands import command
 from fedexp.core.files import holds_run, json_bytes, unwritable, write_whole
 from fedexp.core.options import FedexpError
 from fedexp.core.tables import Position, Table, as_dict
@@ -156,7 +157,7 @@ def refuse_occupied(folder: Path) -> None:
     if holds_run(folder):
         raise FedexpError(
             f"{folder} holds a run already: choose another folder, or go on with that run by "
-            f"fedexp resume {folder}"
+            f"{command('resume', str(folder))}"
         )
 
 

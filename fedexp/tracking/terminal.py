@@ -10,6 +10,7 @@ from shlex import quote
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedexp.core.commands import command
 from fedexp.core.terminal import fitted, printable
 from fedexp.federation.events import (
     DROPPED_OUT,
@@ -96,7 +97,7 @@ class Terminal(Listener):
             if ending.weights is not None:
                 self.say(f"  next: fedexp report {quote(folder)}")
             elif ending.status == INTERRUPTED:
-                self.say(f"  interrupted; next: fedexp resume {quote(folder)}")
+                self.say(f"  interrupted; next: {command('resume', folder)}")
 
     def _failed(self) -> str:
         """Say that clients failed, other than the options have them fail, and why the first did."""

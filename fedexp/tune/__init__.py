@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from fedexp import runner
@@ -16,6 +15,7 @@ from fedexp.config.callbacks import add_to_manifest
 from fedexp.config.plugins import load_plugins
 from fedexp.config.studies import Study, StudyPlan, Trial
 from fedexp.core import owner, signals
+from fedexp.core.commands import command
 from fedexp.core.files import json_bytes, try_folder, unwritable, without_secrets, write_whole
 from fedexp.core.options import ConfigError, FedexpError
 from fedexp.federation.conclusion import objective
@@ -95,7 +95,7 @@ def tune_program(arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         code = signals.exit_code()
         if folder is not None and is_tuning(str(folder)):
-            print(f"next: fedexp resume {quote(str(folder))}")
+            print(f"next: {command('resume', str(folder))}")
     runner.leave(code)
 
 

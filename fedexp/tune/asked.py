@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedexp.config.composition import plan
 from fedexp.config.folders import stamp
+from fedexp.config.hydra_internals import BASIC
 from fedexp.config.studies import TPE, StudyPlan
 from fedexp.core.options import ConfigError, FedexpError
 
@@ -119,6 +120,12 @@ def made_of(tuning: Tuning, folder: Path) -> dict[str, StudyPlan]:
             errors += [line for line in error.errors if line not in errors]
             continue
         assert job.study is not None
+        if job.launcher != BASIC:
+            errors = [
+                f"hydra/launcher={job.launcher}: fedexp tune runs trials one after another, since each "
+                "learns from those before it: leave out the experiment that chooses this launcher"
+            ]
+            break
         if job.config.mode != "train":
             errors = [f"mode={job.config.mode} trains nothing that could be tuned"]
             break

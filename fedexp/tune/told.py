@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import join
 from typing import Any
 
 from fedexp.config.spaces import Dimension
 from fedexp.config.studies import Study, StudyPlan, Trial, higher_is_better
 from fedexp.core import terminal
+from fedexp.core.commands import command
 from fedexp.core.files import without_secrets
 from fedexp.tune.asked import Tuning, seeds, without_seed
 
@@ -78,16 +77,13 @@ def winner(tuning: Tuning, study_plan: StudyPlan, best: Trial) -> dict[str, Any]
     """Return what winners.json says of a strategy."""
     words = [*without_seed(study_plan.fixed), *best.overrides]
     fresh = ",".join(map(str, seeds(tuning, study_plan)))
-    script = sys.argv[0]
-    own = script.endswith(".py") and Path(script).name != "__main__.py"
-    program = ["python", script] if own else ["fedexp"]
     given = tuning.files.get("config_dir")
     place = [] if given is None else ["--config-dir", given]
-    command = join([*program, "-m", *place, *words, f"seed={fresh}"])
+    pasted = command("-m", *place, *words, f"seed={fresh}")
     return {
         "objective": study_plan.config.objective,
         "value": best.value,
         "trial": best.number,
         "params": dict(best.params),
-        "command": without_secrets(command),
+        "command": without_secrets(pasted),
     }

@@ -295,3 +295,32 @@ def test_notebooks_show_tables(sweep: Path) -> None:
     write_run(sweep.parent / "evil" / "0", "<script>", federated(0.5))
     evil = load(sweep.parent / "evil")
     assert "<script>" not in evil._repr_html_() + compare(evil)._repr_html_()
+
+
+@pytest.mark.parametrize("by", [[], ["strategy"]])
+def test_options_that_were_tuned_for_each_strategy_belong_to_it(
+    tmp_path: Path, by: list[str]
+) -> None:
+    spaces = {"fedavg": ["training.learning_rate=interval(0.1,1)"], "local_only": []}
+    (tmp_path / "tune.json").write_text(json.dumps({"spaces": spaces}))
+    for folder in ("final", "other"):
+        for seed in range(3):
+            rates = {"fedavg": 0.5 + seed / 10, "fedadam": 0.1, "local_only": 0.2}
+            for strategy, rate in zip(rates, (0.5, 0.1, 0.2), strict=True):
+                rows = (
+                    alone(0.25, 0.5)
+                    if strategy == "local_only"
+                    else federated(rates[strategy], own=(0.5, 0.5))
+                )
+                settings = {"training": {"learning_rate": rate}}
+                where = tmp_path / folder / f"{strategy}-{seed}"
+                write_run(where, strategy, rows, seed=seed, settings=settings)
+    tuned = compare(load(tmp_path / "final"), by)
+    assert tuned.table["row"].tolist() == ["fedadam", "fedavg", "local_only"]
+    assert tuned.table["gain"].round(3).tolist()[:2] == [-0.275, 0.225]
+    assert tuned.table["p_seeds"].tolist()[0] == 3
+    assert [note for note in tuned.notes if "training.learning_rate" in note] == [
+        "every strategy has the training.learning_rate that was tuned for it"
+    ]
+    # The same runs elsewhere differ in an option that concerns what they are compared with.
+    assert compare(load(tmp_path / "other"), by).table["gain"].isna().all()

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedexp.analysis.comparison import Comparison, compare
-from fedexp.analysis.factors import STRATEGY, absent, is_own, shown, title
+from fedexp.analysis.factors import STRATEGY, absent, shown, title
 from fedexp.analysis.results import CENTRALIZED, ISOLATED, Results
 
 MAX_SETTINGS = 6
@@ -102,7 +102,7 @@ class View:
     def _by_setting(self) -> tuple[dict[str, str], dict[str, list[str]]]:
         """Return what rows are called within their settings, and the rows of every setting."""
         keys = self.comparison.factors
-        own = [key for key in keys if key == STRATEGY or is_own(key)]
+        own = self.comparison.methods
         table = self.comparison.table.set_index("row").loc[self.rows]
         others = {
             row: _told(table, row, [key for key in keys if key not in own]) for row in self.rows
