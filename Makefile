@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+EXTRAS = jax,keras
+READY_EXTRAS = $(VENV)/.ready-extras
 
-.PHONY: help run test test-slow lint install reproduce benchmark clean
+.PHONY: help run test test-slow test-extras lint install reproduce benchmark clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -17,6 +19,9 @@ test: $(READY)  ## the quick tests, on two processes
 
 test-slow: $(READY)  ## all tests
 	$(BIN)/pytest -m ''
+
+test-extras: $(READY_EXTRAS)  ## the tests of what optional extras bring, such as JAX
+	$(BIN)/pytest -m '' tests/extras
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -38,6 +43,10 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): PyTorch is large, this takes some minutes the first time."
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+$(READY_EXTRAS): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,$(EXTRAS)]'
+	@touch $(READY_EXTRAS)
 
 clean:  ## remove the virtual environment
 	rm -rf $(VENV)
