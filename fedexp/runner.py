@@ -49,6 +49,9 @@ def ensure(configs: Iterable[Config], *, here: bool = True) -> None:
         resources.ensure(backend)
     for dataset in {repr(c.dataset): c.dataset for c in configs}.values():
         dataset.ensure()
+    models = {repr((c.model, c.dataset)): c for c in configs if c.mode == "train"}
+    for config in models.values():
+        config.model.ensure(config.dataset.spec)
     for mirrors in {repr(c.tracking): c.tracking for c in configs}.values():
         trackers.ensure(mirrors)
     for config in {str(key): c for c in configs if (key := strangers_in(c))}.values():

@@ -86,6 +86,9 @@ def ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LARGE = ("mobilenet_v3_small", "resnet18")
 SLOW = (*LARGE, "cnn", "char_lstm", "gru", "transformer")  # those that only the slow set tries
+WITH_EXTRAS = [name for name, page in models.REGISTRY.pages().items() if page.packages]
+"""Those that the tests of extras try."""
+
 PARTITIONS = [page() for page in partitions.REGISTRY.pages().values() if page is not Exclude]
 
 
@@ -100,13 +103,13 @@ def test_strategies_everywhere(name: str, ray_stays: None) -> None:
     conforms(strategies.get(name)(), EVERYWHERE)
 
 
-@pytest.mark.parametrize("name", [name for name in models.choices() if name not in SLOW])
+@pytest.mark.parametrize("name", [n for n in models.choices() if n not in (*SLOW, *WITH_EXTRAS)])
 def test_models(name: str) -> None:
     conforms(models.get(name)(), INLINE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.choices())
+@pytest.mark.parametrize("name", [n for n in models.choices() if n not in WITH_EXTRAS])
 def test_models_everywhere(name: str, ray_stays: None) -> None:
     conforms(models.get(name)(), EVERYWHERE if name not in LARGE else INLINE)
 

@@ -15,7 +15,10 @@ from typing import Any
 
 from fedexp.core.options import FedexpError
 
-_NAMES = r"(?:api|access|private|secret|account)[_-]?key|token|secret|passw(?:or)?d|passphrase|credential"
+_NAMES = (
+    r"(?:api|access|private|secret|account)[_-]?key|token(?!iz)|secret|passw(?:or)?d|passphrase|"
+    "credential"  # dataset.tokenizer is none
+)
 _SECRET = rf"(?<![\w-])[\w-]*(?:{_NAMES})[\w-]*[\"']?[ \t]*[=:][ \t]*"
 _VALUE = r"""(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*'|\[[^\]]*\]|[^\s,}\]]+)"""
 _ENV_SET = rf"(env_set(?:\.\w+)?=)(?:\{{[^}}]*\}}|{_VALUE})"
@@ -97,6 +100,16 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def cache_folder() -> Path | None:
+    """Return where what can be made again is kept for the next run; None where there is no place."""
+    told = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(told) if told else Path.home() / ".cache"
+    except RuntimeError:  # no HOME, and the system does not know the user
+        return None
+    return folder / "fedexp"
 
 
 def try_folder(folder: Path) -> None:

@@ -51,6 +51,7 @@ class Spec:
         values: Numbers in a target of a regression; 0 elsewhere.
         owners: What the owners 0, 1, ... of examples are called, such as hospitals; none where nobody
             says whose an example is.
+        padding: The token that texts shorter than the others end with; -1 where there is none.
     """
 
     shape: tuple[int, ...]
@@ -60,6 +61,7 @@ class Spec:
     vocabulary: int = 0
     values: int = 0
     owners: tuple[str, ...] = ()
+    padding: int = -1
 
     @property
     def num_classes(self) -> int:

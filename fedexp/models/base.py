@@ -34,6 +34,9 @@ class Model:
         allows: Option -> the values that it may have with this model, such as ``{"training.momentum":
             (0.0,)}``; all others are refused.
         lacks: Arguments of ``job.train`` that it cannot heed: ``only``, ``pull`` or ``correction``.
+        keeps_frozen: Whether parameters that gradients do not move stay where the network is built: they
+            are neither sent nor saved, because ``build`` gives the same ones everywhere.
+        tested_at_once: Examples that are tested in one go; more take more memory.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
@@ -45,6 +48,8 @@ class Model:
     extra: ClassVar[str] = ""
     allows: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({})
     lacks: ClassVar[tuple[str, ...]] = ()
+    keeps_frozen: ClassVar[bool] = False
+    tested_at_once: ClassVar[int] = 500
 
     name: str = ""
 
@@ -56,6 +61,20 @@ class Model:
     def errors(self, plan: Plan) -> Iterable[str]:
         """Return a line for every rule between options that is broken."""
         return []
+
+    def ensure(self, spec: Spec) -> None:
+        """See to it that :meth:`build` will find what it needs, before anything else is started.
+
+        Raises:
+            FedexpError: With what to do, if it will not.
+        """
+
+    def files_sha256(self) -> str | None:
+        """Return the hash of the files that :meth:`build` reads; None where it reads none.
+
+        A run goes on (``fedexp resume``) only where they are as they were.
+        """
+        return None
 
     def build(self, spec: Spec) -> nn.Module:
         """Return the network, its initial weights drawn from torch's global generator.

@@ -42,12 +42,14 @@ def identity(config: Config) -> dict[str, Any]:
 
     further = config.model.packages
     versions = packages(further)
+    built_from = config.model.files_sha256()
     return {
         "options": {k: v for k, v in _flat(asdict(config), "") if not is_free(k)},
         "packages": {name: versions[name] for name in (*_PACKAGES, *further)},
         "device": pick_device(config.backend).type,
         "plugins": {", ".join(e["provides"]): e["sha256"] for e in plugins_in_use(config)},
         "data": digest(config.dataset),
+        **({} if built_from is None else {"model": built_from}),
     }
 
 
@@ -80,6 +82,10 @@ def differences(before: Mapping[str, Any], config: Config) -> list[str]:
     if before["data"] != now["data"]:
         lines.append(
             f"dataset={config.dataset.name} holds other examples than before: restore its files"
+        )
+    if before.get("model") != now.get("model"):
+        lines.append(
+            f"model={config.model.name} is built from other files than before: restore them"
         )
     return lines
 

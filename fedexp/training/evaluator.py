@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from fedexp.data.examples import Examples
 from fedexp.metrics import Predictions
+from fedexp.models.base import Model
 from fedexp.tasks import Task
 from fedexp.training.network import Prepare
-
-EVALUATION_BATCH = 500
 
 
 class Evaluator:
@@ -31,6 +30,7 @@ class Evaluator:
         device: Where models lie.
         parallel: Batches that are computed side by side.
         probabilities: Whether predictions hold the probability of every label.
+        at_once: Examples in a batch.
     """
 
     def __init__(
@@ -41,9 +41,10 @@ class Evaluator:
         device: torch.device,
         parallel: int = 1,
         probabilities: bool = False,
+        at_once: int = Model.tested_at_once,
     ) -> None:
-        inputs = torch.from_numpy(examples.inputs).split(EVALUATION_BATCH)
-        targets = torch.from_numpy(examples.targets).to(device).split(EVALUATION_BATCH)
+        inputs = torch.from_numpy(examples.inputs).split(at_once)
+        targets = torch.from_numpy(examples.targets).to(device).split(at_once)
         self._batches = [
             (prepare(batch.to(device)), y) for batch, y in zip(inputs, targets, strict=True)
         ]

@@ -28,12 +28,20 @@ class Network:
     attributes) as it was when the module was built. So it does not matter which clients were at work in
     the same process before.
 
+    Args:
+        module: The network.
+        device: Where it is to lie.
+        keeps_frozen: Whether its weights are without the parameters that gradients do not move, and hold
+            a parameter that has several names once.
+
     Attributes:
         module: The network, on its device.
         parameters: Name -> what gradients move, each tensor once, in the model's order.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, device: torch.device, *, keeps_frozen: bool = False
+    ) -> None:
         # Training starts in this mode, whether or not somebody has evaluated before.
         self.module = module.to(device).train()
         self.parameters: dict[str, Tensor] = {
@@ -42,6 +50,9 @@ class Network:
             if parameter.requires_grad
         }
         self._state = module.state_dict()
+        if keeps_frozen:
+            left = self._names_of_parameters - self.parameters.keys()
+            self._state = {name: part for name, part in self._state.items() if name not in left}
         self._buffers = [
             (part, name, buffer)
             for part in module.modules()
@@ -53,14 +64,19 @@ class Network:
     @property
     def buffers(self) -> frozenset[str]:
         """Names of the entries of the state dict that are no parameters."""
-        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
-        return frozenset(set(self._state) - parameters)
+        return frozenset(set(self._state) - self._names_of_parameters)
 
     @property
     def frozen(self) -> frozenset[str]:
-        """Names of the parameters that gradients do not move."""
+        """Names of the parameters in its weights that gradients do not move."""
         every = self.module.named_parameters(remove_duplicate=False)
-        return frozenset(name for name, parameter in every if not parameter.requires_grad)
+        return frozenset(
+            name for name, part in every if not part.requires_grad and name in self._state
+        )
+
+    @property
+    def _names_of_parameters(self) -> set[str]:
+        return {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
 
     def load(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
         """Fill the module with weights, and forget whatever it did before.
@@ -102,7 +118,7 @@ def build_network(
             with torch.no_grad():
                 module(prepare(torch.zeros((2, *spec.shape))))
             module.train()
-    return Network(module, device)
+    return Network(module, device, keeps_frozen=model.keeps_frozen)
 
 
 @contextmanager

@@ -58,7 +58,10 @@ class TorchTrainer(Trainer):
     ) -> Predictor:
         """Keep examples prepared on the device; see :class:`Trainer`."""
         task, prepare = self._config.task, self._config.dataset.prepare
-        evaluator = Evaluator(examples, task, prepare, self.device, parallel, probabilities)
+        at_once = self._config.model.tested_at_once
+        evaluator = Evaluator(
+            examples, task, prepare, self.device, parallel, probabilities, at_once
+        )
 
         def predict(weights: Weights) -> Predictions:
             return evaluator.predict(self._load(weights).module)

@@ -199,6 +199,8 @@ def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
         ("https://me:pw@host/path", f"https://{HIDDEN}@host/path"),
         ("http://host:80/me@home rounds=3", "http://host:80/me@home rounds=3"),
         ("strategy=fedavg", "strategy=fedavg"),
+        ("dataset.tokenizer=folder", "dataset.tokenizer=folder"),
+        ("tokenizer_token=abc", f"tokenizer_token={HIDDEN}"),
         ("AWS_ACCESS_KEY_ID=AKIA1", f"AWS_ACCESS_KEY_ID={HIDDEN}"),
         ("- +hydra.job.env_set.PLAIN=x\n", f"- +hydra.job.env_set.PLAIN={HIDDEN}\n"),
         ("+hydra.job.env_set={A: x, B: y}", f"+hydra.job.env_set={HIDDEN}"),
