@@ -87,6 +87,9 @@ def partition_table(config: Config, data: FederatedData) -> str:
     ]
     if len(counts) > MAX_CLIENT_ROWS:
         lines.append(f"  ... and {len(counts) - MAX_CLIENT_ROWS} more clients")
+    if config.partition.by_owner:
+        named = [f"{k} {name}" for k, name in enumerate(data.spec.owners[:MAX_CLIENT_ROWS])]
+        lines.append(f"  clients: {', '.join(named)}{', ...' * (len(counts) > len(named))}")
     lines += [
         f"  examples per client: {_spread(data.partition.sizes)}",
         *([f"  {group}s per client: {_spread(held)} of {len(names)}"] if group else []),

@@ -64,7 +64,7 @@ def tables(found: Comparison) -> list[Table]:
         f"{judged.capitalize()} on the test set {found.moment}{over_runs}": _final_rows(found),
         f"Clients: gain over isolated training, and {judged} on their own test examples"
         + over_runs: _client_rows(found),
-        f"Every owner on test examples of its own{over_runs}": owner_rows(
+        f"Every owner on test examples of its own{' (mean over runs)' * bool(over_runs)}": owner_rows(
             found.own, found.table, found.factors
         ),
         f"{judged.capitalize()} {against}": _test_rows(found),

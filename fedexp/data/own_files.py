@@ -52,9 +52,13 @@ def _is_aside(file: Path) -> bool:
 
 
 def version(path: Path) -> str:
-    """Return what differs once a file below a path was written, so that it is read again."""
-    below = sorted(path.rglob("*")) if path.is_dir() else [path]
-    seen = ((str(f), f.stat()) for f in below if f.is_file())
+    """Return what differs once a file at a path was written, so that it is read again."""
+    below = [path]
+    if path.is_dir():
+        # As deep as files lie that are read, and no deeper: somebody may name a whole disk.
+        patterns = ("*", "*/*", "*/*/*", f"{TEST}/*/*/*")
+        below = sorted({file for pattern in patterns for file in path.glob(pattern)})
+    seen = [(str(file), file.stat()) for file in below if file.is_file()]
     return repr([(name, found.st_size, found.st_mtime_ns) for name, found in seen])
 
 

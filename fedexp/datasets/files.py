@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -187,7 +188,24 @@ def _place(page: Files) -> tuple[Path, str]:
             "dataset=files needs dataset.path=PATH: a file (.csv, .parquet, .npz), or a folder of files, "
             "one per client"
         )
-    return Path(page.path).absolute(), own_files.version(Path(page.path))
+    path = Path(page.path)
+    with _readable(path):
+        return path.absolute(), own_files.version(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in a line which file the system does not let us read.
+
+    Raises:
+        FedexpError: If there is one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FedexpError(
+            f"dataset.path={path}: {error.filename or path} cannot be read: {error.strerror or error}"
+        ) from error
 
 
 def _read(page: Files, path: Path, version: str) -> Found:
@@ -199,7 +217,8 @@ def _read(page: Files, path: Path, version: str) -> Found:
     if key not in _cache:
         # Messages name files as the user did.
         here = Path(page.path or "")
-        _cache[key] = own_files.read(here if here.absolute() == path else path, wanted)
+        with _readable(here):
+            _cache[key] = own_files.read(here if here.absolute() == path else path, wanted)
     _cache.move_to_end(key)
     while len(_cache) > _KEPT:
         _cache.popitem(last=False)

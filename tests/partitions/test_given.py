@@ -19,6 +19,7 @@ from fedexp.data.examples import Examples, Spec
 from fedexp.datasets import Dataset
 from fedexp.federation.dealing import describe_partition, federate
 from fedexp.partitions.given import Given
+from fedexp.preview import partition_table
 from fedexp.testing import DoesNotConform, conforms
 
 TRAIN, TEST = (50, 20, 30), (8, 0, 4)
@@ -74,6 +75,7 @@ def test_every_owner_is_a_client_and_is_tested_on_its_own() -> None:
     assert data.partition.sizes.tolist() == list(TRAIN)
     assert data.client_test.sizes.tolist() == list(TEST)
     assert describe_partition(found, data)["owners"] == ["north", "river", "valley"]
+    assert "  clients: 0 north, 1 river, 2 valley" in partition_table(found, data).splitlines()
 
 
 def test_the_number_of_clients_follows_from_the_data() -> None:
