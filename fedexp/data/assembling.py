@@ -14,7 +14,7 @@ from fedexp.data.assignment import Assignment
 from fedexp.data.columns import AUTO, Schema, agree, encode, encode_target, survey
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.held_out import hold_out
-from fedexp.data.table import Table
+from fedexp.data.table import LARGEST, Table
 
 TEST = "test"
 """The folder that holds the test examples, where they are given."""
@@ -157,10 +157,11 @@ def array_inputs(table: Table) -> tuple[str, npt.NDArray[Any]]:
         return "image", np.ascontiguousarray(array)
     if array.dtype.kind in "iuf" and array.ndim in (2, 3):
         numbers = array.astype(np.float64)
-        if np.isinf(numbers).any():
-            row = int(np.flatnonzero(np.isinf(numbers).reshape(len(array), -1).any(axis=1))[0])
+        huge = (np.abs(numbers) > LARGEST).reshape(len(array), -1).any(axis=1)
+        if huge.any():
             raise FedexpError(
-                f"{table.source}, row {table.rows[row]}: infinity is no number to train on"
+                f"{table.source}, row {table.rows[np.flatnonzero(huge)[0]]}: numbers must lie between "
+                "-1e30 and 1e30 to be trained on; NaN stands for a missing one"
             )
         return ("vector" if array.ndim == 2 else "series"), numbers
     raise FedexpError(

@@ -8,6 +8,7 @@ its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -262,9 +263,12 @@ def _classes(surveys: Sequence[Survey], target: str, predict: str) -> tuple[str,
 def _in_order(words: Collection[str]) -> list[str]:
     """Put words into the order of numbers if they are numbers, else of letters."""
     try:
-        return sorted(words, key=float)
+        numbers = {word: float(word) for word in words}
     except ValueError:
         return sorted(words)
+    if not all(map(math.isfinite, numbers.values())):
+        return sorted(words)
+    return sorted(words, key=lambda word: (numbers[word], word))  # "1" and "01" are two words
 
 
 def encode(table: Table, schema: Schema) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.generic]]:

@@ -26,6 +26,9 @@ MISSING = frozenset(("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "?"))
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 
+LARGEST = 1e30
+"""Models compute with float32, whose largest number is 3e38, and squares of numbers are summed."""
+
 _SEPARATORS = ",;\t"
 
 
@@ -137,9 +140,12 @@ def read_table(path: Path, ignore: Collection[str] = ()) -> Table:
     if not len(table):
         raise FedexpError(f"{path} holds no rows: give it some, or take it away")
     for name, column in table.columns.items():
-        if np.isinf(column.numbers).any():
-            place = table.first(np.isinf(column.numbers), name)
-            raise FedexpError(f"{place}: infinity is no number to train on; leave the cell empty")
+        huge = np.abs(column.numbers) > LARGEST  # NaN is not
+        if huge.any():
+            raise FedexpError(
+                f"{table.first(huge, name)}: a number must lie between -1e30 and 1e30 to be trained on; "
+                "correct it or empty the cell"
+            )
     return table
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedexp.core.options import FedexpError
-from fedexp.data.columns import AUTO, Schema, agree, encode, survey
+from fedexp.data.columns import AUTO, Schema, _in_order, agree, encode, survey
 from fedexp.data.table import Table, column_of
 
 
@@ -73,6 +73,13 @@ def test_the_target_decides_the_task(
         assert encoded.dtype == np.int64
     else:
         np.testing.assert_array_equal(encoded, np.array(targets, dtype=np.float32))
+
+
+def test_the_order_of_classes_is_no_accident() -> None:
+    for words in (["1", "01", "1_0", "10"], ["10", "1_0", "01", "1"]):
+        assert _in_order(words) == ["01", "1", "10", "1_0"]
+    assert _in_order(["nano", "nan", "1"]) == _in_order(["1", "nan", "nano"])
+    assert _in_order(["nan", "2", "10"]) == ["10", "2", "nan"]
 
 
 def test_codes_are_categories_where_somebody_says_so() -> None:

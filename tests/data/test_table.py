@@ -104,7 +104,8 @@ def test_the_index_of_a_frame_is_no_column(tmp_path: Path) -> None:
         ('a,b\n1,2\n3,"4\n', "FILE, line 3: unexpected end of data; correct the quotes"),
         (b"a,b\n1,2\nm\xfcller,4\n", "FILE, line 3: byte 0xfc is not UTF-8"),
         ("a,b\n1,2\n3,4\n".encode("utf-16"), "FILE, line 1: byte 0xff is not UTF-8"),
-        ("a,b\n1,2\n-inf,4\n", "FILE, line 3, column a: infinity is no number to train on"),
+        ("a,b\n1,2\n-inf,4\n", "FILE, line 3, column a: a number must lie between -1e30 and 1e30"),
+        ("a,b\n1,2\n3,4e31\n", "FILE, line 3, column b: a number must lie between -1e30 and 1e30"),
     ],
 )
 def test_what_is_wrong_with_a_text(tmp_path: Path, content: str | bytes, finding: str) -> None:
