@@ -27,7 +27,8 @@ from fedexp.federation.events import (
 )
 from fedexp.federation.guards import Holdings
 from fedexp.federation.outcome import Outcome
-from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.federation.rounds import RoundLoop
+from fedexp.federation.servers import build_server
 from fedexp.federation.snapshot import Keeper
 from fedexp.flower.grid import CohortGrid
 from fedexp.tracking.keeping import RunKeeper

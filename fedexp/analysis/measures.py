@@ -19,6 +19,9 @@ from fedexp.core.statistics import fairness
 
 GAINS = ("gain", "gain_own", "gain_unseen")
 
+CLIENT_TEST, NEWCOMER_TEST = "client_test", "newcomer_test"
+"""A client's own test examples; those of one that took part in no round of training."""
+
 ALONE = ("alone", "alone_own", "alone_unseen")
 """What the isolated client had, in the order of :data:`GAINS`."""
 
@@ -42,9 +45,7 @@ def by_run(found: Results) -> pd.DataFrame:
     means = tested.groupby(["run", "subset", "metric"], observed=True)["value"].mean()
     wide: Any = means.unstack(["metric", "subset"]).reindex(runs)
     wide.columns = [metric if subset == "all" else f"{metric}/{subset}" for metric, subset in wide]
-    own = found.finals[
-        (found.finals["split"] == "client_test") & found.finals["client"].notna()
-    ].set_index("run")
+    own = of_tested_models(found).set_index("run")
     judged = own.loc[own["metric"] == goal.metric, "value"].groupby(level="run")
     turned = {"higher_is_better": goal.sign > 0}
     served = pd.DataFrame({run: fairness(values, **turned) for run, values in judged}).T
@@ -58,6 +59,17 @@ def by_run(found: Results) -> pd.DataFrame:
     wide["seconds"] = pd.to_numeric(found.runs["seconds"])
     figures: pd.DataFrame = wide
     return figures
+
+
+def of_tested_models(found: Results, split: str = CLIENT_TEST) -> pd.DataFrame:
+    """Return the clients' last numbers on their own examples, each of the model it is tested with.
+
+    That is the client's own model where it has one, and else the global one.
+    """
+    mine = found.finals[(found.finals["split"] == split) & found.finals["client"].notna()]
+    local = mine["model"] == "local"
+    has_own = mine["run"].isin(mine.loc[local, "run"].unique())
+    return mine[local | (~has_own & (mine["model"] == "global"))]
 
 
 def others(found: Results) -> list[str]:
@@ -89,6 +101,7 @@ def isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.Data
         & (found.finals["split"] == "test")
         & (found.finals["metric"] == goal.metric)
         & found.finals["run"].isin(labels.index)
+        & (found.finals["run"].map(found.runs["kind"]) == results.ISOLATED)
     ]
     if alone.empty:
         return pd.DataFrame({"row": [], "client": [], goal.metric: []})
@@ -108,11 +121,12 @@ def isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.Data
 
 def gains(found: Results, pairing: Pairing) -> pd.DataFrame:
     """Return what every client gains over isolated training; see ``Comparison.gains``."""
-    measured = {split: _by_client(found, split) for split in ("test", "client_test")}
+    whole = found.finals[found.finals["split"] == "test"]
+    measured = [_by_client(found, frame) for frame in (whole, of_tested_models(found))]
 
     @cache  # an isolated run is compared with every strategy
     def accuracies(run: int) -> npt.NDArray[np.float64]:
-        whole, own = (clients[run] for clients in measured.values())
+        whole, own = (clients[run] for clients in measured)
         return _accuracies(whole, own, found.path(run))
 
     columns = ["row", "run", "seed", "client", *GAINS, *ALONE]
@@ -126,14 +140,9 @@ def gains(found: Results, pairing: Pairing) -> pd.DataFrame:
     return pd.concat(frames[1:] or frames, ignore_index=True)[columns]
 
 
-def _by_client(found: Results, split: str) -> dict[int, dict[int | None, float]]:
+def _by_client(found: Results, finals: pd.DataFrame) -> dict[int, dict[int | None, float]]:
     """Return run -> client, or None for the global model -> final accuracy."""
-    finals = found.finals
-    chosen = finals[
-        (finals["metric"] == found.goal.metric)
-        & (finals["subset"] == "all")
-        & (finals["split"] == split)
-    ]
+    chosen = finals[(finals["metric"] == found.goal.metric) & (finals["subset"] == "all")]
     of_run: dict[int, dict[int | None, float]] = defaultdict(dict)
     clients = chosen["client"].astype(object).tolist()
     for run, client, value in zip(chosen["run"], clients, chosen["value"], strict=True):

@@ -40,6 +40,12 @@ class ClientsConfig:
     round."""
     min_success: int = ranged(1, ge=1)
     """Clients of a round that must send a usable reply; with fewer, the run ends as failed."""
+    unseen: float = ranged(0.0, ge=0, lt=1)
+    """Share of all clients that take no part in training, the same ones in every round: they are tested
+    at the end, as newcomers. Isolated clients train, each alone, whether unseen or not."""
+    tuned_steps: int = ranged(0, ge=0)
+    """SGD steps on its own examples that every client takes at the end from the model that it is tested
+    with, to be tested once more; 0 leaves that out."""
     dropout: float = ranged(0.0, ge=0, lt=1)
     """Chance that a client of a round fails."""
     stragglers: float = ranged(0.0, ge=0, le=1)
@@ -47,8 +53,13 @@ class ClientsConfig:
     byzantine: ByzantineConfig = field(default_factory=ByzantineConfig)
 
     def cohort_size(self, fraction: float) -> int:
-        """Return how many clients are sampled; at least one."""
-        return max(1, round(fraction * self.num))
+        """Return how many clients are sampled, of those that are seen; at least one."""
+        return max(1, round(fraction * (self.num - self.num_unseen)))
+
+    @property
+    def num_unseen(self) -> int:
+        """Clients that take no part in training; one at least is left that does."""
+        return min(round(self.unseen * self.num), self.num - 1)
 
     @property
     def cohort(self) -> int:

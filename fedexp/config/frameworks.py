@@ -24,12 +24,12 @@ def framework_errors(config: Config) -> Iterator[str]:
                 f"model={model.name} is written in {model.framework}: {option} must be "
                 f"{' or '.join(_as_typed(v) for v in values)}, got {_as_typed(value)}"
             )
-    lacking = [name for name in strategy.asks if name in model.lacks]
+    lacking = [name for name in strategy.asks if name in model.cannot]
     if lacking:
         fit = [
             name
             for name, page in GROUPS["strategy"].pages().items()
-            if not set(page.asks) & set(model.lacks)
+            if not set(page.asks) & model.cannot
         ]
         yield (
             f"strategy={strategy.name} asks clients for {' and '.join(map(_told, lacking))}, which model="

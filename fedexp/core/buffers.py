@@ -29,14 +29,8 @@ class BuffersApart(Server):
     def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
         """Let the inner strategy see the parameters; clients get everything."""
         parameters = self._part(model, buffers=False)
-        whole: dict[int, Order] = {}
-        orders = {}
-        for client, order in self.inner.instruct(t, parameters, cohort).items():
-            if id(order) not in whole:
-                sent = self._whole(model, parameters, order.weights)
-                whole[id(order)] = dataclasses.replace(order, weights=sent)
-            orders[client] = whole[id(order)]
-        return orders
+        orders = self.inner.instruct(t, parameters, cohort)
+        return self._complete(model, parameters, orders)
 
     def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
         """Combine parameters by the inner strategy, buffers by their mean weighted by examples."""
@@ -52,6 +46,12 @@ class BuffersApart(Server):
         found = self.inner.models(parameters).items()
         return {owner: self._whole(model, parameters, own) for owner, own in found}
 
+    def before_tests(self, model: Weights, clients: Sequence[int]) -> dict[int, Order]:
+        """Ask the inner strategy; clients get everything."""
+        parameters = self._part(model, buffers=False)
+        orders = self.inner.before_tests(parameters, clients)
+        return self._complete(model, parameters, orders)
+
     def loss(self, updates: Updates) -> float | None:
         """Ask the inner strategy."""
         return self.inner.loss(updates)
@@ -63,6 +63,16 @@ class BuffersApart(Server):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Give the inner strategy its state back."""
         self.inner.restore(state)
+
+    def _complete(
+        self, model: Weights, parameters: Weights, orders: Mapping[int, Order]
+    ) -> dict[int, Order]:
+        whole: dict[int, Order] = {}
+        for order in orders.values():
+            if id(order) not in whole:
+                sent = self._whole(model, parameters, order.weights)
+                whole[id(order)] = dataclasses.replace(order, weights=sent)
+        return {client: whole[id(order)] for client, order in orders.items()}
 
     @staticmethod
     def _whole(model: Weights, parameters: Weights, own: Weights) -> Weights:

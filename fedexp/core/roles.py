@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
 
 import numpy as np
+import numpy.typing as npt
 
+from fedexp.core.hooks import Loss, Rule
+from fedexp.core.layers import Layers
 from fedexp.core.state import is_code
 from fedexp.core.weights import Weights
 
@@ -188,9 +191,17 @@ class Server:
     def models(self, model: Weights) -> dict[int | None, Weights]:
         """Return the models that are tested: None -> the global one, or partition id -> a client's own.
 
-        A client's model that is the same object as in the round before is not tested again.
+        A client's model that is the same object as in the round before is not tested again. Not asked
+        where the strategy is ``personalised``.
         """
         return {None: model}
+
+    def before_tests(self, model: Weights, clients: Sequence[int]) -> dict[int, Order]:
+        """Say what clients are sent to make the models of that they are tested with.
+
+        Asked where the strategy is ``personalised``; the default is the global model.
+        """
+        return dict.fromkeys(clients, Order(model))
 
     def loss(self, updates: Updates) -> float | None:
         """Return the training loss that the round reports; None if there is none."""
@@ -216,13 +227,17 @@ class Job(Protocol):
         client: Partition id.
         round: The round, from 1.
         order: What the server sent.
-        model: The weights in it.
+        model: The weights in it; what stays with the client (``Strategy.keeps``) is its own, or as it was
+            initially where it has not trained yet.
         state: What the client keeps from call to call; a client that fails keeps what it had. Its arrays
             are read-only: replace them.
         num_examples: Examples it trains on.
         steps: SGD steps that it is to take; fewer where it is a straggler.
+        epoch_steps: SGD steps that go once over its examples.
         learning_rate: Of this round's steps.
         momentum: Of this round's steps.
+        layers: The model's entries by layer.
+        kept: Those that stay with the client.
     """
 
     client: int
@@ -232,8 +247,11 @@ class Job(Protocol):
     state: State
     num_examples: int
     steps: int
+    epoch_steps: int
     learning_rate: float
     momentum: float
+    layers: Layers
+    kept: frozenset[str]
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -248,6 +266,10 @@ class Job(Protocol):
         pull: float = 0.0,
         toward: Weights | None = None,
         correction: Weights | None = None,
+        rate: float | None = None,
+        again: bool = False,
+        loss: Loss | None = None,
+        rule: Rule | None = None,
     ) -> Weights:
         """Take SGD steps on the client's examples.
 
@@ -258,10 +280,18 @@ class Job(Protocol):
             pull: Adds ``pull * (w - toward)`` to every gradient, >= 0.
             toward: What weights are pulled towards; None is the model that was sent.
             correction: Added to every gradient: name -> array, one for every parameter that moves.
+            rate: The learning rate, > 0; None is :attr:`learning_rate`.
+            again: Whether to go through the examples in the order of the job's first training; else
+                several trainings of a job go on drawing orders.
+            loss: In place of the task's.
+            rule: What is done in a step in place of taking the loss's gradient.
 
         Returns:
             The trained weights, a copy.
         """
+
+    def label_counts(self) -> npt.NDArray[np.int64]:
+        """Return how many of the client's examples have each label; of a classification only."""
 
     def loss(self, weights: Weights) -> float:
         """Return the mean loss of a model on all the client's training examples."""
@@ -288,5 +318,8 @@ class Client:
         job.send(job.train())
 
     def weights_to_test(self, job: Job) -> Weights:
-        """Return the model that the client is tested with: the one it was sent, unless it has its own."""
+        """Return the model that the client is tested with: the one it was sent, unless it has its own.
+
+        A personalised strategy says here, too, what a newcomer gets, whose ``job.state`` is empty.
+        """
         return job.model

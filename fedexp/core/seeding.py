@@ -26,6 +26,7 @@ Purpose = Literal[
     "server_validation",
     "client_validation",
     "test_split",
+    "unseen",
 ]
 
 # Fixed numbers: renumbering them would change the results of every published run.
@@ -44,6 +45,7 @@ _PURPOSE_IDS: dict[str, int] = {
     "server_validation": 11,
     "client_validation": 12,
     "test_split": 13,
+    "unseen": 14,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,24 @@ def hash_weights(weights: Mapping[str, npt.NDArray[Any]]) -> str:
 def copied(weights: Mapping[str, npt.NDArray[Any]]) -> Weights:
     """Return a copy that can be kept and written to: what clients sent may lie in memory of Ray's."""
     return {name: array.copy() for name, array in weights.items()}
+
+
+def without(weights: Mapping[str, npt.NDArray[Any]], names: Collection[str]) -> Weights:
+    """Return weights less some of them; nothing is copied."""
+    return {name: array for name, array in weights.items() if name not in names}
+
+
+def completed(
+    weights: Mapping[str, npt.NDArray[Any]], *others: Mapping[str, npt.NDArray[Any]]
+) -> Weights:
+    """Return a model's weights of which some are missing; nothing is copied.
+
+    Args:
+        weights: What there is of them.
+        others: Where the rest is taken from, the first that has it; the last has every name, in order.
+    """
+    known = (weights, *others)
+    return {name: next(one[name] for one in known if name in one) for name in others[-1]}
 
 
 def named(models: Mapping[int | None, Weights], initial: Weights) -> Weights:

@@ -8,12 +8,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedexp.config.schema import Config
+from fedexp.core.hooks import Loss, Rule
+from fedexp.core.layers import Layers
 from fedexp.core.roles import Number, Order, State
 from fedexp.core.seeding import derive_seed
-from fedexp.core.weights import Weights
+from fedexp.core.weights import Weights, completed, without
 from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
 from fedexp.federation.faults import (
@@ -26,7 +29,7 @@ from fedexp.federation.faults import (
 from fedexp.federation.measuring import Measures, measure, measures, needs_probabilities
 from fedexp.flower.messages import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS, Reply
 from fedexp.training.building import build_trainer
-from fedexp.training.loop import Work, num_steps, union_steps
+from fedexp.training.loop import Work, epoch_steps, num_steps, union_steps
 from fedexp.training.trainer import Trainer
 
 
@@ -54,7 +57,7 @@ class ClientNode:
         Raises:
             DroppedOutError: If the client fails in this round, as ``clients.dropout`` has it.
         """
-        config, union = self.config, order.examples_of
+        config, union, order = self.config, order.examples_of, self._whole(order, state)
         if not union:  # nothing goes wrong with the upper reference
             drop_out(config, server_round, client)
         faulty = not union and client in self._faulty
@@ -76,6 +79,8 @@ class ClientNode:
                 config, self._attack, order.weights, reply.weights, server_round, client
             )
             reply = dataclasses.replace(reply, weights=sent)
+        if self.kept and reply.weights is not None:
+            reply = dataclasses.replace(reply, weights=without(reply.weights, self.kept))
         return reply
 
     def evaluate(self, client: int, server_round: int, order: Order, state: State) -> Reply:
@@ -83,12 +88,32 @@ class ClientNode:
         examples = self.data.client_test_examples(client)
         if not len(examples):  # a reply of no examples has no weight
             return Reply(0, numbers=dict.fromkeys(self._measures, 0.0))
-        own = self.data.train_examples([client])  # what it trains on, should it do so once more
-        steps = num_steps(self.config.training, len(own))
-        job = ClientJob(self, client, server_round, order, state, own, steps)
+        weights = self._tested_with(client, server_round, order, state)
         with self.trainer.turn(server_round, client):
-            weights = self._side.weights_to_test(job)
             return Reply(len(examples), numbers=self.measure(weights, examples, self._measures))
+
+    def personalise(self, client: int, server_round: int, order: Order, state: State) -> Reply:
+        """Return the model that a client is tested with, which no deployment sends."""
+        weights = self._tested_with(client, server_round, order, state)
+        return Reply(len(self.data.partition.client(client)), weights)
+
+    def _tested_with(self, client: int, server_round: int, order: Order, state: State) -> Weights:
+        config, order = self.config, self._whole(order, state)
+        own = self.data.train_examples([client])  # what it trains on, should it do so once more
+        job = ClientJob(
+            self, client, server_round, order, state, own, num_steps(config.training, len(own))
+        )
+        with self.trainer.turn(server_round, client):
+            weights, further = self._side.weights_to_test(job), order.numbers.get(TUNED_STEPS, 0)
+            return job.train(weights, steps=int(further)) if further else weights
+
+    def _whole(self, order: Order, state: State) -> Order:
+        """Return an order whose weights are complete again: what is not sent is the client's own."""
+        if not self.kept:
+            return order
+        own = state.get(KEPT) or {}
+        assert isinstance(own, dict)
+        return dataclasses.replace(order, weights=completed(order.weights, own, self._initial))
 
     def measure(self, weights: Weights, examples: Examples, wanted: Measures) -> dict[str, float]:
         """Return metrics of a model on some examples."""
@@ -104,6 +129,15 @@ class ClientNode:
     def trainer(self) -> Trainer:
         """The one model of this process: building it costs as much as many steps of training."""
         return build_trainer(self.config, self.data.spec)
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Entries of the model that stay with the client."""
+        return frozenset(self.config.strategy.keeps(self.trainer.layers))
+
+    @cached_property
+    def _initial(self) -> Weights:
+        return self.trainer.initial()
 
 
 class ClientJob:
@@ -122,7 +156,10 @@ class ClientJob:
         training = node.config.training
         self.client, self.round, self.order, self.state = client, server_round, order, state
         self.model, self.num_examples, self.steps = order.weights, len(examples), steps
+        self.epoch_steps = epoch_steps(training, len(examples))
         self.learning_rate, self.momentum = training.rate(server_round), training.momentum
+        self.layers: Layers = node.trainer.layers
+        self.kept = node.kept
         self._node, self._examples = node, examples
         self._loss: float | None = None
         self._reply: Reply | None = None
@@ -141,6 +178,10 @@ class ClientJob:
         pull: float = 0.0,
         toward: Weights | None = None,
         correction: Weights | None = None,
+        rate: float | None = None,
+        again: bool = False,
+        loss: Loss | None = None,
+        rule: Rule | None = None,
     ) -> Weights:
         """Take SGD steps on the client's examples; see :class:`fedexp.core.roles.Job`.
 
@@ -155,8 +196,13 @@ class ClientJob:
             raise ValueError(f"job.train: only must hold some of {list(moving)}, got {list(only)}")
         if pull and toward is None and start is not None:
             toward = self.model
+        if again:
+            self._generator.manual_seed(self._seed)
         chosen = None if only is None else frozenset(only)
-        work = Work(steps or self.steps, self.learning_rate, pull, toward, correction, chosen)
+        rate = self.learning_rate if rate is None else rate
+        work = Work(
+            steps or self.steps, rate, pull, toward, correction, chosen, loss=loss, rule=rule
+        )
         trained, self._loss = trainer.train(
             self.model if start is None else start, self._examples, work, self._generator
         )
@@ -165,6 +211,10 @@ class ClientJob:
     def loss(self, weights: Weights) -> float:
         """Return the mean loss of a model on all the client's training examples."""
         return self._node.measure(weights, self._examples, _LOSS)["loss"]
+
+    def label_counts(self) -> npt.NDArray[np.int64]:
+        """Return how many of the client's examples have each label."""
+        return np.bincount(self._examples.targets, minlength=self._node.data.spec.num_classes)
 
     def send(
         self,
@@ -185,6 +235,8 @@ class ClientJob:
         plain = {
             k: v.item() if isinstance(v, np.generic) else v for k, v in (numbers or {}).items()
         }
+        if self.kept:
+            self.state[KEPT] = {n: array for n, array in weights.items() if n in self.kept}
         self._reply = Reply(self.num_examples, weights, self._loss, arrays or {}, plain)
 
     def reply(self) -> Reply:
@@ -200,9 +252,18 @@ class ClientJob:
     @cached_property
     def _generator(self) -> torch.Generator:
         # Several trainings of one job go on drawing from it.
-        seed = derive_seed(self._node.config.seed, "train", self.round, self.client)
-        return torch.Generator().manual_seed(seed)
+        return torch.Generator().manual_seed(self._seed)
 
+    @property
+    def _seed(self) -> int:
+        return derive_seed(self._node.config.seed, "train", self.round, self.client)
+
+
+KEPT = "kept"
+"""Where a client's state has what stays with it of the model."""
+
+TUNED_STEPS = "tuned-steps"
+"""What the server says where a client is to train before it is tested."""
 
 _LOSS = measures(["loss"])
 _TAKEN: set[Any] = {ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS}

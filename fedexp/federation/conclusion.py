@@ -18,8 +18,8 @@ from fedexp.core.statistics import fairness
 from fedexp.core.weights import hash_weights, named
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import client_rows, group_counts
-from fedexp.federation.evaluation import ClientScores, Models, ServerEvaluation
-from fedexp.federation.events import COMPLETED, DIVERGED, Ending, Measurement
+from fedexp.federation.evaluation import Models, ServerEvaluation
+from fedexp.federation.events import COMPLETED, DIVERGED, Ending
 from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.outcome import Outcome, of_choices
 from fedexp.federation.selection import (
@@ -30,6 +30,7 @@ from fedexp.federation.selection import (
     selected_on,
     selection_notes,
 )
+from fedexp.federation.shares import client_scores, newcomers, of_chosen, of_further_points
 from fedexp.metrics import sign_of
 
 
@@ -69,8 +70,9 @@ def conclude(
     models = chosen if outcome.val else outcome.models
     confusion = _confusion(config, evaluation, models)
     counts, names = group_counts(config, data)
-    scores, judged = _client_scores(data, evaluation, models), config.task.headline
-    values = [metrics[judged] for metrics in scores.values()]
+    unseen, judged = newcomers(config), config.task.headline
+    scores = client_scores(data, evaluation, models, outcome.newcomers)
+    values = [metrics[judged] for client, metrics in scores.items() if client not in unseen]
     status = DIVERGED if outcome.diverged else COMPLETED
     loss = outcome.judged("loss")
     problem = f"the loss is {loss:.3g} after round {outcome.rounds}" if outcome.diverged else ""
@@ -86,6 +88,7 @@ def conclude(
         "fairness": fairness(values, higher_is_better=sign_of(judged) > 0),
         "clients": {str(k): own for k, own in outcome.scores.items() if k is not None},
         "byzantine": byzantine_clients(config),
+        **({"unseen": unseen} if unseen else {}),
         "model_sha256": hash_weights(weights),
         **({} if best is None else {"best_sha256": hash_weights(best)}),
         "partition_sha256": data.partition.sha256,
@@ -100,7 +103,8 @@ def conclude(
     return Ending(
         status,
         summary,
-        measurements=_own_measurements(outcome, scores),
+        measurements=of_chosen(config, outcome, scores),
+        further=of_further_points(config, evaluation, outcome, data.partition.num_clients),
         reported=_reported(outcome),
         weights=weights,
         best=best,
@@ -114,20 +118,6 @@ def conclude(
             *problems,
         ],
     )
-
-
-def _own_measurements(outcome: Outcome, scores: ClientScores) -> list[Measurement]:
-    """Return what clients have on their own test examples, of the round whose models these are."""
-    model, measurements = "global" if None in outcome.models else "local", []
-    for client, metrics in scores.items():
-        number = outcome.rounds
-        if outcome.val:
-            number = outcome.chosen[client if model == "local" else None].round
-        measurements += [
-            Measurement(number, model, "client_test", "all", client, name, value)
-            for name, value in metrics.items()
-        ]
-    return measurements
 
 
 def _reported(outcome: Outcome) -> frozenset[int]:
@@ -163,16 +153,6 @@ def _confusion(
     if not config.task.has_confusion:
         return None
     return {owner: evaluation.confusion(weights) for owner, weights in models.items()}
-
-
-def _client_scores(
-    data: FederatedData, evaluation: ServerEvaluation, models: Models
-) -> ClientScores:
-    scores: ClientScores = {}
-    for owner, weights in models.items():
-        clients = range(data.partition.num_clients) if owner is None else [owner]
-        scores |= evaluation.client_scores(weights, clients)
-    return scores
 
 
 def _stop_notes(config: Config, outcome: Outcome) -> list[str]:

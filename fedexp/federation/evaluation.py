@@ -43,6 +43,7 @@ class ServerEvaluation:
         buffers: Names of the model's entries that are no parameters.
         largest_loss: The loss from which on a model has diverged.
         frozen: Names of the parameters that nobody trains.
+        layers: The model's entries by layer.
     """
 
     def __init__(self, config: Config, data: FederatedData) -> None:
@@ -51,6 +52,7 @@ class ServerEvaluation:
         self._trainer = build_trainer(config, data.spec)
         self.initial, self.parameters = self._trainer.initial(), self._trainer.parameters
         self.buffers, self.frozen = self._trainer.buffers, self._trainer.frozen
+        self.layers = self._trainer.layers
         self._threads = config.backend.threads
         parallel = usable_cpus() if pick_device(config.backend).type == "cpu" else 1
         self._parallel = parallel

@@ -23,9 +23,10 @@ class Measurement(NamedTuple):
 
     Attributes:
         round: Round after which it was taken; 0 is the initial model.
-        model: ``global`` or ``local``.
-        split: ``train``, ``test``, ``client_test``, ``val`` (held out by the server) or ``client_val``
-            (held out by clients).
+        model: ``global``, ``local`` (a client's own) or ``tuned`` (what a client is tested with, after
+            ``clients.tuned_steps`` more steps).
+        split: ``train``, ``test``, ``client_test``, ``newcomer_test`` (the share of a client that took
+            part in no round), ``val`` (held out by the server) or ``client_val`` (held out by clients).
         subset: ``all``, or labels joined by hyphens.
         client: Partition id, or None where the number is not one client's.
         metric: A metric of the run, or ``bytes_down`` and ``bytes_up`` (of weights sent to and by clients
@@ -119,6 +120,7 @@ class Ending:
         status: ``completed``, ``diverged``, ``failed`` or ``interrupted``.
         summary: What stands in summary.json.
         measurements: The clients' last numbers on their own test examples.
+        further: The same of models beside those that clients are tested with; none is in metrics.csv yet.
         reported: Clients whose last numbers stand in metrics.csv already.
         weights: The global model's, or all local models' under ``<client>/<name>``; None if there is no
             final model.
@@ -133,6 +135,7 @@ class Ending:
     status: str
     summary: Mapping[str, Any]
     measurements: Sequence[Measurement] = ()
+    further: Sequence[Measurement] = ()
     reported: frozenset[int] = frozenset()
     weights: Weights | None = None
     best: Weights | None = None

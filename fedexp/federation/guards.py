@@ -21,7 +21,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from fedexp.config.schema import Config
 from fedexp.core.replies import one_line, told
 from fedexp.core.roles import Number, Order, Update
-from fedexp.core.weights import Weights
+from fedexp.core.weights import Weights, completed, without
 from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.overflow import LARGEST_INTEGER, NOT_FINITE, size_problem
 from fedexp.flower.messages import ARRAYS, METRICS, NUM_EXAMPLES, TRAIN_LOSS
@@ -64,15 +64,20 @@ class Gate:
         config: The experiment.
         parameters: Names of what gradients move.
         holdings: How many examples each client holds; None where nobody knows.
+        kept: The model's entries that clients do not send; an update has the model's own there.
     """
 
     def __init__(
-        self, config: Config, parameters: Sequence[str], holdings: Holdings | None = None
+        self,
+        config: Config,
+        parameters: Sequence[str],
+        holdings: Holdings | None = None,
+        kept: frozenset[str] = frozenset(),
     ) -> None:
         self._strategy, self._carries = config.strategy, carried(config.strategy)
         self._measured = tuple(dict.fromkeys(["loss", *config.measured]))
         self._parameters, self._holdings = parameters, holdings
-        self._faulty = frozenset(byzantine_clients(config))
+        self._faulty, self._kept = frozenset(byzantine_clients(config)), kept
 
     def update(self, reply: Message, server_round: int, order: Order, model: Weights) -> Update:
         """Read a reply to training.
@@ -105,6 +110,23 @@ class Gate:
             found = {name: float(numbers[name]) for name in self._measured}
             return Tested(client, count, found)
 
+    def personal(self, reply: Message, model: Weights) -> tuple[int, Weights]:
+        """Read a client's own model, which it is tested with.
+
+        Raises:
+            UnusableReplyError: If it cannot be tested.
+        """
+        with _refusing():
+            client, content = reply.metadata.src_node_id, _content(reply)
+            record = content.get(ARRAYS)
+            if not isinstance(record, ArrayRecord):
+                raise UnusableReplyError(f"the reply holds no weights ({ARRAYS})")
+            weights = _read(record, model)
+            problem = form_problem(weights, model)
+            if problem:
+                raise UnusableReplyError(problem)
+            return client, weights
+
     def _update(self, reply: Message, server_round: int, order: Order, model: Weights) -> Update:
         client, content = reply.metadata.src_node_id, _content(reply)
         numbers = _numbers(content)
@@ -119,7 +141,9 @@ class Gate:
         loss = numbers.pop(TRAIN_LOSS, None)
         if isinstance(loss, list):
             raise UnusableReplyError(f"metric {TRAIN_LOSS} must be one number")
-        weights = _read(record, model)
+        weights = _read(record, without(model, self._kept) if self._kept else model)
+        if self._kept:
+            weights = completed(weights, model)
         problem = size_problem(weights, model, squared=self._strategy.squares_weights)
         if problem:
             raise UnusableReplyError(problem)

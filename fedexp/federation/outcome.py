@@ -43,6 +43,9 @@ class Outcome:
         largest_loss: The loss from which on a model has diverged.
         rounds: Rounds completed.
         stopped_early: Whether the stop criterion ended it.
+        personal: Partition id -> the model that a personalised strategy made for the client last.
+        newcomers: The same of clients that took part in no round.
+        tuned: Partition id -> the model that the client is tested with, after some more steps.
         models: The models that are tested: None -> the global one, or partition id -> a client's own.
         scores: Last scores of every model.
         own: Partition id -> metric -> the client's last number on its own test examples, of those that
@@ -62,6 +65,9 @@ class Outcome:
     largest_loss: float = MAX_LOSS
     rounds: int = 0
     stopped_early: bool = False
+    personal: dict[int, Weights] = field(default_factory=dict)
+    newcomers: dict[int, Weights] = field(default_factory=dict)
+    tuned: dict[int, Weights] = field(default_factory=dict)
     models: dict[int | None, Weights] = field(default_factory=dict)
     scores: dict[int | None, Scores] = field(default_factory=dict)
     own: dict[int, dict[str, float]] = field(default_factory=dict)

@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Message, MessageType
 
 from fedexp.config.schema import Config
 from fedexp.core import signals
-from fedexp.core.buffers import BuffersApart
 from fedexp.core.options import DivergedError, FedexpError
-from fedexp.core.roles import Order, Server, Setup, Update, Updates, weighted_mean
+from fedexp.core.roles import Order, Server, Update, Updates, weighted_mean
 from fedexp.core.weights import Weights, named, restore_dtypes
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
+from fedexp.federation.exchange import bytes_of, messages_of
 from fedexp.federation.faults import byzantine_clients, collude
 from fedexp.federation.guards import (
     Gate,
@@ -35,21 +35,14 @@ from fedexp.federation.guards import (
 )
 from fedexp.federation.outcome import Outcome, Patience
 from fedexp.federation.overflow import NOT_FINITE, size_problem
+from fedexp.federation.personal import PersonalModels, kept_entries
 from fedexp.federation.scoring import score
 from fedexp.federation.snapshot import Keeper, restore, take
+from fedexp.flower.app import PERSONALISE
 from fedexp.flower.grid import CohortGrid
-from fedexp.flower.messages import num_bytes, pack_order
+from fedexp.flower.messages import num_bytes
 
-Read = TypeVar("Read", Update, Tested)
-
-
-def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
-    """Return the server's side of the strategy, kept away from buffers where it must be."""
-    buffers = evaluation.buffers
-    setup = Setup(config.clients.num, evaluation.parameters, buffers, config.training.rate)
-    server = config.strategy.server(setup)
-    apart = buffers and config.strategy.averages_buffers
-    return BuffersApart(server, buffers) if apart else server
+Read = TypeVar("Read", Update, Tested, tuple[int, Weights])
 
 
 class RoundLoop:
@@ -73,9 +66,12 @@ class RoundLoop:
     ) -> None:
         self._config, self._server, self._evaluation = config, server, evaluation
         self._listener = listener
-        self._gate = Gate(config, evaluation.parameters, holdings)
+        self._kept = kept_entries(config, evaluation)
+        self._gate = Gate(config, evaluation.parameters, holdings, self._kept)
+        self._personal = PersonalModels(config, server, evaluation)
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
+        self._cohort: list[int] = []
         self._report = RoundReport(0)
         start, judged_by = evaluation.initial, config.task.headline
         self.outcome = Outcome(start, start, judged_by, evaluation.largest_loss)
@@ -108,13 +104,14 @@ class RoundLoop:
                 self._evaluate(0)
             stop.take_in(outcome.judged(stopping.metric))
         else:
-            restore(resume, outcome, self._server, grid, stop)
+            restore(resume, outcome, self._server, grid, stop, self._personal.now)
         while outcome.rounds < self._config.num_rounds and not stop.exhausted:
             server_round = outcome.rounds + 1
             with self._telling(server_round):
                 self._train(server_round, grid)
                 if self._config.clients.fraction_evaluate > 0:
                     self._evaluate_on_clients(server_round, grid)
+                self._renew(server_round, grid)
                 self._evaluate(server_round)
                 self._report_traffic(server_round)
             outcome.rounds = server_round
@@ -124,6 +121,8 @@ class RoundLoop:
                 keeper.save(server_round, partial(take, outcome, self._server, grid, stop))
             signals.obey()
         outcome.stopped_early = outcome.rounds < self._config.num_rounds
+        outcome.newcomers = self._personal.of_newcomers(outcome, partial(self._made, grid))
+        outcome.tuned = self._personal.tuned(outcome, partial(self._made, grid))
 
     @contextmanager
     def _telling(self, server_round: int) -> Iterator[None]:
@@ -163,6 +162,7 @@ class RoundLoop:
     def _train(self, server_round: int, grid: CohortGrid) -> None:
         config, model = self._config, self.outcome.weights
         cohort = draw_cohort(config, "cohort", config.clients.fraction_train, server_round)
+        self._cohort = cohort
         with self._timed("train"):
             orders = self._server.instruct(server_round, model, cohort)
             replies = self._exchange(server_round, MessageType.TRAIN, orders, grid, cohort)
@@ -173,7 +173,7 @@ class RoundLoop:
                 return self._gate.update(reply, server_round, order, model)
 
             updates = self._guard(server_round, "train", replies, read)
-            self._bytes_up += sum(_num_bytes(update) for update in updates)
+            self._bytes_up += sum(bytes_of(update, self._kept) for update in updates)
             kept = self._colluded(server_round, updates, orders)
             grid.take_back(set(orders) - {update.client for update in kept})
             self._require(server_round, len(kept), len(orders))
@@ -212,7 +212,7 @@ class RoundLoop:
             )
         if combined is not before:
             after = restore_dtypes(combined, before)
-            for name in self._evaluation.frozen:
+            for name in (*self._evaluation.frozen, *self._kept):
                 after[name] = before[name]  # a mean of equal numbers is not always that number
             problem = form_problem(after, before)
             if problem:
@@ -228,20 +228,17 @@ class RoundLoop:
         fraction = config.clients.fraction_evaluate
         cohort = draw_cohort(config, "evaluate_cohort", fraction, server_round)
         with self._timed("client_evaluate"):
-            models = self._server.models(outcome.weights)
-            shared = Order(models[None]) if None in models else None
-            orders = {k: Order(models[k]) if k in models or not shared else shared for k in cohort}
+            orders = self._personal.orders(outcome.weights, cohort)
             replies = self._exchange(server_round, MessageType.EVALUATE, orders, grid, cohort)
         tested = self._guard(server_round, "client_evaluate", replies, self._gate.tested)
         weighty = [found for found in tested if found.num_examples]
         outcome.reported = {found.client for found in weighty}
         if weighty:  # else no client of the cohort holds a test example
-            self._report_clients(server_round, models, weighty)
+            self._report_clients(server_round, weighty)
 
-    def _report_clients(
-        self, server_round: int, models: Mapping[int | None, Weights], tested: list[Tested]
-    ) -> None:
+    def _report_clients(self, server_round: int, tested: list[Tested]) -> None:
         """Report what each client measured on its own share of the test examples, and the mean."""
+        models = self._personal.now(self.outcome)
         for found in tested:
             self.outcome.own[found.client] = dict(found.numbers)
             model = "local" if found.client in models else "global"
@@ -253,6 +250,26 @@ class RoundLoop:
             mean = weighted_mean([found.numbers[name] for found in tested], counts)
             self._measured(server_round, model, "client_test", None, name, mean)
 
+    def _renew(self, server_round: int, grid: CohortGrid) -> None:
+        """Have clients make the models that they are tested with, where the strategy has them."""
+        if self._config.strategy.personalised:
+            with self._timed("personalise"):
+                made = partial(self._made, grid)
+                self._personal.renew(server_round, self.outcome, self._cohort, made)
+
+    def _made(
+        self, grid: CohortGrid, server_round: int, orders: Mapping[int, Order]
+    ) -> list[tuple[int, Weights]]:
+        """Return the models that clients make for their tests, less those that cannot be used."""
+        kind, cohort = f"query.{PERSONALISE}", sorted(orders)
+        replies, model = (
+            self._exchange(server_round, kind, orders, grid, cohort),
+            self.outcome.weights,
+        )
+        return self._guard(
+            server_round, PERSONALISE, replies, lambda reply: self._gate.personal(reply, model)
+        )
+
     def _exchange(
         self,
         server_round: int,
@@ -261,20 +278,14 @@ class RoundLoop:
         grid: CohortGrid,
         cohort: list[int],
     ) -> list[Message]:
-        contents: dict[int, RecordDict] = {}
-        for order in orders.values():
-            if id(order) not in contents:
-                contents[id(order)] = pack_order(order, server_round)
-        messages = [
-            Message(contents[id(order)], dst_node_id=client, message_type=kind)
-            for client, order in orders.items()
-        ]
+        messages = messages_of(orders, server_round, kind, self._kept)
         grid.cohort = cohort
         grid.on_reply = lambda done: self._listener.progress(
             server_round, kind, done, len(messages)
         )
         replies = list(grid.send_and_receive(messages))
-        self._bytes_down += num_bytes(messages)
+        if kind in (MessageType.TRAIN, MessageType.EVALUATE):  # the rest no deployment would send
+            self._bytes_down += num_bytes(messages)
         return replies
 
     def _guard(
@@ -319,7 +330,7 @@ class RoundLoop:
     def _evaluate(self, server_round: int) -> None:
         outcome, config = self.outcome, self._config
         with self._timed("evaluate"):
-            rows = score(self._evaluation, outcome, self._server.models(outcome.weights))
+            rows = score(self._evaluation, outcome, self._personal.now(outcome))
         for row in rows:
             self._measured(server_round, *row)
         outcome.choose(server_round, config.stop.metric)
@@ -335,8 +346,3 @@ class RoundLoop:
         start = time.perf_counter()
         yield
         self._report.seconds[phase] = time.perf_counter() - start
-
-
-def _num_bytes(update: Update) -> int:
-    sent = [update.weights, *update.arrays.values()]
-    return sum(array.nbytes for weights in sent for array in weights.values())

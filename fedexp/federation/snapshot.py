@@ -34,6 +34,7 @@ def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> 
         "scores": [[owner, scores] for owner, scores in outcome.scores.items()],
         "own": outcome.own,
         "reported": outcome.reported,
+        **({"personal": _personal(outcome)} if outcome.personal else {}),
         "val": [[owner, numbers] for owner, numbers in outcome.val.items()],
         "best": [outcome.best_round, outcome.best_value],
         "chosen": [
@@ -48,6 +49,10 @@ def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> 
         ],
         "patience": [stop.best, stop.idle],
     }
+
+
+def _personal(outcome: Outcome) -> list[list[Any]]:
+    return [[client, weights] for client, weights in outcome.personal.items()]
 
 
 _INITIAL, _NOW = "initial", "now"
@@ -68,13 +73,15 @@ def restore(
     server: Server,
     grid: CohortGrid,
     stop: Patience,
+    models: Callable[[Outcome], dict[int | None, Weights]],
 ) -> None:
     """Bring a run that has not begun to where :func:`take` found another one."""
     outcome.weights = _same_object_if_equal(state["weights"], outcome.weights)
     server.restore(state["server"])
     grid.restore_states(state["clients"])
     outcome.rounds = state["round"]
-    outcome.models = server.models(outcome.weights)
+    outcome.personal = dict(state.get("personal", []))
+    outcome.models = models(outcome)
     outcome.scores = dict(state["scores"])
     outcome.own, outcome.reported = state["own"], set(state["reported"])
     outcome.val = dict(state.get("val", []))

@@ -19,8 +19,9 @@ from fedexp.flower.messages import (
     unpack_state,
 )
 
-STATE, RESTORE, TAKE_BACK = "state", "restore", "take_back"
-"""Queries: what a client keeps; what it is to keep from now on; that what it sent last was refused."""
+STATE, RESTORE, TAKE_BACK, PERSONALISE = "state", "restore", "take_back", "personalise"
+"""Queries: what a client keeps; what it is to keep from now on; that what it sent last was refused; and
+which model it is tested with."""
 
 
 class Node(Protocol):
@@ -31,6 +32,9 @@ class Node(Protocol):
 
     def evaluate(self, client: int, server_round: int, order: Order, state: State) -> Reply:
         """Test a model on a client's share of the test examples."""
+
+    def personalise(self, client: int, server_round: int, order: Order, state: State) -> Reply:
+        """Return the model that a client is tested with."""
 
 
 class WorkerApp(ClientApp):
@@ -100,6 +104,13 @@ def client_app(node: Node, app: ClientApp | None = None) -> ClientApp:
         client = int(context.node_config[PARTITION_ID])
         order, server_round = unpack_order(message.content)
         reply = node.evaluate(client, server_round, order, unpack_state(context.state))
+        return Message(pack_reply(reply), reply_to=message)
+
+    @app.query(PERSONALISE)
+    def personalise(message: Message, context: Context) -> Message:
+        client = int(context.node_config[PARTITION_ID])
+        order, server_round = unpack_order(message.content)
+        reply = node.personalise(client, server_round, order, unpack_state(context.state))
         return Message(pack_reply(reply), reply_to=message)
 
     @app.query()

@@ -26,6 +26,7 @@ class Model:
         tasks: What it can be trained for, such as ``classification``; none stands for every task.
         has_buffers: Whether its state holds more than what gradients move, such as BatchNorm's running
             statistics and integer counters.
+        normalises: Whether it has layers that normalise: BatchNorm, GroupNorm or LayerNorm.
         min_side: Least height and width of an image, in pixels, that it can be trained on.
         framework: What it is written in.
         packages: What has to be installed for it, beside what fedexp needs itself: names of distributions
@@ -42,6 +43,7 @@ class Model:
     kinds: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = ()
     has_buffers: ClassVar[bool] = False
+    normalises: ClassVar[bool] = False
     min_side: ClassVar[int] = 1
     framework: ClassVar[str] = "PyTorch"
     packages: ClassVar[tuple[str, ...]] = ()
@@ -57,6 +59,11 @@ class Model:
     def takes(cls, kind: str, task: str) -> bool:
         """Say whether it takes inputs of a kind, and can be trained for a task."""
         return fits(cls.kinds, kind) and fits(cls.tasks, task)
+
+    @property
+    def cannot(self) -> frozenset[str]:
+        """Arguments of ``job.train`` that its framework cannot heed."""
+        return frozenset(self.lacks)
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Return a line for every rule between options that is broken."""
@@ -115,6 +122,11 @@ class FrameworkModel(Model):
     allows: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
         {"training.amp": (False,), "backend.device": ("auto",), "backend.threads": (1,)}
     )
+
+    @property
+    def cannot(self) -> frozenset[str]:
+        """Losses and rules of strategies are written in PyTorch."""
+        return frozenset(self.lacks) | {"loss", "rule"}
 
     def learner(self, spec: Spec, task: str) -> Learner:
         """Return what trains it; called once in every process. Import the framework here."""

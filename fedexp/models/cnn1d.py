@@ -26,6 +26,7 @@ class Cnn1d(Model):
 
     kinds = ("series",)
     tasks = WHOLE
+    normalises = True
 
     name: str = "cnn1d"
     channels: int = ranged(64, ge=4)

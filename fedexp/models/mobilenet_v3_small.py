@@ -24,6 +24,7 @@ class MobilenetV3Small(Model):
 
     kinds = ("image",)
     tasks = WHOLE
+    normalises = True
     has_buffers = True
     # Four halvings, rounded up, must leave 2 pixels: BatchNorm needs more than one value per channel,
     # and a client's last batch may hold a single image.

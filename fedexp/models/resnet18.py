@@ -27,6 +27,7 @@ class Resnet18(Model):
 
     kinds = ("image",)
     tasks = WHOLE
+    normalises = True
 
     name: str = "resnet18"
     groups: int = ranged(2, ge=1)

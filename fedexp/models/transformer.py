@@ -28,6 +28,7 @@ class Transformer(Model):
 
     kinds = (TOKENS,)
     tasks = ("classification", "next_token", "regression")
+    normalises = True
 
     name: str = "transformer"
     width: int = ranged(64, ge=1)

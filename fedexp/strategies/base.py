@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedexp.core.layers import Layers
 from fedexp.core.options import Plan
 from fedexp.core.registry import Registry
 from fedexp.core.replies import Carries
-from fedexp.core.roles import Client, Server, Setup
+from fedexp.core.roles import Client, Job, Server, Setup
+from fedexp.core.weights import Weights
 
 FEDERATED, ISOLATED, CENTRALIZED = "federated", "isolated", "centralized"
 
@@ -31,7 +33,9 @@ class Strategy:
         squares_weights: Whether its server squares weights in the model's own precision, as Adam's second
             moment does: larger ones than others can bear would overflow.
         asks: Arguments of ``job.train`` that its clients use and that not every framework can heed:
-            ``only``, ``pull`` or ``correction``. Models that lack one are refused.
+            ``only``, ``pull``, ``correction``, ``loss`` or ``rule``. Models that lack one are refused.
+        personalised: Whether every client is tested with a model of its own, which its
+            ``weights_to_test`` makes of what the server sends and what the client keeps.
     """
 
     kind: ClassVar[str] = FEDERATED
@@ -42,6 +46,7 @@ class Strategy:
     sends_weights: ClassVar[bool] = True
     squares_weights: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ()
+    personalised: ClassVar[bool] = False
 
     name: str = ""
 
@@ -57,6 +62,13 @@ class Strategy:
         A page with a client of its own declares it, or its replies are not held to it.
         """
         return Carries()
+
+    def keeps(self, layers: Layers) -> Collection[str]:
+        """Return the model's entries that stay with every client: nobody sends or averages them.
+
+        A client finds its own in ``job.model``, and what it sends leaves them behind.
+        """
+        return ()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Return a line for every rule between options that is broken."""
@@ -94,3 +106,13 @@ def gradient_mass(steps: int, momentum: float) -> float:
     """
     lost = momentum * (1 - momentum**steps) / (1 - momentum)
     return (steps - lost) / (1 - momentum)
+
+
+class KeepsLayers(Client):
+    """Clients that keep layers and train them with the others; a newcomer trains only those it keeps."""
+
+    def weights_to_test(self, job: Job) -> Weights:
+        """Return the shared layers and the client's own, which a newcomer trains for a round's steps."""
+        if job.state or not job.kept:
+            return job.model
+        return job.train(only=job.layers.trained(job.kept))

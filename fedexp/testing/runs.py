@@ -82,7 +82,8 @@ def resumes_alike(config: Config) -> None:
     ending, rest = run(config, resume=unpack(keeper.content))
     require(
         ending.summary["model_sha256"] == whole.summary["model_sha256"]
-        and _rows(rest) == [repr(row) for row in told.measurements if row.round > 1],
+        and _rows(rest) == [repr(row) for row in told.measurements if row.round > 1]
+        and _last(ending) == _last(whole),
         "a run that is resumed comes to other numbers: keep what the server remembers in attributes "
         "that hold arrays, numbers, words or collections of them, and what clients remember in job.state",
     )
@@ -114,10 +115,14 @@ def same_everywhere(
         same = ending.summary["model_sha256"] == first.summary["model_sha256"]
         require(same, f"backend={name} gives another model than backend={backends[0]}")
         require(
-            _rows(again) == _rows(told),
+            _rows(again) == _rows(told) and _last(ending) == _last(first),
             f"backend={name} gives other numbers than backend={backends[0]}",
         )
     return first
+
+
+def _last(ending: Ending) -> list[str]:
+    return [repr(row) for row in (*ending.measurements, *ending.further)]
 
 
 def _rows(told: _Recorder) -> list[str]:

@@ -115,6 +115,7 @@ class RunFolder(Listener):
         with self._held(), unwritable(self.path):
             metrics = self._tables["metrics.csv"]
             metrics.append(m for m in ending.measurements if m.client not in ending.reported)
+            metrics.append(ending.further)
             for table in self._tables.values():
                 table.close(checked=ending.status in (COMPLETED, DIVERGED))
             if ending.weights is not None:

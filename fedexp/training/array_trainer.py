@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.config.schema import Config
+from fedexp.core.layers import Layers
 from fedexp.core.seeding import derive_rng, derive_seed
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
@@ -41,6 +42,7 @@ class ArrayTrainer(Trainer):
         self.buffers, self.frozen = learner.buffers, learner.frozen
         still = self.buffers | self.frozen
         self.parameters = tuple(name for name in initial if name not in still)
+        self.layers = _layers(tuple(initial), self.parameters)
         self._chance = derive_rng(config.seed, "model")
 
     def initial(self) -> Weights:
@@ -53,8 +55,10 @@ class ArrayTrainer(Trainer):
         """Let the learner take a step on every batch; see :class:`Trainer`."""
         config = self._config
         self._check(start, "weights for")
-        asked = {"only": work.only, "pull": work.pull, "correction": work.correction}
-        lacking = [name for name in config.model.lacks if asked.get(name)]
+        asked = {
+            name: getattr(work, name) for name in ("only", "pull", "correction", "loss", "rule")
+        }
+        lacking = [name for name in sorted(config.model.cannot) if asked.get(name)]
         if lacking:
             raise ValueError(
                 f"job.train({lacking[0]}=...): model={config.model.name} cannot do it "
@@ -149,3 +153,10 @@ def _mean(losses: Sequence[float], sizes: Sequence[int], steps: int) -> float:
     last = losses[-len(sizes) :]
     total = sum(float(loss) * size for loss, size in zip(last, sizes, strict=True))
     return total / sum(sizes)
+
+
+def _layers(names: tuple[str, ...], parameters: tuple[str, ...]) -> Layers:
+    """Tell layers apart by what entries' names have in common before their last dot."""
+    last, dot, _ = parameters[-1].rpartition(".")
+    head = [name for name in names if dot and name.rpartition(".")[0] == last]
+    return Layers(names, parameters, frozenset(head))

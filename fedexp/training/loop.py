@@ -7,8 +7,8 @@ that is passed in; nothing else here draws at random, but what the model itself 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,11 @@ from torch.nn.utils import get_total_norm
 
 from fedexp import tasks
 from fedexp.config.training import FULL, TrainingConfig
+from fedexp.core.hooks import Loss, Rule
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
 from fedexp.datasets.base import Dataset
+from fedexp.training.hooks import Compute, Step, computing
 from fedexp.training.network import Network
 from fedexp.training.optimizers import build_updater
 from fedexp.training.torch_internals import Gradients, gradient_function
@@ -39,6 +41,8 @@ class Work:
         toward: What weights are pulled towards; None is where they started.
         correction: Added to every gradient: name -> array, or None.
         only: Names of the parameters that move; None is all of them.
+        loss: In place of the task's; None is the task's.
+        rule: How a step's gradients come about; None takes those of the loss.
     """
 
     steps: int
@@ -47,14 +51,20 @@ class Work:
     toward: Weights | None = None
     correction: Weights | None = None
     only: frozenset[str] | None = None
+    loss: Loss | None = None
+    rule: Rule | None = None
 
 
 def num_steps(config: TrainingConfig, num_examples: int) -> int:
     """Return the SGD steps of a round: ``local_steps``, or those of ``local_epochs``."""
     if config.local_steps is not None:
         return config.local_steps
-    batches = math.ceil(num_examples / batch_size(config, num_examples))
-    return config.local_epochs * batches
+    return config.local_epochs * epoch_steps(config, num_examples)
+
+
+def epoch_steps(config: TrainingConfig, num_examples: int) -> int:
+    """Return the SGD steps that go once over so many examples."""
+    return math.ceil(num_examples / batch_size(config, num_examples))
 
 
 def union_steps(config: TrainingConfig, num_examples: int, num_clients: int) -> int:
@@ -98,8 +108,7 @@ def train(
     """
     model, moving = network.module, list(parameters.values())
     batches = Batches(examples, dataset, batch_size(config, len(examples)), generator, device)
-    task = tasks.of(dataset)
-    loss_of, counted = task.loss(), task.counted
+    counted = tasks.of(dataset).counted
     gradients_of = gradient_function(moving, device)
     update = build_updater(moving, config, work.learning_rate)
     adjusts = config.max_grad_norm is not None or work.pull or work.correction is not None
@@ -108,24 +117,50 @@ def train(
     precision = torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
     if not model.training:  # walking through its modules takes as long as a third of a step
         model.train()
-    steps = 0
-    while steps < work.steps:
-        losses, sizes = [], []
-        for x, y in batches.epoch():
-            with precision:
-                loss = loss_of(model(x), y)
-            gradients = gradients_of(loss)
-            if adjust:
-                gradients = adjust(gradients)
-            update(gradients)
-            del gradients  # the next ones get the same memory, which the cache still holds
-            losses.append(loss.detach())
-            sizes.append(counted(y))
-            steps += 1
-            if steps == work.steps:
-                break
+    steps, rule = 0, work.rule
+    with ExitStack() as stack:
+        compute = _computation(network, dataset, work, device, stack)
+        turn = Step(compute, gradients_of, precision, batches.endless())
+        if rule is not None:
+            rule.begin(parameters, lambda tensors: _updater(tensors, config, work))
+        while steps < work.steps:
+            losses, sizes = [], []
+            for x, y in batches.epoch():
+                gradients: Gradients | None
+                if rule is None:
+                    with precision:
+                        loss = compute(x, y)
+                    gradients = gradients_of(loss)
+                else:
+                    turn.take(x, y)
+                    gradients = rule.gradients(turn)
+                    loss = turn.loss
+                if gradients is not None:
+                    update(adjust(gradients) if adjust else gradients)
+                del gradients  # the next ones get the same memory, which the cache still holds
+                losses.append(loss.detach())
+                sizes.append(counted(y))
+                steps += 1
+                if steps == work.steps:
+                    break
     values = torch.stack(losses).tolist()
     return float(sum(v * size for v, size in zip(values, sizes, strict=True)) / sum(sizes))
+
+
+def _computation(
+    network: Network, dataset: Dataset, work: Work, device: torch.device, stack: ExitStack
+) -> Compute:
+    """Return what computes a batch's loss; a page's own is taken off the network at the stack's end."""
+    if work.loss is not None:
+        return stack.enter_context(computing(network, work.loss, device))
+    model, loss_of = network.module, tasks.of(dataset).loss()
+    return lambda x, y: loss_of(model(x), y)
+
+
+def _updater(
+    tensors: Sequence[Tensor], config: TrainingConfig, work: Work
+) -> Callable[[Gradients], None]:
+    return build_updater(list(tensors), config, work.learning_rate)
 
 
 class Batches:
@@ -154,6 +189,11 @@ class Batches:
             inputs = self._dataset.prepare(stored).split(self._size)
             targets = self._targets.index_select(0, chunk).split(self._size)
             yield from zip(inputs, targets, strict=True)
+
+    def endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield epoch after epoch."""
+        while True:
+            yield from self.epoch()
 
 
 def _adjuster(

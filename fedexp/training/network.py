@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.layers import Layers
 from fedexp.core.seeding import derive_seed
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Spec
 from fedexp.models.base import Model
 
 Prepare = Callable[[Tensor], Tensor]
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class Network:
@@ -77,6 +81,34 @@ class Network:
     @property
     def _names_of_parameters(self) -> set[str]:
         return {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+
+    @property
+    def head(self) -> nn.Module:
+        """The last of the module's layers that has parameters which gradients move."""
+        return self._head[1]
+
+    @cached_property
+    def _head(self) -> tuple[str, nn.Module]:
+        own = [
+            (name, part)
+            for name, part in self.module.named_modules()
+            if any(p.requires_grad for p in part._parameters.values() if p is not None)
+        ]
+        return own[-1]
+
+    @cached_property
+    def layers(self) -> Layers:
+        """Which entries of the state make up which layer."""
+        norms = [name for name, part in self.module.named_modules() if isinstance(part, _NORMS)]
+        return Layers(
+            tuple(self._state),
+            tuple(self.parameters),
+            frozenset(self._below([self._head[0]])),
+            frozenset(self._below(norms)),
+        )
+
+    def _below(self, modules: Sequence[str]) -> list[str]:
+        return [name for name in self._state if name.rpartition(".")[0] in modules]
 
     def load(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
         """Fill the module with weights, and forget whatever it did before.

@@ -34,6 +34,7 @@ class TorchTrainer(Trainer):
         self.network = self._build()
         self.parameters = tuple(self.network.parameters)
         self.buffers, self.frozen = self.network.buffers, self.network.frozen
+        self.layers = self.network.layers
         self._filled = False
 
     def initial(self) -> Weights:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from fedexp.core.layers import Layers
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
 from fedexp.metrics import Predictions
@@ -26,11 +27,13 @@ class Trainer(ABC):
         parameters: Names of what gradients move, in the model's order.
         buffers: Names of the entries that are no parameters.
         frozen: Names of the parameters that nobody trains.
+        layers: The model's entries by layer.
     """
 
     parameters: tuple[str, ...]
     buffers: frozenset[str]
     frozen: frozenset[str]
+    layers: Layers
 
     @abstractmethod
     def initial(self) -> Weights:

@@ -29,7 +29,8 @@ from fedexp.data.examples import Spec
 from fedexp.federation.client import ClientNode
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.guards import Holdings
-from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.federation.rounds import RoundLoop
+from fedexp.federation.servers import build_server
 from fedexp.flower.app import client_app
 from fedexp.flower.messages import to_record
 from fedexp.models import Model

@@ -16,7 +16,8 @@ from fedexp.federation.client import ClientNode
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import Listener, RoundReport
 from fedexp.federation.guards import Holdings
-from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.federation.rounds import RoundLoop
+from fedexp.federation.servers import build_server
 from fedexp.flower.app import client_app
 from fedexp.strategies.scaffold import Scaffold
 

@@ -23,7 +23,8 @@ from fedexp.config.training import TrainingConfig
 from fedexp.core.roles import Job
 from fedexp.core.weights import hash_weights
 from fedexp.federation.evaluation import ServerEvaluation
-from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.federation.rounds import RoundLoop
+from fedexp.federation.servers import build_server
 
 pytestmark = pytest.mark.slow  # workers that die have to start again, which takes seconds
 

@@ -33,6 +33,10 @@ class Scripted:
         self.calls.append(("evaluate", client, server_round, order))
         return self._work(state)
 
+    def personalise(self, client: int, server_round: int, order: Order, state: State) -> Reply:
+        self.calls.append(("personalise", client, server_round, order))
+        return self._work(state)
+
 
 def _context(partition: int, **state: Any) -> Context:
     context = Context(1, 987654321, {"partition-id": partition}, RecordDict(), {})

@@ -38,7 +38,8 @@ from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.events import Failure, Listener, RoundReport
 from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.outcome import Outcome
-from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.federation.rounds import RoundLoop
+from fedexp.federation.servers import build_server
 from fedexp.strategies.centralized import Centralized
 from fedexp.strategies.fedmedian import FedMedian
 from fedexp.strategies.krum import Krum

@@ -281,9 +281,8 @@ def test_models_that_come_and_go_can_be_kept() -> None:
     outcome.val = {1: {"accuracy": 0.7}}
     outcome.choose(2, "accuracy")
     state = take(outcome, server, grid, stop)
-    again, later = Outcome(weights_of(0.0)), mock.Mock()
-    later.models.return_value = dict(outcome.models)
-    restore(state, again, later, grid, stop)
+    again = Outcome(weights_of(0.0))
+    restore(state, again, Server(), grid, stop, lambda _: dict(outcome.models))
     kept = {owner: choice.weights["w"].item() for owner, choice in again.chosen.items()}
     assert kept == {0: 1.0, 1: 3.0}
 

@@ -32,7 +32,8 @@ from fedexp.federation.client import ClientJob, ClientNode
 from fedexp.federation.dealing import federate
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import Listener
-from fedexp.federation.rounds import RoundLoop, build_server
+from fedexp.federation.rounds import RoundLoop
+from fedexp.federation.servers import build_server
 from fedexp.flower.messages import Reply
 from fedexp.models import Model
 from fedexp.training.device import limited_threads

@@ -24,6 +24,7 @@ from fedexp.models.mlp import Mlp
 from fedexp.models.mobilenet_v3_small import MobilenetV3Small
 from fedexp.models.resnet18 import Resnet18
 from fedexp.models.two_nn import TwoNn
+from fedexp.testing.tiny import tiny_for
 from fedexp.training.device import limited_threads
 from fedexp.training.loop import Work, train
 from fedexp.training.network import Network, build_network
@@ -246,3 +247,13 @@ def test_the_smallest_image_is_the_smallest(config: Model) -> None:
     if config.min_side > 1:
         with pytest.raises((RuntimeError, ValueError)):
             learns(config.min_side - 1)
+
+
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: page.name)
+def test_the_head_is_the_last_layer_and_pages_say_whether_they_normalise(page: Model) -> None:
+    spec = tiny_for(page)[0].spec
+    layers = Network(page.build(spec), torch.device("cpu")).layers
+    last = layers.parameters[-1].rpartition(".")[0]
+    assert {n for n in layers.names if n.rpartition(".")[0] == last} == layers.head
+    assert len(layers.head) < len(layers.names) or page.name in ("linear", "logistic")
+    assert bool(layers.norms) == page.normalises

@@ -9,7 +9,7 @@ from support.helpers import FirstWeight, config
 from fedexp import strategies
 from fedexp.core.roles import Update, Updates
 from fedexp.core.weights import Weights, restore_dtypes
-from fedexp.federation.rounds import build_server
+from fedexp.federation.servers import build_server
 from fedexp.strategies import Strategy
 from fedexp.strategies.fedadagrad import FedAdagrad
 from fedexp.strategies.fedadam import FedAdam

@@ -69,4 +69,17 @@ def test_qfedavg_sends_the_loss_of_the_incoming_model() -> None:
 
 def test_clients_of_their_own() -> None:
     own = {p.name for p in strategies.REGISTRY.pages().values() if type(p().client()) is not Client}
-    assert own == {"fedprox", "fednova", "qfedavg", "scaffold"}
+    assert own == {
+        *("fedprox", "fednova", "qfedavg", "scaffold"),
+        *(
+            "finetune",
+            "fedper",
+            "lgfedavg",
+            "fedrep",
+            "fedbn",
+            "fedbabu",
+            "ditto",
+            "apfl",
+            "fedala",
+        ),
+    }

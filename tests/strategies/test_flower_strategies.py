@@ -27,7 +27,7 @@ from support.helpers import (
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Client, Job, Order, Server, Setup, Update, Updates
 from fedexp.core.weights import Weights, copied
-from fedexp.federation.rounds import build_server
+from fedexp.federation.servers import build_server
 from fedexp.flower.grid import RUN_ID
 from fedexp.flower.internals import current_run, identify
 from fedexp.flower.messages import pack_order, to_record, to_weights, unpack_order

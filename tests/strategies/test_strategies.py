@@ -11,7 +11,7 @@ from support.helpers import FirstWeight, config, sent, setup, values, weights_of
 from fedexp import strategies
 from fedexp.core.buffers import BuffersApart
 from fedexp.core.roles import Client, Order, Server, Updates
-from fedexp.federation.rounds import build_server
+from fedexp.federation.servers import build_server
 from fedexp.flower.messages import CONFIG, pack_order
 from fedexp.flower.strategies import FlowerServer
 from fedexp.strategies import CENTRALIZED, FEDERATED, ISOLATED, Strategy

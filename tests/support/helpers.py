@@ -26,6 +26,7 @@ from fedexp.config.backend import InlineBackend, RayBackend
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import Config
 from fedexp.config.training import TrainingConfig
+from fedexp.core.layers import Layers
 from fedexp.core.roles import Client, Job, Number, Order, Setup, State, Update, Updates
 from fedexp.core.weights import Weights
 from fedexp.data.assignment import Assignment
@@ -178,6 +179,8 @@ class ScriptedJob:
         self.client, self.round, self.num_examples = 0, 1, 1
         self.order, self.model, self.state = order, order.weights, {} if state is None else state
         self.steps, self.learning_rate, self.momentum = steps, learning_rate, momentum
+        self.epoch_steps, self.kept = 1, frozenset[str]()
+        self.layers = Layers(tuple(self.model), tuple(self.model), frozenset(self.model))
         self.asked: list[dict[str, Any]] = []
         self.sent: list[tuple[Weights, Mapping[str, Weights], Mapping[str, Number]]] = []
         self._trained, self._losses = trained, losses or {}
@@ -189,6 +192,9 @@ class ScriptedJob:
     def train(self, start: Weights | None = None, **wishes: Any) -> Weights:
         self.asked.append({"start": start, **wishes})
         return self._trained
+
+    def label_counts(self) -> npt.NDArray[np.int64]:
+        return np.ones(1, np.int64)
 
     def loss(self, weights: Weights) -> float:
         """Return the loss given for this very object."""
@@ -317,6 +323,7 @@ class FirstWeight(ServerEvaluation):
     def __init__(self, *initial: float) -> None:
         self.initial = {"w": np.array(initial, dtype=np.float32)}
         self.parameters, self.buffers, self.frozen = ("w",), frozenset(), frozenset()
+        self.layers = Layers(("w",), ("w",), frozenset({"w"}))
         self.largest_loss = 1e6
         self.seen: list[list[float]] = []
 

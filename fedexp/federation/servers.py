@@ -1,0 +1,17 @@
+"""The server's side of a run's strategy."""
+
+from __future__ import annotations
+
+from fedexp.config.schema import Config
+from fedexp.core.buffers import BuffersApart
+from fedexp.core.roles import Server, Setup
+from fedexp.federation.evaluation import ServerEvaluation
+
+
+def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
+    """Return the server's side of the strategy, kept away from buffers where it must be."""
+    buffers = evaluation.buffers
+    setup = Setup(config.clients.num, evaluation.parameters, buffers, config.training.rate)
+    server = config.strategy.server(setup)
+    apart = buffers and config.strategy.averages_buffers
+    return BuffersApart(server, buffers) if apart else server

@@ -1,0 +1,99 @@
+"""What a strategy's page puts into the loop: another loss, another rule for a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedexp.core.hooks import Loss, Seen
+from fedexp.core.weights import Weights
+from fedexp.training.network import Network
+from fedexp.training.torch_internals import Gradients
+
+Compute = Callable[[Tensor, Tensor], Tensor]
+"""From a batch's inputs and targets to its loss."""
+
+
+@contextmanager
+def computing(network: Network, loss: Loss, device: torch.device) -> Iterator[Compute]:
+    """Yield what computes a loss of a page's own.
+
+    Args:
+        network: What is trained.
+        loss: The page's.
+        device: Where the network lies.
+    """
+    model, taken = network.module, list[Tensor]()
+    hook = network.head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    beside = [_tensors(weights, device) for weights in loss.beside]
+
+    def see(state: dict[str, Tensor] | None, inputs: Tensor) -> Seen:
+        taken.clear()
+        outputs = model(inputs) if state is None else functional_call(model, state, (inputs,))
+        return Seen(outputs, taken[-1])
+
+    def compute(inputs: Tensor, targets: Tensor) -> Tensor:
+        others = _unmoved(model, beside, inputs, see) if beside else []
+        return loss.of(see(None, inputs), targets, others)
+
+    try:
+        yield compute
+    finally:
+        hook.remove()
+
+
+def _unmoved(
+    model: nn.Module,
+    states: Sequence[dict[str, Tensor]],
+    inputs: Tensor,
+    see: Callable[[dict[str, Tensor], Tensor], Seen],
+) -> list[Seen]:
+    """Return what models that are not trained make of a batch."""
+    model.eval()
+    with torch.no_grad():
+        found = [see(state, inputs) for state in states]
+    model.train()
+    return found
+
+
+def _tensors(weights: Weights, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.tensor(array).to(device) for name, array in weights.items()}
+
+
+class Step:
+    """One step as a rule sees it; see :class:`fedexp.core.hooks.Turn`.
+
+    Attributes:
+        loss: What the first gradient of the step was that of, a tensor without dimensions.
+    """
+
+    def __init__(
+        self,
+        compute: Compute,
+        gradients_of: Callable[[Tensor], Gradients],
+        precision: AbstractContextManager[object],
+        others: Iterator[tuple[Tensor, Tensor]],
+    ) -> None:
+        self._compute, self._gradients_of, self._precision = compute, gradients_of, precision
+        self._others = others
+        self.loss = torch.zeros(())
+
+    def take(self, inputs: Tensor, targets: Tensor) -> None:
+        """Begin a step on a batch."""
+        self._batch, self._fresh = (inputs, targets), True
+
+    def gradient(self) -> Gradients:
+        """Return the gradients at the parameters as they are."""
+        with self._precision:
+            loss = self._compute(*self._batch)
+        if self._fresh:
+            self.loss, self._fresh = loss.detach(), False
+        return self._gradients_of(loss)
+
+    def another(self) -> None:
+        """Turn to a batch from an order of its own."""
+        self._batch = next(self._others)
