@@ -14,7 +14,8 @@ from fedexp.data.assignment import Assignment
 from fedexp.data.columns import AUTO, Schema, agree, encode, encode_target, survey
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.held_out import hold_out
-from fedexp.data.table import LARGEST, Table
+from fedexp.data.table import Table
+from fedexp.data.table_files import LARGEST
 
 TEST = "test"
 """The folder that holds the test examples, where they are given."""

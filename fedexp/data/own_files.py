@@ -12,7 +12,8 @@ from fedexp.core.options import FedexpError
 from fedexp.data.assembling import TEST, Found, Part, Wanted, assemble
 from fedexp.data.image_folders import read_folders
 from fedexp.data.saved_datasets import is_saved, read_saved, training_part
-from fedexp.data.table import SUFFIXES, Table, read_table
+from fedexp.data.table import Table
+from fedexp.data.table_files import SUFFIXES, read_table
 
 
 def files_in(path: Path) -> list[Path]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from fedexp.core.options import FedexpError
 from fedexp.data.image_folders import stacked
-from fedexp.data.table import Column, Table, of_arrow
+from fedexp.data.table import Column, Table
+from fedexp.data.table_files import of_arrow
 
 SPLITS = ("train", "test")
 

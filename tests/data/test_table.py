@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from fedexp.core.options import FedexpError
-from fedexp.data.table import Column, Table, column_of, read_table, written
+from fedexp.data.table import Column, Table, column_of, written
+from fedexp.data.table_files import read_table
 
 
 def _texts(table: Table) -> dict[str, list[str | None]]:
@@ -57,6 +58,16 @@ def test_separators(tmp_path: Path, separator: str) -> None:
     assert table.place(1, "age").endswith("a.csv, line 4, column age")
 
 
+def test_long_files_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a,b\n" + "".join(f"{k},{k if k != 7 else 'x'}\n" for k in range(20))
+    whole = read_table(_csv(tmp_path, text))
+    monkeypatch.setattr("fedexp.data.table_files._BLOCK", 3)
+    parts = read_table(_csv(tmp_path, text))
+    assert _texts(parts) == _texts(whole)
+    assert parts.rows.tolist() == list(range(2, 22))
+    assert parts.columns["a"].words is None
+
+
 def test_a_cell_of_two_lines_does_not_shift_the_numbers_of_lines(tmp_path: Path) -> None:
     table = read_table(_csv(tmp_path, 'a,b\n"x\ny",1\nz,2\n'))
     assert table.rows.tolist() == [2, 4]
@@ -96,6 +107,7 @@ def test_the_index_of_a_frame_is_no_column(tmp_path: Path) -> None:
     [
         ("", "FILE is empty: its first line must name the columns"),
         ("\n \n", "FILE is empty"),
+        (",,\n", "FILE is empty"),
         ("a,b\n", "FILE holds no rows"),
         ("a,,b\n1,2,3\n", "FILE: column 2 has no name"),
         ("a,b,a\n1,2,3\n", "FILE: 2 columns are called a"),
