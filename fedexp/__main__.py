@@ -45,9 +45,9 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
     from fedexp.core import commands, garbage, owner, terminal
-    from fedexp.core.files import unwritable, without_secrets
+    from fedexp.core.files import unwritable
     from fedexp.core.options import ConfigError, FedexpError
-    from fedexp.core.output import reader_gone, say
+    from fedexp.core.output import complain, reader_gone, say
     from fedexp.data.loading import load
     from fedexp.federation.events import DIVERGED, RunInfo
 
@@ -256,8 +256,7 @@ def _start_up(configs: list[Config]) -> None:
 
 
 def _complain(error: Exception) -> int:
-    for line in without_secrets(str(error)).splitlines():
-        print(f"fedexp: {line}", file=sys.stderr)
+    complain("fedexp", error)
     return EXIT_BAD_CONFIG
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 import secrets
@@ -18,6 +17,7 @@ import pandas as pd
 
 from fedexp.analysis import results
 from fedexp.analysis.results import ISOLATED, Results
+from fedexp.core.commands import parser_of
 
 DESCRIPTION = """Run a published experiment and compare its numbers with ours, a line each.
 
@@ -142,11 +142,7 @@ def _curve(found: Results, run: int) -> pd.Series:
 
 def reproduce_program(arguments: Sequence[str]) -> None:
     """Run, compare, write the reference table, exit with 0 if every line passes."""
-    parser = argparse.ArgumentParser(
-        prog="fedexp reproduce",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("reproduce", DESCRIPTION)
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--quick", action="store_true", help="a few rounds, and where they stand")
     parser.add_argument(

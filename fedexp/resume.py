@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +17,10 @@ from fedexp.config.plugins import load_plugins
 from fedexp.config.saved import saved_config
 from fedexp.config.schema import Config
 from fedexp.core import checkpoints, garbage, owner, signals
-from fedexp.core.files import SWEEP_FILE, unwritable, without_secrets
+from fedexp.core.commands import parser_of
+from fedexp.core.files import SWEEP_FILE, unwritable
 from fedexp.core.options import ConfigError, FedexpError
+from fedexp.core.output import complain
 from fedexp.core.tables import Position, content_at
 from fedexp.federation.events import COMPLETED, DIVERGED, RunInfo
 from fedexp.tracking.identity import FREE, differences, is_free
@@ -52,11 +53,7 @@ class Rest:
 
 def resume_program(arguments: Sequence[str]) -> None:
     """Resume what is in a folder, and exit."""
-    parser = argparse.ArgumentParser(
-        prog="fedexp resume",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("resume", DESCRIPTION)
     parser.add_argument("folder", type=Path, help="a run's folder, or a sweep's")
     parser.add_argument(
         "overrides", nargs="*", default=[], help="such as rounds=200 or backend=inline"
@@ -68,8 +65,7 @@ def resume_program(arguments: Sequence[str]) -> None:
         try:
             rest = _prepared(args.folder, args.overrides)
         except (ConfigError, FedexpError) as error:
-            for line in without_secrets(str(error)).splitlines():
-                print(f"fedexp resume: {line}", file=sys.stderr)
+            complain("fedexp resume", error)
             runner.leave(2)
         for run in rest.runs:
             code = code if completed(run, rest.sweep, args.overrides) else 1

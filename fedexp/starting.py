@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import keyword
 import re
 import sys
@@ -11,6 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from fedexp.config.plugins import REGISTRIES
+from fedexp.core.commands import parser_of
 
 DESCRIPTION = """Write a starting file for a choice of your own: a complete one that runs, to be changed.
 
@@ -27,11 +27,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 def new_program(arguments: Sequence[str]) -> None:
     """Write the file, and say how it is run."""
-    parser = argparse.ArgumentParser(
-        prog="fedexp new",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("new", DESCRIPTION)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("name", help="what the command line is to call it, such as mine")
     args = parser.parse_args(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -10,13 +11,20 @@ from typing import Any
 
 import pytest
 from support.folders import alone, federated, write_run
+from support.programs import program
 
 from fedexp import manual, runner
 from fedexp.analysis.programs import compare_program
 from fedexp.api import run
+from fedexp.commands import COMMANDS
 from fedexp.config.composition import compose_config
+from fedexp.config.schema import GROUPS
+from fedexp.core.options import ConfigError
+from fedexp.core.output import complain
 from fedexp.core.terminal import fitted
+from fedexp.federation.events import Ending, RoundReport, RunInfo
 from fedexp.preview import show_partition
+from fedexp.tracking.terminal import Terminal
 
 QUICK = ("backend=inline", "model=logistic", "rounds=1", "training.local_steps=2")
 
@@ -102,6 +110,78 @@ def test_help(columns: int) -> None:
     with ascii_output() as told:
         manual.help_program(["strategy", "qfedavg", "training", "tables"])
     assert _wide(told(), columns) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command(columns: int, name: str) -> None:
+    with ascii_output() as told, pytest.raises(SystemExit) as ended:
+        COMMANDS[name](["--help"])
+    assert ended.value.code == 0
+    assert _wide(told(), columns) == []
+
+
+def test_every_topic_of_help(columns: int) -> None:
+    chosen = [f"{group}={name}" for group, pages in GROUPS.items() for name in pages.choices()]
+    with ascii_output() as told:
+        manual.help_program([])
+        manual.help_program([*GROUPS, *chosen, "clients", "stop", "tracking"])
+    assert _wide(told(), columns) == []
+
+
+def test_the_line_of_a_round_is_one_line(
+    columns: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    numbers = {"accuracy": 0.125, "loss": 2.5}
+    with ascii_output() as told:
+        terminal = Terminal()
+        terminal.begin(RunInfo(compose_config(["rounds=100"]), tmp_path))
+        for number in (0, 100):
+            report = RoundReport(number, headline=numbers, local=True, judged=numbers)
+            terminal.round(report)
+        terminal.end(Ending("failed", {}))
+    assert _wide(told(), columns) == []
+    lines = [line for line in told().splitlines() if "round" in line and "test accuracy" in line]
+    assert [line.split()[1] for line in lines] == ["0/100", "100/100"]
+    assert all("validation 0.125" in line and "accuracy 0.125" in line for line in lines)
+    logged = [line for line in caplog.messages if line.startswith("round ")]
+    assert all("local models' mean" in line and "loss 2.500" in line for line in logged)
+
+
+def test_errors(columns: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose_config(["strategy=nope"])
+    complain("fedexp", raised.value)
+    told = capsys.readouterr().err
+    assert told.startswith("fedexp: strategy=nope: ")
+    assert _wide(told, columns) == []
+
+
+@pytest.mark.slow  # whole commands: 60 s
+def test_commands_from_the_first_line_to_the_last(tmp_path: Path, columns: int) -> None:
+    held_out = ("dataset.validation=0.2", "dataset.validation_by=both", "partition=dirichlet")
+    varied = ("strategy=local_only,fedavg", "partition.alpha=0.1,1", "seed=0,1,2")
+    tuned = ("strategy=scaffold,local_only", "trials=2", "final_seeds=2")
+    commands: list[list[str]] = [
+        ["-m", *varied, *held_out, *QUICK, "hydra.sweep.dir=s"],
+        ["resume", "s"],
+        ["report", "s"],
+        ["tune", *tuned, *held_out, *QUICK],
+    ]
+    for words in commands:
+        if words[0] == "resume":
+            first = min((tmp_path / "s").glob("*/summary.json"))
+            first.write_text('{"status": "interrupted"}')
+        found = program(tmp_path, *words)
+        assert (found.returncode, found.stderr) == (0, "")
+        lines = _wide(found.stdout.replace(str(tmp_path), ""), columns)
+        # What a tuning found can be run again by a line that is pasted.
+        assert [line for line in lines if not line.startswith("    fedexp -m ")] == []
+
+
+def test_a_tab_is_as_wide_as_the_terminal_shows_it(columns: int) -> None:
+    lines = fitted("\t#0 : " + "option=value " * 20).splitlines()
+    assert max(map(len, lines)) <= columns
 
 
 def test_a_path_is_not_broken_and_a_line_in_a_pipe_neither(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,14 @@ from fedexp.analysis.factors import STRATEGY, resolve
 from fedexp.analysis.pivot import SPREADS, Pivot, pivot
 from fedexp.analysis.results import Results
 from fedexp.analysis.tables import FORMATS, next_step, render
+from fedexp.core.commands import parser_of
 from fedexp.core.terminal import printable, width
 
 COMPARE = """Compare the runs below a folder: strategies with each other and with isolated clients.
 
     fedexp compare results/lesson
-    fedexp compare results/lesson --by strategy,partition.alpha --format markdown
-    fedexp compare results/lesson --rows strategy --columns partition.alpha --format latex
+    fedexp compare results/lesson --by strategy --format markdown
+    fedexp compare results/sweep --rows strategy --columns partition.alpha
     fedexp compare results/lesson --clients > gains.csv
     fedexp compare results/lesson --figures figures
 
@@ -32,7 +33,7 @@ Exits with 1 if a run did not complete (the others are compared), with 2 if ther
 REPORT = """Write what the runs below a folder found into one HTML file that needs nothing else.
 
     fedexp report results/lesson
-    fedexp report results/lesson --by strategy,partition.alpha --output alpha.html
+    fedexp report results/lesson --by strategy --output lesson.html
 
 Exits with 1 if a run did not complete (the report says so), with 2 if there is nothing to report.
 """
@@ -43,7 +44,7 @@ def compare_program(arguments: Sequence[str]) -> None:
     if hasattr(signal, "SIGPIPE"):
         # `| head` ends the program, not in a traceback
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    parser = _parser("compare", COMPARE)
+    parser = parser_of("compare", COMPARE)
     parser.add_argument(
         "folder", type=Path, nargs="+", help="a run, a multirun, or any folder above them"
     )
@@ -103,7 +104,7 @@ def report_program(arguments: Sequence[str]) -> None:
     """Write the report and print its path."""
     from fedexp.analysis import report
 
-    parser = _parser("report", REPORT)
+    parser = parser_of("report", REPORT)
     parser.add_argument("folder", type=Path, help="a run, a multirun, or any folder above them")
     parser.add_argument("--output", type=Path, help="where to write (default: FOLDER/report.html)")
     add_comparison_options(parser)
@@ -142,14 +143,6 @@ def _pivoted(found: Results, args: argparse.Namespace) -> tuple[Comparison, Pivo
 
 def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
-
-
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"fedexp {name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def _draw(found: Results, comparison: Comparison, folder: Path) -> list[Path]:

@@ -1,9 +1,12 @@
-"""Commands that a user can paste, begun as the one that runs: ``fedexp ...``, ``python mine.py ...``."""
+"""Commands as users write them: how theirs began, and how what they can paste begins."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from pathlib import Path
+
+from fedexp.core.terminal import paragraphs, printable
 
 _begun: list[str] = ["fedexp"]
 
@@ -20,3 +23,23 @@ def command(*words: str) -> str:
     A script of the user's own is named: nothing else knows the pages that it registers.
     """
     return shlex.join([*_begun, *words])
+
+
+class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        """Return the help as standard output can hold it."""
+        return printable(super().format_help())
+
+
+def parser_of(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser for ``fedexp NAME``.
+
+    Args:
+        name: The subcommand.
+        description: What its help begins with: paragraphs, and indented lines that stay as they are.
+    """
+    return _Parser(
+        prog=f"fedexp {name}",
+        description=paragraphs(description),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
+from fedexp.core.files import without_secrets
 from fedexp.core.terminal import fitted, printable
 
 EXIT_UNREAD = 1
@@ -22,6 +23,12 @@ def say(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except BrokenPipeError:
         reader_gone()
+
+
+def complain(program: str, error: object) -> None:
+    """Print what is wrong on standard error: its lines, each after the program's name."""
+    for line in without_secrets(str(error)).splitlines():
+        print(printable(fitted(f"{program}: {line}"), sys.stderr.encoding), file=sys.stderr)
 
 
 def reader_gone() -> NoReturn:

@@ -6,8 +6,11 @@ import os
 import shutil
 import sys
 import textwrap
+from typing import Any
 
 MIN_WIDTH, MAX_WIDTH = 60, 160
+
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 _PLAIN = str.maketrans(
     {
@@ -28,17 +31,36 @@ def fitted(line: str) -> str:
     A word is never broken: a path that is longer can still be copied. In a pipe, whose reader looks for
     lines, the line stays whole.
     """
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    if not known or len(line.expandtabs()) <= width():
+    if not is_too_wide(line):
         return line
+    line = line.expandtabs()
     indent = line[: len(line) - len(line.lstrip())]
     return textwrap.fill(
         line,
         width(),
         subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
+        **_WHOLE,
     )
+
+
+def is_too_wide(line: str) -> bool:
+    """Say whether the terminal would wrap a line; a pipe has no width."""
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return known and len(line.expandtabs()) > width()
+
+
+def paragraphs(text: str) -> str:
+    """Fill paragraphs to the width of the terminal; indented lines, such as commands, stay."""
+    filled: list[str] = []
+    paragraph = ""
+    for line in [*text.splitlines(), ""]:
+        if line and not line.startswith(" "):
+            paragraph = f"{paragraph} {line}".lstrip()
+            continue
+        filled += textwrap.wrap(paragraph, width(), **_WHOLE)
+        filled.append(line)
+        paragraph = ""
+    return "\n".join(filled).strip("\n")
 
 
 def printable(text: str, encoding: str | None = None) -> str:

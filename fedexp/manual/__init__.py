@@ -6,7 +6,6 @@ of packages and scripts too.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -17,9 +16,10 @@ from pathlib import Path
 from fedexp.analysis import legend
 from fedexp.config import plugins, schema
 from fedexp.config.source import source
+from fedexp.core.commands import parser_of
 from fedexp.core.describing import Option, description, plain
 from fedexp.core.options import ConfigError, FedexpError
-from fedexp.core.output import say
+from fedexp.core.output import complain, say
 from fedexp.core.terminal import printable
 from fedexp.manual.topics import (
     GROUPS,
@@ -64,7 +64,7 @@ DESCRIPTION = """Say what can be chosen and set, with units, ranges and defaults
     fedexp help strategy=scaffold       a choice: its paper, options and ranges
     fedexp help training.learning_rate  an option
     fedexp help tables                  the headings of tables
-    python mine.py help strategy=mine   the same for what a script of your own brings
+    python mine.py help strategy=mine   the same for a script of your own
 
 Exits with 2 if there is no such topic.
 """
@@ -139,11 +139,7 @@ def topic_page(topic: str, config_dir: str | None = None) -> str:
 
 def help_program(arguments: Sequence[str]) -> None:
     """Print the pages of topics; exit with 2 if there is no such topic."""
-    parser = argparse.ArgumentParser(
-        prog="fedexp help",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("help", DESCRIPTION)
     parser.add_argument("topic", nargs="*", help="fedexp help alone lists them")
     parser.add_argument("--config-dir", help="a further folder of YAML files")
     args = parser.parse_args(arguments)
@@ -152,8 +148,7 @@ def help_program(arguments: Sequence[str]) -> None:
         source(config_dir=args.config_dir)  # which says if there is no such folder
         pages = [topic_page(topic, args.config_dir) for topic in args.topic] or [index()]
     except (ConfigError, FedexpError) as error:
-        for line in str(error).splitlines():
-            print(printable(f"fedexp help: {line}", sys.stderr.encoding), file=sys.stderr)
+        complain("fedexp help", error)
         sys.exit(2)
     say(printable("\n\n".join(pages)))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from shlex import quote
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedexp.core.commands import command
-from fedexp.core.terminal import fitted, printable
+from fedexp.core.terminal import fitted, is_too_wide, printable
 from fedexp.federation.events import (
     DROPPED_OUT,
     INTERRUPTED,
@@ -73,14 +74,22 @@ class Terminal(Listener):
             return
         now = time.monotonic()
         seconds, self._last = now - self._last, now
-        model = "local models' mean" if report.local else "global"
         judged_by = next(iter(report.headline))
-        took = f"  {seconds:.1f} s" if report.round else "  (untrained)"
-        held_out = f"  validation {report.judged[judged_by]:.3f}" if report.judged else ""
+        took = f"{seconds:.1f} s" if report.round else "(untrained)"
+        loss = f"loss {report.headline['loss']:.3f}"
+        held_out = [f"validation {report.judged[judged_by]:.3f}"] if report.judged else []
+
+        def line(model: str, *rest: str) -> str:
+            tested = f"{model} test {judged_by} {report.headline[judged_by]:.3f}"
+            return "  ".join([f"  round {report.round}/{self._num_rounds}", tested, *rest, took])
+
+        model, brief = (
+            ("local models' mean", "local mean") if report.local else ("global", "global")
+        )
         self.say(
-            f"  round {report.round}/{self._num_rounds}  {model} test {judged_by} "
-            f"{report.headline[judged_by]:.3f}  loss {report.headline['loss']:.3f}{held_out}{took}",
+            line(model, loss, *held_out),
             fit=True,
+            shorter=[line(brief, loss, *held_out), line(brief, *held_out)],
         )
         self._bar.update(self._task, completed=report.round)
 
@@ -108,16 +117,18 @@ class Terminal(Listener):
             "(failures.csv)"
         )
 
-    def say(self, *lines: str, fit: bool = False) -> None:
+    def say(self, *lines: str, fit: bool = False, shorter: Sequence[str] = ()) -> None:
         """Print lines, and note them in run.log.
 
         Args:
             lines: What is told.
             fit: Break a line that is wider than the terminal; never one with a command, which is to be
                 pasted.
+            shorter: What may be printed in place of a line that is too wide; run.log has the whole one.
         """
         for line in lines:
-            whole = self._label + line
+            choices = [f"{self._label}{choice}" for choice in (line, *shorter)]
+            whole = next((choice for choice in choices if not is_too_wide(choice)), choices[-1])
             told = fitted(whole) if fit else whole
             self._console.print(printable(told), markup=False)
             log.info(line.strip())

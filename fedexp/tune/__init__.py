@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,9 +13,10 @@ from fedexp.config.callbacks import add_to_manifest
 from fedexp.config.plugins import load_plugins
 from fedexp.config.studies import Study, StudyPlan, Trial
 from fedexp.core import owner, signals
-from fedexp.core.commands import command
+from fedexp.core.commands import command, parser_of
 from fedexp.core.files import json_bytes, try_folder, unwritable, without_secrets, write_whole
 from fedexp.core.options import ConfigError, FedexpError
+from fedexp.core.output import complain
 from fedexp.federation.conclusion import objective
 from fedexp.federation.events import COMPLETED
 from fedexp.resume import completed
@@ -39,8 +38,8 @@ __all__ = ["is_tuning", "tune_program"]
 DESCRIPTION = """Look for every strategy's best options with equally many trials, then compare the best.
 
     fedexp tune strategy=fedavg,scaffold,fedadam
-    fedexp tune strategy=fedavg,fedprox trials=20 final_seeds=5 dataset=mnist rounds=20
-    fedexp tune results/tune/2026-11-27_10-00-00-1a2b       go on with one that was stopped
+    fedexp tune strategy=fedavg,fedprox trials=20 final_seeds=5 rounds=20
+    fedexp tune results/tune/FOLDER         go on with one that was stopped
 
 Each strategy chooses among the ranges that it declares (fedexp help strategy), beside
 training.learning_rate. A range of yours replaces a declared one
@@ -51,8 +50,8 @@ on fresh seeds, and those runs make the table. A trial that fails or diverges co
     FOLDER/tune.json                 what is tuned, with all ranges
     FOLDER/study.db                  the trials so far, as Optuna keeps them
     FOLDER/trials/STRATEGY/NUMBER/   the run of a trial
-    FOLDER/final/                    a sweep of the best on fresh seeds: fedexp report FOLDER/final
-    FOLDER/winners.json              the best of each strategy, and the command that runs it
+    FOLDER/final/                    a sweep of the best on fresh seeds
+    FOLDER/winners.json              the best, and the commands that run them
 
 Exits with 0 if every strategy has a best trial and its last runs completed, with 1 if not, with 2 if the
 command cannot be used (nothing is written).
@@ -61,11 +60,7 @@ command cannot be used (nothing is written).
 
 def tune_program(arguments: Sequence[str]) -> None:
     """Tune, or go on with it, and exit."""
-    parser = argparse.ArgumentParser(
-        prog="fedexp tune",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("tune", DESCRIPTION)
     parser.add_argument("--config-dir", help="a further folder of YAML files")
     parser.add_argument(
         "words",
@@ -84,13 +79,12 @@ def tune_program(arguments: Sequence[str]) -> None:
                 plans = made_of(tuning, folder)
             tuning = _reserved(folder, tuning, plans)
         except (ConfigError, FedexpError) as error:
-            for line in without_secrets(str(error)).splitlines():
-                print(f"fedexp tune: {line}", file=sys.stderr)
+            complain("fedexp tune", error)
             runner.leave(2)
         try:
             code = _tune(folder, tuning, plans)
         except (ConfigError, FedexpError) as error:
-            print(f"fedexp tune: {without_secrets(str(error))}", file=sys.stderr)
+            complain("fedexp tune", error)
             code = 1
     except KeyboardInterrupt:
         code = signals.exit_code()
