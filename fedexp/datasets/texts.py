@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from fedexp.core.options import ranged
@@ -20,19 +21,22 @@ from fedexp.data.tokenizers import (
 )
 from fedexp.datasets.base import Dataset
 from fedexp.tasks import TOKENS
+from fedexp.tasks.base import IGNORED
+from fedexp.tasks.next_token import NextToken
 
 
 class Texts(NamedTuple):
-    """Texts, and the target of each as the dataset's task has it."""
+    """Texts, and the target of each as the dataset's task has it; none where the next token is told."""
 
     texts: list[str]
-    targets: npt.NDArray[Any]
+    targets: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
 class TextDataset(Dataset):
-    """Texts with a label or a value, cut into tokens before anything is dealt.
+    """Texts, cut into tokens before anything is dealt; the task may be any.
 
+    Where it is ``next_token``, every token of a text but the first is to be told from those before it.
     Without a tokenizer, a text is cut into words in small letters, and a hash puts each word into one of
     ``buckets``: nothing is learned from anybody's texts for that.
     """
@@ -43,7 +47,7 @@ class TextDataset(Dataset):
     """Folder with the tokenizer.json of a pre-trained network, mostly the same as model.path; empty cuts
     texts into words."""
     length: int = ranged(128, ge=1)
-    """Tokens of a text: longer ones lose their end, shorter ones are padded."""
+    """Tokens of a text that a model sees: longer ones lose their end, shorter ones are padded."""
     buckets: int = ranged(20_000, ge=2)
     """Tokens that words share, where there is no tokenizer; 0 pads."""
 
@@ -76,11 +80,25 @@ class TextDataset(Dataset):
         """Read the texts, and cut them."""
         parts = self.read()
         texts = [part.texts for part in parts]
+        continued = self.task == NextToken.name
+        length = (
+            self.length + continued
+        )  # a text's first token is never told, its last one never looked at
         if self.tokenizer:
-            tokens = cut(texts, self.tokenizer, self.length)
+            tokens, padding = cut(texts, self.tokenizer, length), vocabulary_of(self.tokenizer)[1]
         else:
-            tokens = [cut_into_words(part, self.buckets, self.length) for part in texts]
+            tokens, padding = (
+                [cut_into_words(part, self.buckets, length) for part in texts],
+                PADDING,
+            )
         train, test = (
-            Examples(part, texts.targets) for part, texts in zip(tokens, parts, strict=True)
+            _continued(rows, padding) if continued else Examples(rows, np.asarray(part.targets))
+            for rows, part in zip(tokens, parts, strict=True)
         )
         return train, test
+
+
+def _continued(tokens: npt.NDArray[np.int32], padding: int) -> Examples:
+    targets = tokens[:, 1:].astype(np.int64)
+    targets[targets == padding] = IGNORED
+    return Examples(np.ascontiguousarray(tokens[:, :-1]), targets)

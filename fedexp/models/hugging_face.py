@@ -112,8 +112,8 @@ def _wrapped(network: Any, spec: Spec, lora: Lora | None, *, everywhere: bool) -
     from torch import nn
 
     # After the network was built: an embedding treats the number differently. Heads that look at the last
-    # token of a text find its end by it.
-    network.config.pad_token_id = spec.padding
+    # token of a text find its end by it; a language model would ask for a mask, which it does not need.
+    network.config.pad_token_id = NO_PADDING if everywhere else spec.padding
     if lora is not None:
         network = _adapted(network, lora, everywhere=everywhere)
 
@@ -133,7 +133,7 @@ def _wrapped(network: Any, spec: Spec, lora: Lora | None, *, everywhere: bool) -
                 return answer
             mask = tokens != spec.padding
             mask[:, 0] = True  # a text of no tokens still has a place to look at
-            longest = int(mask.sum(1).max())
+            longest = 1 + int(mask.any(0).nonzero().max())
             answer = self.network(
                 input_ids=tokens[:, :longest], attention_mask=mask[:, :longest].long()
             ).logits

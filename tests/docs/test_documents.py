@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.commands import refused
 from support.documents import ROOT, Command, anchors_in, commands_in, documents, links_in
 
 from fedexp.commands import COMMANDS
@@ -40,6 +41,10 @@ def test_every_picture_is_shown_and_small() -> None:
     assert [path for path in pictures if path.stat().st_size > 300_000] == []
 
 
+AWAY = {"model=transformers", "dataset=newsgroups20"}
+"""What needs files that this machine need not have, or packages that bring them."""
+
+
 def _check_run(command: Command, tmp_path: Path) -> None:
     words = command.words[1:]
     overrides = [word for word in words if word not in ("-m", "--cfg", "job", "--help")]
@@ -51,6 +56,9 @@ def _check_run(command: Command, tmp_path: Path) -> None:
     if command.refused:
         with pytest.raises(ConfigError):
             plan(overrides, multirun="-m" in words, config_dir=config_dir)
+    elif AWAY & set(overrides):
+        lines = refused(overrides, multirun="-m" in words)
+        assert all("pip install" in line or "FOLDER" in line for line in lines)
     else:
         assert plan(overrides, multirun="-m" in words, config_dir=config_dir)
 

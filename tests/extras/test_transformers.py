@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import ray
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
+from support.documents import ROOT, files_in
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional as F
 
@@ -35,6 +38,7 @@ from fedexp.tracking.identity import differences, identity
 from fedexp.training.network import Network, build_network
 
 EVERYWHERE = ("inline", "ray", "flower")
+DOCUMENT = ROOT / "docs" / "transformers.md"
 CPU = torch.device("cpu")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"a b c d e f g h".split()]
 POSTS = ["a b c", "A b!", "d d d d d d d d d d", "", "e f nobody-knows"]
@@ -193,25 +197,56 @@ def test_a_step_is_that_of_plain_pytorch(bert: str, tmp_path: Path) -> None:
 
 
 def test_what_comes_out_goes_into_transformers(bert: str, tmp_path: Path) -> None:
-    """The way that docs/transformers.md shows: adapters and head on the folder's network."""
-    dataset, model = TinyWords(), Transformers(path=bert, lora_rank=2, lora_alpha=4)
+    """As docs/transformers.md prints it: adapters and head on the folder's network."""
+    dataset, model = TinyWords(), Transformers(path=bert, lora_rank=2)
     weights = _trained(model=model, dataset=dataset)
+    save_file(weights, tmp_path / "model.safetensors")
+    _, text = files_in(DOCUMENT)
+    for printed, ours in (
+        ("FOLDER", bert),
+        ("num_labels=20", "num_labels=10"),
+        ("r=8", "r=2"),
+        ("results/RUN", str(tmp_path)),
+    ):
+        assert printed in text
+        text = text.replace(printed, ours)
+    made: dict[str, Any] = {}
+    exec(compile(text, str(DOCUMENT), "exec"), made)
     network = _network(model, dataset)
     network.load(weights)
     tokens = torch.from_numpy(dataset.load()[1].inputs).long()
     with torch.no_grad():
         ours = network.module.eval()(tokens)
-    plain = transformers.AutoModelForSequenceClassification.from_pretrained(bert, num_labels=10)
-    adapted = peft.get_peft_model(
-        plain, peft.LoraConfig(r=2, lora_alpha=4, task_type=peft.TaskType.SEQ_CLS)
-    )
-    state = {n.removeprefix("network."): torch.tensor(a) for n, a in weights.items()}
-    missing, unexpected = adapted.load_state_dict(state, strict=False)
-    assert not unexpected
-    assert not [name for name in missing if "lora" in name or "modules_to_save" in name]
-    with torch.no_grad():
-        theirs = adapted.merge_and_unload().eval()(input_ids=tokens).logits
+        theirs = made["network"].eval()(input_ids=tokens).logits
     assert torch.allclose(ours, theirs, atol=1e-5)
+    assert not torch.allclose(ours, _network(model, dataset).module.eval()(tokens), atol=1e-3)
+
+
+def test_the_script_of_the_document_trains_a_language_model(gpt: str, tmp_path: Path) -> None:
+    folder = tmp_path / "whole"
+    transformers.AutoModelForCausalLM.from_pretrained(gpt).save_pretrained(folder)
+    _with_tokenizer(folder)
+    (tmp_path / "paragraphs.py").write_text(files_in(DOCUMENT)[0])
+    (tmp_path / "texts").mkdir()
+    for name in "xyz":
+        (tmp_path / "texts" / f"{name}.txt").write_text("a b c d e f g h\n\n" * 20)
+    words = ["dataset=paragraphs", "dataset.root=texts", "partition=iid", "model=transformers"]
+    words += ["model.path=whole", "dataset.tokenizer=whole", "model.lora_rank=2", "backend=inline"]
+    words += ["training.optimizer=adamw", "training.learning_rate=0.01", "rounds=2"]
+    words += ["dataset.length=12", "hydra.run.dir=run"]
+    done = subprocess.run(
+        [sys.executable, "paragraphs.py", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    perplexity = [float(row["value"]) for row in rows if row["metric"] == "perplexity"]
+    assert len(perplexity) >= 3
+    assert perplexity[-1] < perplexity[0]
 
 
 def test_isolated_clients_have_adapters_of_their_own(bert: str) -> None:
@@ -219,6 +254,23 @@ def test_isolated_clients_have_adapters_of_their_own(bert: str) -> None:
     weights = _trained(model=model, dataset=TinyWords(), strategy=LocalOnly())
     names = _network(model, TinyWords()).weights()
     assert weights.keys() == {f"{client}/{name}" for client in range(3) for name in names}
+
+
+def test_the_next_token_is_told_from_those_before(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Continued(Posts):
+        task = "next_token"
+
+        def read(self) -> tuple[Texts, Texts]:
+            return Texts(["a b c"]), Texts(["a b c d e f"])
+
+    dataset = Continued(tokenizer=_with_tokenizer(tmp_path), length=6)
+    train, test = loading.load(dataset)
+    assert train.inputs.tolist() == [[2, 4, 5, 6, 3, 0]]
+    assert train.targets.tolist() == [[4, 5, 6, 3, -100, -100]]
+    assert test.inputs.tolist() == [[2, 4, 5, 6, 7, 8]]
+    assert test.targets.tolist() == [[4, 5, 6, 7, 8, 3]]
+    assert dataset.spec.vocabulary == len(WORDS)
 
 
 def test_padding_changes_nothing(bert: str, tmp_path: Path) -> None:

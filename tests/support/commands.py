@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from fedexp import attacks, metrics
 from fedexp.config.clients import ClientsConfig
+from fedexp.config.composition import plan
 from fedexp.config.schema import GROUPS, Config
+from fedexp.core.options import ConfigError
 
 NOT_HERE = {
     "dataset": {"cifar10", "cifar100", "emnist", "fashion_mnist", "kmnist", "mnist", "svhn"}
@@ -163,3 +165,12 @@ def override(draw: st.DrawFn) -> str:
 def commands() -> st.SearchStrategy[tuple[list[str], bool]]:
     """Return a strategy of words, and whether it is a multirun."""
     return st.tuples(st.lists(override(), min_size=1, max_size=4), st.booleans())
+
+
+def refused(words: list[str], *, multirun: bool) -> list[str]:
+    """Return the lines with which a command is refused; none if it is sound."""
+    try:
+        plan(words, multirun=multirun)
+    except ConfigError as error:
+        return error.errors
+    return []
