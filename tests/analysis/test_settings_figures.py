@@ -63,6 +63,18 @@ def test_settings_have_panels_and_strategies_keep_their_colours(sweep: Path) -> 
     assert sorted(names) == sorted(STRATEGIES)
 
 
+def test_subsets_have_a_panel_per_setting(sweep: Path) -> None:
+    figure = figures.subset_curves(load(sweep))
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"partition.alpha={alpha:g}\nlabels 1-3-7" for alpha in ALPHAS
+    ]
+    for axes in figure.axes:
+        assert sorted(line.get_label() for line in axes.lines) == sorted(STRATEGIES)
+        assert {line.get_ydata()[-1] for line in axes.lines} == {0.5}
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(names) == sorted(STRATEGIES)
+
+
 def test_bands_stay_within_what_is_possible(tmp_path: Path) -> None:
     for seed, final in enumerate((0.0, 0.5, 1.0)):
         write_run(tmp_path / f"{seed}", "fedavg", federated(final), seed=seed)

@@ -25,6 +25,7 @@ from fedexp.analysis.figures.drawing import (
     wrapped,
 )
 from fedexp.analysis.figures.isolated import draw_single_clients, single_clients
+from fedexp.analysis.figures.series import of_row, tested
 from fedexp.analysis.results import Results
 from fedexp.core.statistics import MIN_SEEDS, half_interval
 
@@ -67,7 +68,7 @@ def learning_curves(found: Results, comparison: Comparison | None = None) -> Any
         together = panels(figure, beside * len(measured), beside, sharex=True)
         grid = [together[k * beside : (k + 1) * beside] for k in range(len(measured))]
     for name, row in zip(measured, grid, strict=True):
-        values = _tested(view, name, "all")
+        values = tested(view, name, "all")
         for axes, (setting, rows) in zip(row, view.settings.items(), strict=True):
             _lines(axes, view, values, rows)
             tidy(axes, xlabel="round", title=setting if row is grid[0] or is_narrow() else "")
@@ -95,7 +96,7 @@ def _frame_metric(name: str, row: Sequence[Any], view: View) -> str:
 
 
 def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
-    """Draw accuracy over rounds, a panel per named subset of the test labels.
+    """Draw accuracy over rounds, a panel per named subset of the test labels and setting.
 
     Args and Returns: as :func:`learning_curves`.
 
@@ -107,27 +108,41 @@ def subset_curves(found: Results, comparison: Comparison | None = None) -> Any:
     subsets = [name for name in curves["subset"].unique() if name != "all"]
     if not subsets:
         raise NothingToDraw("the runs name no subsets of the test labels")
-    shown = subsets[:MAX_SUBSETS]
-    rows = math.ceil(len(shown) / 3)
-    figure = new(2.6 + 3.1 * min(3, len(shown)), max(_height(view), 0.8 + 2.9 * rows))
-    together = panels(figure, len(shown), 3, sharex=True, sharey=True)
+    shown, several = subsets[:MAX_SUBSETS], len(view.settings) > 1
+    values = {subset: tested(view, view.goal.metric, subset) for subset in shown}
     single = {row: clients for row in view.rows if len(clients := single_clients(view, row))}
-    for axes, subset in zip(together, shown, strict=True):
-        _lines(axes, view, _tested(view, view.goal.metric, subset))
-        for clients in single.values():
-            draw_single_clients(axes, clients, subset)
-        whole = (
-            f"{view.goal.metric} (share of examples)" if view.goal.has_labels else view.goal.metric
+    places = [
+        (subset, setting, rows)
+        for subset in shown
+        for setting, rows in view.settings.items()
+        if any(run in values[subset] for row in rows for run in view.runs(row))
+    ]
+    columns = (
+        len(view.settings) if len(places) == len(shown) * len(view.settings) > len(shown) else 3
+    )
+    tall = math.ceil(len(places) / columns)
+    figure = new(2.6 + 3.1 * min(columns, len(places)), max(_height(view), 0.8 + 2.9 * tall))
+    together = panels(figure, len(places), columns, sharex=True, sharey=True)
+    whole = f"{view.goal.metric} (share of examples)" if view.goal.has_labels else view.goal.metric
+    for axes, (subset, setting, rows) in zip(together, places, strict=True):
+        _lines(axes, view, values[subset], rows if several else None)
+        for row in [row for row in rows if row in single]:
+            draw_single_clients(axes, single[row], subset)
+        title = f"{setting}\nlabels {subset}" if several else f"test examples of labels {subset}"
+        tidy(
+            axes,
+            xlabel="round",
+            ylabel=whole if axes in outer(together, columns) else "",
+            title=title,
         )
-        ylabel = whole if axes in outer(together, 3) else ""
-        tidy(axes, xlabel="round", ylabel=ylabel, title=f"test examples of labels {subset}")
         axes.title.set_fontsize(10)
     _frame(*together)
     whole_rounds(together[0])
     legend(figure, *together)
     left_out = f"{len(shown)} of {len(subsets)} subsets are shown" if shown != subsets else ""
     zero = "A single isolated client that never saw these labels stays at 0" if single else ""
-    explain(figure, _what_lines_are(view, view.rows), zero, left_out, *view.notes)
+    told = _what_lines_are(view, () if several else view.rows)
+    explain(figure, told, zero, left_out, *view.notes)
     return figure
 
 
@@ -190,32 +205,12 @@ def accuracy_against_bytes(found: Results, comparison: Comparison | None = None)
     return figure
 
 
-def _tested(view: View, metric: str, subset: str) -> pd.DataFrame:
-    """Return a metric on the test set by round and run."""
-    curves = view.found.curves
-    chosen = curves[
-        (curves["split"] == "test") & (curves["subset"] == subset) & (curves["metric"] == metric)
-    ]
-    if chosen.empty:
-        raise NothingToDraw(f"no run has the {metric} on the test set")
-    table = chosen.pivot_table(index="round", columns="run", values="value")
-    table.attrs["metric"] = metric
-    return table
-
-
-def _of_row(values: pd.DataFrame, runs: Sequence[int]) -> pd.DataFrame:
-    """Return a row's runs by round, as far as the longest goes; others keep their last value."""
-    mine = values[[run for run in runs if run in values]].dropna(how="all")
-    ended = mine.bfill().isna()
-    return mine.fillna(mine.ffill().where(ended))
-
-
 def _lines(axes: Any, view: View, values: pd.DataFrame, rows: Sequence[str] | None = None) -> None:
     """Draw a line per row; of the rows of one setting, under their names within it."""
     shown = view.rows if rows is None else rows
     low, high = view.goal.limits(str(values.attrs["metric"]))
     for row in shown:
-        mine = _of_row(values, view.runs(row))
+        mine = of_row(values, view.runs(row))
         if mine.empty:
             continue
         mean = mine.mean(axis=1)
@@ -265,7 +260,7 @@ def _log_scale(*together: Any) -> bool:
 
 def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, list[Any]]:
     """Draw accuracy against something, a panel per setting."""
-    scores = _tested(view, view.goal.metric, "all")
+    scores = tested(view, view.goal.metric, "all")
     beside = len(view.settings)
     columns = min(3, beside)
     size = (8.0, _height(view))
@@ -278,7 +273,7 @@ def _against(view: View, x_values: pd.DataFrame, what: str) -> tuple[Any, list[A
         for row in rows:
             runs = [run for run in view.runs(row) if run in x_values and run in scores]
             if runs:
-                x, y = (_of_row(values, runs).mean(axis=1) for values in (x_values, scores))
+                x, y = (of_row(values, runs).mean(axis=1) for values in (x_values, scores))
                 both = pd.DataFrame({"x": x, "y": y}).dropna()
                 style = {**view.style(row, by_name=True), **_marks(len(both))}
                 axes.plot(both["x"], both["y"], label=view.name(row), **style)
