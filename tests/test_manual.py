@@ -100,6 +100,7 @@ def test_an_option_is_a_topic_whatever_stands_behind_it() -> None:
     assert [line for line in several.splitlines() if line.startswith("strategy=")] == [
         "strategy=fedadagrad",
         "strategy=fedadam",
+        "strategy=fedala",
         "strategy=fedyogi",
     ]
 

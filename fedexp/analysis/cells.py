@@ -8,7 +8,7 @@ from typing import Any
 
 from fedexp.analysis.goals import Goal
 
-_SIGNED = ("gain", "to_centralized", "p_difference", "effect")
+_SIGNED = ("gain", "to_centralized", "p_difference", "effect", "over_", "newcomers_over")
 
 
 def is_signed(column: str) -> bool:

@@ -17,6 +17,7 @@ from fedexp.analysis.measures import GAINS
 from fedexp.analysis.owners import by_owner
 from fedexp.analysis.paired import paired_tests
 from fedexp.analysis.pairing import Pairing
+from fedexp.analysis.personal import personal, with_finetune
 from fedexp.analysis.provenance import about
 from fedexp.analysis.results import FEDERATED, Results
 from fedexp.analysis.selection import moment, sentences
@@ -70,7 +71,11 @@ class Comparison:
             ``run``, ``seed``, ``client``; its accuracy minus the isolated client's on the whole test set
             (``gain``), on the client's own test examples (``gain_own``) and on labels that it holds no
             training example of (``gain_unseen``, NaN if none); and what the isolated client had:
-            ``alone``, ``alone_own``, ``alone_unseen``.
+            ``alone``, ``alone_own``, ``alone_unseen``; where a strategy has models for its clients,
+            ``gain_finetune``, too: its accuracy on its own examples minus that of ``strategy=finetune``.
+        personal: What clients have on their own examples, a row per row of the table; see
+            :class:`fedexp.analysis.personal.Personal`. None where no strategy has models for its
+            clients, and nobody is a newcomer.
         own: A row per ``row`` and client that the data name (``partition=given``): ``client``, ``owner``,
             ``tested on`` (its test examples), and every metric on these, means over runs.
         dealt_anew: Rows whose runs have different partitions: their client 0 is another one every time,
@@ -92,6 +97,7 @@ class Comparison:
     methods: list[str]
     isolated: pd.DataFrame
     gains: pd.DataFrame
+    personal: pd.DataFrame | None
     own: pd.DataFrame
     dealt_anew: set[str]
     labels: pd.Series
@@ -175,7 +181,8 @@ def compare(
     else:
         _check_target(target, goal)
     figures["to_target"] = measures.rounds_to(found, target)
-    gains = measures.gains(found, pairing)
+    own = personal(found.select(labels.index), pairing)
+    gains = with_finetune(measures.gains(found, pairing), own)
     everyone = pd.concat([labels, pairing.diverged]).sort_index()
     rows = [
         _row(name, figures[labels == name], gains, pairing, figures)
@@ -199,6 +206,7 @@ def compare(
         methods=pairing.methods,
         isolated=_with_factors(measures.isolated(found, labels, anew), told),
         gains=_with_factors(gains, told),
+        personal=None if own is None else _with_factors(own.table, told),
         own=by_owner(compared, labels, anew),
         dealt_anew=anew,
         labels=labels,

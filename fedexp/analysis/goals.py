@@ -19,8 +19,14 @@ _RANGES = {
     **{"brier": (0.0, 2.0), "perplexity": (1.0, math.inf), "r2": (-math.inf, 1.0)},
 }
 
-_DIFFERENCES = ("gain", "gain_own", "gain_unseen", "to_centralized", "p_difference")
-_OF_CLIENTS = ("alone", "alone_own", "alone_unseen", "client_mean", "client_worst10")
+_DIFFERENCES = (
+    *("gain", "gain_own", "gain_unseen", "gain_finetune", "to_centralized", "p_difference"),
+    *("over_isolated", "over_finetune", "newcomers_over"),
+)
+_OF_CLIENTS = (
+    *("alone", "alone_own", "alone_unseen", "client_mean", "client_worst10"),
+    *("own", "own_global", "own_tuned", "newcomers"),
+)
 
 _SMALLER_IS_BETTER = {
     *("loss", "ece", "brier", "seconds", "client_std", "worse_off"),

@@ -31,6 +31,11 @@ _SENTENCES = {
     "seeds": "pairs of runs of one seed and partition that a test is over",
     "p": f"two-sided paired t-test, which assumes that differences are normally distributed; "
     f"Holm-adjusted over all rows; at least {MIN_SEEDS} seeds",
+    "p isolated": "as p, of the differences from isolated clients on the clients' own test examples",
+    "p finetune": "as p, of the differences from strategy=finetune there",
+    "beats isolated": "yes: above isolated clients on the clients' own test examples, and a test "
+    f"shows it (p < {LEVEL:g}); not shown: above them by what may be chance; untested: above them in "
+    f"fewer than {MIN_SEEDS} seeds; no: not above them",
     "Wilcoxon p": "two-sided signed-rank test, which does not assume that; Holm-adjusted; at least "
     f"{MIN_RANKED} seeds",
     "effect g": "the difference in standard deviations of the differences (Hedges' g), with its 95 % "
@@ -48,6 +53,19 @@ _JUDGED = {
     "to centralized": "{judged} minus that of one model trained on all the data, same seed{turned}",
     "whole test set": "the client's gain in {judged} on all test examples",
     "difference": "{judged} minus that of the baseline, mean over the seeds that both have{turned}",
+    "own": "mean over clients of the {judged} on their own test examples, each of the model that it is "
+    "tested with: its own where it has one, else the global one",
+    "own, global model": "the same of the strategy's global model, where clients have models of "
+    "their own",
+    "own, tuned": "the same after clients.tuned_steps more steps on the client's own examples",
+    "over isolated": "own {judged} minus that of isolated clients of the same seed, partition and "
+    "settings, mean over clients{turned}",
+    "over finetune": "own {judged} minus that of strategy=finetune (FedAvg, then some steps on every "
+    "client) of the same seed, partition and settings, mean over clients{turned}",
+    "newcomers": "mean {judged} on their own test examples of clients that took part in no round "
+    "(clients.unseen)",
+    "newcomers over isolated": "that {judged} minus what the same clients reach when each trains "
+    "alone{turned}",
     "average rank": "mean over settings of the rank by {judged}, 1 for the best",
 }
 """Those that name the metric by which runs are judged."""

@@ -29,7 +29,7 @@ COLUMNS = {
     *("row", "runs", "seconds", "reached", "rounds_to_target", "to_target", "to_centralized"),
     *("client_mean", "client_std", "client_worst10", "worse_off", "clients", *GAINS, "gain_best"),
     *("p_value", "p_wilcoxon", "p_difference", "p_seeds", "effect", "detectable", "baseline"),
-    *("strategy", "kind", "diverged", "rounds_censored"),
+    *("strategy", "kind", "diverged", "rounds_censored", "gain_finetune"),
 }
 """Columns of a comparison that no metric may take the place of."""
 
@@ -162,7 +162,7 @@ def _accuracies(
             (
                 whole.get(model, math.nan),
                 own.get(client, math.nan),
-                _unseen(matrices[model], held) if matrices else math.nan,
+                _unseen(matrices[model], held) if model in matrices else math.nan,
             )
         )
     return np.array(rows)

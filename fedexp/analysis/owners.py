@@ -8,7 +8,7 @@ import pandas as pd
 
 from fedexp.analysis import cells, factors, results
 from fedexp.analysis.grid import Row
-from fedexp.analysis.measures import others
+from fedexp.analysis.measures import of_tested_models, others
 from fedexp.analysis.results import Results
 
 OWNER, EXAMPLES = "owner", "tested on"
@@ -30,11 +30,8 @@ def by_owner(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.Data
     """
     metrics = [found.goal.metric, *others(found)]
     columns = ["row", "client", OWNER, EXAMPLES, *metrics]
-    own = found.finals[
-        (found.finals["split"] == "client_test")
-        & (found.finals["subset"] == "all")
-        & found.finals["client"].notna()
-    ]
+    tested = of_tested_models(found)
+    own = tested[tested["subset"] == "all"]
     frames = [pd.DataFrame(columns=columns)]
     for row, runs in labels.groupby(labels, sort=False).groups.items():
         told = results.partition(found.path(int(runs[0])))

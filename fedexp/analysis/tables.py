@@ -14,7 +14,9 @@ import pandas as pd
 from fedexp.analysis import cells, factors, legend, results
 from fedexp.analysis.comparison import Comparison, compare
 from fedexp.analysis.grid import FORMATS, Row, written
+from fedexp.analysis.measures import GAINS
 from fedexp.analysis.owners import OWNER, owner_rows
+from fedexp.analysis.personal import verdict
 from fedexp.analysis.ranking import ranked
 from fedexp.core.commands import command
 from fedexp.core.files import SWEEP_FILE
@@ -36,6 +38,19 @@ _CLIENT_COLUMNS = {
     "client_std": "own std",
     "client_worst10": "own worst 10 %",
     "to_centralized": "to centralized",
+}
+
+
+_PERSONAL_COLUMNS = {
+    "own": "own",
+    "over_isolated": "over isolated",
+    "p_isolated": "p isolated",
+    "over_finetune": "over finetune",
+    "p_finetune": "p finetune",
+    "own_global": "own, global model",
+    "own_tuned": "own, tuned",
+    "newcomers": "newcomers",
+    "newcomers_over": "newcomers over isolated",
 }
 
 
@@ -67,6 +82,8 @@ def tables(found: Comparison) -> list[Table]:
         f"Every owner on test examples of its own{' (mean over runs)' * bool(over_runs)}": owner_rows(
             found.own, found.table, found.factors
         ),
+        f"{judged.capitalize()} on the clients' own test examples, beside isolated clients and "
+        f"fine-tuning{over_runs}": _personal_rows(found),
         f"{judged.capitalize()} {against}": _test_rows(found),
         "Strategies ranked over settings": _rank_rows(found),
     }
@@ -109,6 +126,8 @@ def general_notes(found: Comparison) -> list[str]:
     each = found.gains.groupby("row")["client"].nunique()
     if each.sum() > MAX_GAIN_ROWS or found.dealt_anew & set(each.index):
         lines.append("The gain of every client: fedexp compare FOLDER --clients")
+    if found.personal is not None:
+        lines += verdict(found.personal)
     ranks = ranked(found)
     if ranks is not None and not math.isnan(ranks.p_value):
         lines.append(
@@ -225,6 +244,21 @@ def _client_rows(found: Comparison) -> list[Row]:
     return _without_empty(rows, keys=len(found.factors))
 
 
+def _personal_rows(found: Comparison) -> list[Row]:
+    """Return what clients have on their own examples, where they have models of their own."""
+    rows = []
+    for row in [] if found.personal is None else _records(found.personal):
+        line = _keys(row, found)
+        for column, heading in _PERSONAL_COLUMNS.items():
+            line[heading] = (
+                cells.p_value(row[column])
+                if column.startswith("p_")
+                else cells.number(row, column, found.goal)
+            )
+        rows.append({**line, "beats isolated": row["beats"]})
+    return _without_empty(rows, keys=len(found.factors)) if rows else []
+
+
 def _test_rows(found: Comparison) -> list[Row]:
     """Return the rows that were tested."""
     rows = []
@@ -262,7 +296,7 @@ def _rank_rows(found: Comparison) -> list[Row]:
 
 
 def _gain_rows(found: Comparison) -> list[Row]:
-    columns = ["gain", "gain_own", "gain_unseen"]
+    columns = [c for c in (*GAINS, "gain_finetune") if c in found.gains]
     kept = found.gains[~found.gains["row"].isin(found.dealt_anew)]
     if kept.empty:
         return []
@@ -277,6 +311,7 @@ def _gain_rows(found: Comparison) -> list[Row]:
             "whole test set": cells.plain(row["gain"], "+.3f"),
             "own examples": cells.plain(row["gain_own"], "+.3f"),
             "unseen labels": cells.plain(row["gain_unseen"], "+.3f"),
+            "over finetune": cells.plain(row.get("gain_finetune", math.nan), "+.3f"),
         }
         for row in _records(means)
     )
