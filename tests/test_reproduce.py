@@ -9,7 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from fedexp.analysis.results import Results, load
+from fedexp.reproduce.published import Direction, synthetic
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
@@ -92,3 +96,56 @@ def test_a_dataset_that_is_not_there_is_told_by_fedexp(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (2, "")
     assert errors == "fedexp: rounds must be >= 1, got 0\n"
+
+
+def _results(worst_of_q1: float, rows: int = 2) -> Results:
+    """Each strategy of the stragglers, each q, by two seeds; ten clients, of which one is worst."""
+    runs, curves, finals, settings = (list[dict[str, object]]() for _ in range(4))
+    for seed in range(rows):
+        for strategy, q, ends in (
+            ("fedprox", None, 0.8),
+            ("fedavg", None, 0.6 + 0.3 * seed),
+            ("qfedavg", 0.0, 0.7),
+            ("qfedavg", 1.0, 0.7),
+        ):
+            run = len(runs)
+            runs.append({"strategy": strategy, "seed": seed, "status": "completed"})
+            settings.append({"strategy.q": q})
+            base = {"run": run, "split": "test", "subset": "all", "metric": "accuracy"}
+            curves += [{**base, "round": k, "value": 0.0 if k < 11 else ends} for k in range(31)]
+            worst = worst_of_q1 if q == 1.0 else 0.2
+            finals += [
+                {**base, "split": "client_test", "client": k, "value": 0.9 if k else worst}
+                for k in range(10)
+            ]
+    frames = [pd.DataFrame(part) for part in (runs, settings, curves, finals)]
+    return Results(*frames)
+
+
+def test_directions_are_told_by_seed() -> None:
+    """The last 20 of 30 rounds; with seed 1, FedAvg is the better one."""
+    stragglers, fair = synthetic(_results(worst_of_q1=0.3))
+    assert list(stragglers.better) == pytest.approx([0.8, 0.8])
+    assert list(stragglers.other) == pytest.approx([0.6, 0.9])
+    assert not stragglers.passed
+    assert (list(fair.better), list(fair.other)) == ([0.3, 0.3], [0.2, 0.2])
+    assert fair.passed
+    assert fair.row()[1] == pytest.approx(0.1)
+
+
+def test_what_is_equal_or_was_never_run_is_no_direction() -> None:
+    assert not synthetic(_results(worst_of_q1=0.2))[1].passed
+    assert not Direction("nothing", [], []).passed
+
+
+@pytest.mark.slow  # whole commands: three of them
+def test_an_experiment_of_several_parts(tmp_path: Path) -> None:
+    words = ["backend=inline", "rounds=1", "training.local_steps=2", "dataset.devices=10", "seed=0"]
+    process = _start(tmp_path, "synthetic", *words, "clients.fraction_train=1")
+    output, errors = process.communicate(timeout=300)
+    assert len([line for line in output.splitlines() if line.startswith("part ")]) == 3
+    pattern = r"fedexp reproduce: synthetic is 20 run\(s\), .* made 4 of it: .*\n"
+    assert re.fullmatch(pattern, errors)
+    found = load(next((tmp_path / "results" / "synthetic").iterdir()))
+    assert [line.what[:7] for line in synthetic(found)] == ["FedProx", "q=1, q="]
+    assert [len(line.better) for line in synthetic(found)] == [1, 1]

@@ -38,8 +38,9 @@ class ClientsConfig:
     fraction_evaluate: float = ranged(0.0, ge=0, le=1)
     """Share of the clients that evaluate the new global model on their own test examples in a
     round."""
-    min_success: int = ranged(1, ge=1)
-    """Clients of a round that must send a usable reply; with fewer, the run ends as failed."""
+    min_success: int = ranged(1, ge=0)
+    """Clients of a round that must send a usable reply; with fewer, the run ends as failed. With 0,
+    a round in which no client does leaves the model as it is."""
     unseen: float = ranged(0.0, ge=0, lt=1)
     """Share of all clients that take no part in training, the same ones in every round: they are tested
     at the end, as newcomers. Isolated clients train, each alone, whether unseen or not."""

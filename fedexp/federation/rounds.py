@@ -172,12 +172,13 @@ class RoundLoop:
                 order = orders[reply.metadata.src_node_id]
                 return self._gate.update(reply, server_round, order, model)
 
-            updates = self._guard(server_round, "train", replies, read)
+            updates = self._guard(server_round, "train", replies, read, config.clients.min_success)
             self._bytes_up += sum(bytes_of(update, self._kept) for update in updates)
             kept = self._colluded(server_round, updates, orders)
             grid.take_back(set(orders) - {update.client for update in kept})
             self._require(server_round, len(kept), len(orders))
-            self._combine(server_round, Updates(kept))
+            if kept:
+                self._combine(server_round, Updates(kept))
 
     def _colluded(
         self, server_round: int, updates: list[Update], orders: Mapping[int, Order]
@@ -294,8 +295,9 @@ class RoundLoop:
         phase: str,
         replies: list[Message],
         read: Callable[[Message], Read],
+        fewest: int = 1,
     ) -> list[Read]:
-        """Read replies, and report those that cannot be used; one at least must be left."""
+        """Read replies, and report those that cannot be used; one must be left unless none need be."""
         usable, failures = [], list[Failure]()
         for reply in replies:
             try:
@@ -304,7 +306,7 @@ class RoundLoop:
                 client = reply.metadata.src_node_id
                 failures.append(Failure(server_round, phase, client, str(error)))
         self._report.failures += failures
-        if not usable:
+        if not usable and fewest:
             why = "no client replied"
             if failures:
                 why = f"client {failures[0].client}: {failures[0].reason}"
@@ -320,7 +322,7 @@ class RoundLoop:
                 f"round {server_round}: {num_replies} of {num_asked} clients sent what can be used, "
                 f"fewer than clients.min_success={fewest}: see failures.csv, or lower it"
             )
-        if num_replies < strategy.min_clients:
+        if 0 < num_replies < strategy.min_clients:
             raise FedexpError(
                 f"round {server_round}: strategy={strategy.name} needs {strategy.min_clients} replies "
                 f"({strategy.formula}), got {num_replies}: a larger clients.fraction_train or "

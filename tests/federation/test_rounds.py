@@ -40,7 +40,9 @@ from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.outcome import Outcome
 from fedexp.federation.rounds import RoundLoop
 from fedexp.federation.servers import build_server
+from fedexp.strategies import Strategy
 from fedexp.strategies.centralized import Centralized
+from fedexp.strategies.fedavg import FedAvg
 from fedexp.strategies.fedmedian import FedMedian
 from fedexp.strategies.krum import Krum
 from fedexp.strategies.local_only import LocalOnly
@@ -279,6 +281,25 @@ def test_a_round_in_which_every_client_fails_ends_the_run() -> None:
     broken = loop.told.reports[2]
     assert (broken.num_failures, broken.measurements, broken.headline) == (3, [], {})
     assert list(broken.seconds) == ["train"]
+
+
+@pytest.mark.parametrize("strategy", [FedAvg(), FedMedian()])
+def test_a_round_of_no_replies_leaves_the_model_where_none_is_needed(strategy: Strategy) -> None:
+    calls: list[int] = []
+
+    def fail_in_the_second(client: int, weight: Floats) -> RecordDict:
+        calls.append(client)
+        if 3 < len(calls) <= 6:
+            raise OSError("disk is full")
+        return trained(weight[0] + 1, num_examples=1)
+
+    clients = ClientsConfig(num=3, min_success=0)
+    loop = Loop(config(rounds=3, clients=clients, strategy=strategy), fail_in_the_second)
+    outcome = loop.run()
+    assert [row[:3] for row in loop.told.failures] == [(2, "train", k) for k in range(3)]
+    headline = {"split": "test", "metric": "accuracy", "client": None}
+    assert loop.values(**headline) == pytest.approx([0, 1, 1, 2])
+    assert (outcome.rounds, values(outcome.weights)) == (3, [2.0])
 
 
 def test_a_round_with_too_few_replies_for_the_strategy_ends_the_run() -> None:

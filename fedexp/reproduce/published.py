@@ -1,0 +1,235 @@
+"""What was published, and how our runs are compared with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fedexp.analysis import results
+from fedexp.analysis.results import ISOLATED, Results
+from fedexp.core.statistics import fairness
+
+
+@dataclass(frozen=True)
+class Check:
+    """One published figure, ours, and how far apart they may lie."""
+
+    what: str
+    published: float
+    tolerance: float
+    ours: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether ours is within the tolerance (both ends included)."""
+        return abs(self.ours - self.published) <= self.tolerance + 1e-12
+
+    def row(self) -> list[str | float]:
+        """Return what stands in the reference table, under :data:`COLUMNS`."""
+        return [self.what, round(float(self.ours), 4), self.published, self.tolerance]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what:38} ours {_figure(self.ours):>7}  "
+            f"published {_figure(self.published):>7} +- {self.tolerance:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A published direction: one of two is the better one, whatever the numbers.
+
+    Attributes:
+        what: Which number of which two; the larger number is the better one.
+        better: Ours of the one that should be better, by seed.
+        other: Ours of the other one, by the same seeds.
+    """
+
+    what: str
+    better: Sequence[float]
+    other: Sequence[float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the one is better with every seed."""
+        return self._wins == len(self.better) > 0
+
+    @property
+    def _wins(self) -> int:
+        return sum(a > b for a, b in zip(self.better, self.other, strict=True))
+
+    def row(self) -> list[str | float]:
+        """Return what stands in the reference table, under :data:`COLUMNS`."""
+        gain = round(_mean(self.better) - _mean(self.other), 4)
+        return [f"{self.what}, gain", gain, "> 0", f"with each of {len(self.better)} seeds"]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what:50} {_mean(self.better):.3f} against {_mean(self.other):.3f}, "
+            f"better with {self._wins} of {len(self.better)} seeds"
+        )
+
+
+COLUMNS = ("figure", "ours", "published", "tolerance")
+
+Line = Check | Direction
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A published experiment, run by ``fedexp experiment=NAME``, or by one such command per part.
+
+    Attributes:
+        published: What was published, in words.
+        check: From completed runs to the checks.
+        runs: How many runs it consists of.
+        quick_rounds: Rounds of ``--quick``; None where the whole takes a minute.
+        parts: The overrides of each command, where it takes several; none is the one of its name.
+    """
+
+    published: str
+    check: Callable[[Results], Sequence[Line]]
+    runs: int = 1
+    quick_rounds: int | None = None
+    parts: tuple[tuple[str, ...], ...] = ()
+
+
+def lesson(found: Results) -> list[Check]:
+    """Check the course lesson: three clients, each without three digits.
+
+    The published run is one draw of weights and batches, so accuracies are allowed to differ as much
+    as seeds differ (the first round most); sizes of the partition and zeros must be exact.
+    """
+    isolated = found.runs["kind"] == ISOLATED
+    (federated,), (alone,) = found.runs.index[~isolated], found.runs.index[isolated]
+    sizes = results.partition(found.path(federated))["num_examples"]
+    checks = [
+        Check(f"images of client {client}", published, 0, sizes[client])
+        for client, published in enumerate((13_729, 14_284, 14_185))
+    ]
+    finals = found.finals[
+        (found.finals["split"] == "test") & (found.finals["metric"] == "accuracy")
+    ]
+    by_client = finals[finals["run"] == alone].set_index(["client", "subset"])["value"]
+    unseen = ("1-3-7", "2-5-8", "4-6-9")
+    for client, published in enumerate((0.657, 0.688, 0.685)):
+        name = f"isolated client {client}, all digits"
+        checks.append(Check(name, published, 0.03, by_client[client, "all"]))
+        name = f"isolated client {client}, unseen {unseen[client]}"
+        checks.append(Check(name, 0.0, 0.0, by_client[client, unseen[client]]))
+    by_round = curve(found, federated)
+    for server_round, published, tolerance in (
+        (1, 0.855, 0.05),
+        (2, 0.951, 0.01),
+        (3, 0.961, 0.01),
+    ):
+        name = f"federated, all digits, round {server_round}"
+        checks.append(Check(name, published, tolerance, by_round[server_round]))
+    final = finals[finals["run"] == federated].set_index("subset")["value"]
+    for subset, published in zip(unseen, (0.967, 0.956, 0.949), strict=True):
+        checks.append(Check(f"federated, {subset}", published, 0.02, final[subset]))
+    return checks
+
+
+def mcmahan_2nn(found: Results) -> list[Check]:
+    """Check the rounds to 97 % of McMahan et al. (arXiv 1602.05629), table 2, within half.
+
+    A run that never gets there fails.
+    """
+    by_round = curve(found, 0)
+    there = by_round.index[by_round >= 0.97]
+    rounds = float(there.min()) if len(there) else math.inf
+    return [Check("rounds to 97 % of test digits", 87, 43.5, rounds)]
+
+
+def niid_fmnist(found: Results) -> list[Check]:
+    """Check the best round of FedAvg on Fashion-MNIST, labels by Dir(0.5) (arXiv 2102.02079)."""
+    return [Check("best accuracy in 50 rounds", 0.88, 0.02, curve(found, 0).max())]
+
+
+LAST = 20
+"""Rounds whose mean stands for where a run ends: with one client a round, a single one says little."""
+
+
+def synthetic(found: Results) -> list[Direction]:
+    """Check two directions on synthetic(1, 1), by seed.
+
+    FedProx with 90 % stragglers against FedAvg that drops them (arXiv 1812.06127, figure 1), by the mean
+    accuracy of the last 20 rounds; and q-FFL's q=1 against q=0 (arXiv 1905.10497, table 1), by the mean
+    accuracy of the worst tenth of clients on their own test examples.
+    """
+    ends: dict[str, dict[int, float]] = {"fedprox": {}, "fedavg": {}}
+    worst: dict[float, dict[int, float]] = {0.0: {}, 1.0: {}}
+    of_clients = found.finals[
+        (found.finals["split"] == "client_test") & (found.finals["metric"] == "accuracy")
+    ].dropna(subset=["client"])
+    for run in found.completed:
+        strategy, seed = (str(found.runs.at[run, name]) for name in ("strategy", "seed"))
+        if strategy in ends:
+            ends[strategy][int(seed)] = float(curve(found, run).iloc[-LAST:].mean())
+        else:
+            own = of_clients.loc[of_clients["run"] == run, "value"].tolist()
+            q = float(str(found.settings.at[run, "strategy.q"]))
+            worst[q][int(seed)] = fairness(own)["worst10"]
+    return [
+        _direction("FedProx, FedAvg without its stragglers: accuracy", *ends.values()),
+        _direction("q=1, q=0: accuracy of the worst tenth", worst[1.0], worst[0.0]),
+    ]
+
+
+def _direction(what: str, better: dict[int, float], other: dict[int, float]) -> Direction:
+    seeds = sorted(better.keys() & other.keys())
+    return Direction(what, [better[seed] for seed in seeds], [other[seed] for seed in seeds])
+
+
+EXPERIMENTS = {
+    "lesson": Experiment(
+        "isolated 0.657 / 0.688 / 0.685, federated 0.961 in round 3", lesson, runs=2
+    ),
+    "mcmahan_2nn": Experiment("97 % of the test digits in round 87", mcmahan_2nn, quick_rounds=20),
+    "niid_fmnist": Experiment("0.88 +- 0.02 at best in 50 rounds", niid_fmnist, quick_rounds=10),
+    "synthetic": Experiment(
+        "FedProx above FedAvg that drops 90 % stragglers; q=1 above q=0 for the worst tenth",
+        synthetic,
+        runs=20,
+        quick_rounds=10,
+        parts=(
+            (
+                "experiment=synthetic_stragglers",
+                "strategy=fedprox",
+                "strategy.proximal_mu=1",
+                "clients.stragglers=0.9",
+            ),
+            (
+                "experiment=synthetic_stragglers",
+                "strategy=fedavg",
+                "clients.dropout=0.9",
+                "clients.min_success=0",
+            ),
+            ("experiment=synthetic_fairness",),
+        ),
+    ),
+}
+
+
+def curve(found: Results, run: int) -> pd.Series:
+    """Return a run's accuracy on the whole test set by round."""
+    curves = found.curves
+    rows = curves[
+        (curves["run"] == run)
+        & (curves["split"] == "test")
+        & (curves["subset"] == "all")
+        & (curves["metric"] == "accuracy")
+    ]
+    return rows.set_index("round")["value"]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}" if value <= 1 else f"{value:,.0f}"
