@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from support.commands import refused
+from support.documents import ROOT
 
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.composition import compose_config, plan
@@ -56,7 +57,8 @@ def _commands(file: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_the_commands_of_a_file_are_sound(file: Path) -> None:
+def test_the_commands_of_a_file_are_sound(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # commands name files of the checkout
     commands = _commands(file)
     assert commands, "the file must open with the command that runs it"
     for words in commands:

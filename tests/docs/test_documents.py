@@ -45,6 +45,11 @@ AWAY = {"model=transformers", "dataset=newsgroups20"}
 """What needs files that this machine need not have, or packages that bring them."""
 
 
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # commands name files of it
+
+
 def _check_run(command: Command, tmp_path: Path) -> None:
     words = command.words[1:]
     overrides = [word for word in words if word not in ("-m", "--cfg", "job", "--help")]

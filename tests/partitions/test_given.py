@@ -21,6 +21,7 @@ from fedexp.federation.dealing import describe_partition, federate
 from fedexp.partitions.given import Given
 from fedexp.preview import partition_table
 from fedexp.testing import DoesNotConform, conforms
+from fedexp.testing.pages import check_dataset
 
 TRAIN, TEST = (50, 20, 30), (8, 0, 4)
 
@@ -117,8 +118,8 @@ def test_owners_are_measured_where_no_page_names_them(monkeypatch: pytest.Monkey
     assert Owned().spec.owners == ("0", "1", "2")
 
 
-def test_a_data_set_with_owners_conforms() -> None:
-    conforms(Owned(), ("inline",))
+def test_a_data_set_with_owners_keeps_to_its_contract() -> None:
+    check_dataset(Owned())
 
 
 @pytest.mark.parametrize(
