@@ -7,9 +7,7 @@ what pages declare, and those of what is no page.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,14 +16,14 @@ from fedexp import attacks, metrics, tasks
 from fedexp.config.frameworks import framework_errors
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
-from fedexp.core.options import AUTO
+from fedexp.core.options import AUTO, range_errors
 from fedexp.core.registry import located
 from fedexp.data.held_out import held_by_clients, num_held_out
 
 
 def validate(config: Config) -> list[str]:
     """Return every mistake in a configuration, one line each; an empty list means it can run."""
-    errors = list(_range_errors(config, ""))
+    errors = list(range_errors(config, ""))
     for group, registry in GROUPS.items():
         chosen, pages = getattr(config, group), registry.pages()
         if chosen.name not in pages:
@@ -45,33 +43,6 @@ def validate(config: Config) -> list[str]:
     errors += _word_errors(config)
     # Rules that relate options to each other only make sense once each is sound on its own.
     return errors or list(_relation_errors(config))
-
-
-def _range_errors(node: Any, prefix: str) -> Iterator[str]:
-    for item in dataclasses.fields(node):
-        value, path = getattr(node, item.name), f"{prefix}{item.name}"
-        if dataclasses.is_dataclass(value):
-            yield from _range_errors(value, f"{path}.")
-            continue
-        choices = item.metadata.get("choices", ())
-        if choices and value not in choices:
-            yield f"{path} must be one of {', '.join(choices)}, got {value!r}"
-        if isinstance(value, str):
-            continue  # a word beside numbers, such as batch_size=full, is a matter of relation rules
-        if isinstance(value, float) and not math.isfinite(value):
-            yield f"{path} must be a finite number, got {value}"
-        elif value is not None:
-            for sign, bound in item.metadata.get("bounds", ()):
-                if not _HOLDS[sign](value, bound):
-                    yield f"{path} must be {sign} {bound}, got {value}"
-
-
-_HOLDS = {
-    ">": lambda value, bound: value > bound,
-    ">=": lambda value, bound: value >= bound,
-    "<": lambda value, bound: value < bound,
-    "<=": lambda value, bound: value <= bound,
-}
 
 
 def _word_errors(config: Config) -> Iterator[str]:
@@ -117,7 +88,7 @@ def _attack_errors(attack: attacks.Attack) -> Iterator[str]:
     except OmegaConfBaseException as error:
         yield f"{prefix}{error.full_key}: {str(error).splitlines()[0]}"
         return
-    lines = _range_errors(attack, prefix)
+    lines = range_errors(attack, prefix)
     yield from (line for line in lines if not line.startswith(f"{prefix}scale "))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
 AUTO = "auto"
@@ -99,3 +101,36 @@ def ranged(
 def one_of(default: str, *choices: str) -> Any:
     """Declare a dataclass field that must be one of a few words."""
     return field(default=default, metadata={"choices": choices})
+
+
+def range_errors(node: Any, prefix: str) -> Iterator[str]:
+    """Yield a line for every option that is not in its range, or none of its words.
+
+    Args:
+        node: A dataclass of options; those of dataclasses in it are looked at, too.
+        prefix: What stands before each name, such as ``training.``.
+    """
+    for item in fields(node):
+        value, path = getattr(node, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            yield from range_errors(value, f"{path}.")
+            continue
+        choices = item.metadata.get("choices", ())
+        if choices and value not in choices:
+            yield f"{path} must be one of {', '.join(choices)}, got {value!r}"
+        if isinstance(value, str):
+            continue  # a word beside numbers, such as batch_size=full, is a matter of relation rules
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{path} must be a finite number, got {value}"
+        elif value is not None:
+            for sign, bound in item.metadata.get("bounds", ()):
+                if not _HOLDS[sign](value, bound):
+                    yield f"{path} must be {sign} {bound}, got {value}"
+
+
+_HOLDS = {
+    ">": lambda value, bound: value > bound,
+    ">=": lambda value, bound: value >= bound,
+    "<": lambda value, bound: value < bound,
+    "<=": lambda value, bound: value <= bound,
+}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.core.options import FedexpError, one_of, ranged
+from fedexp.core.options import FedexpError, one_of, range_errors, ranged
 from fedexp.data import own_files
 from fedexp.data.assembling import Found, Wanted
 from fedexp.data.assignment import Assignment
@@ -182,7 +182,12 @@ _cache: OrderedDict[str, Found] = OrderedDict()
 
 
 def _place(page: Files) -> tuple[Path, str]:
-    """Return where the files are, absolute, and their version."""
+    """Return where the files are, absolute, and their version.
+
+    Files are read while the configuration is made, before anybody else looks at ranges.
+    """
+    if errors := list(range_errors(page, "dataset.")):
+        raise FedexpError("\n".join(errors))
     if not page.path:
         raise FedexpError(
             "dataset=files needs dataset.path=PATH: a file (.csv, .parquet, .npz), or a folder of files, "
