@@ -253,6 +253,11 @@ def _start_up(configs: list[Config]) -> None:
 
         with suppress(FedexpError) if len(configs) > 1 else nullcontext():
             start_ray(configs[0])
+    nodes = configs[0].backend.nodes_here(configs[0].clients.num)
+    if nodes:
+        from fedexp.backends.rehearsal import rehearsal
+
+        rehearsal(nodes)
 
 
 def _complain(error: Exception) -> int:

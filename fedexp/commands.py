@@ -46,6 +46,12 @@ def _new(arguments: Sequence[str]) -> None:
     new_program(arguments)
 
 
+def _app(arguments: Sequence[str]) -> None:
+    from fedexp.serving import app_program
+
+    app_program(arguments)
+
+
 def _help(arguments: Sequence[str]) -> None:
     if len(arguments) == 1 and arguments[0] in COMMANDS:
         COMMANDS[arguments[0]](["--help"])
@@ -62,6 +68,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "resume": _resume,
     "tune": _tune,
     "new": _new,
+    "app": _app,
     "help": _help,
 }
 """Name -> what runs it, given the words after the name."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fedexp.config.composition import plan
-from fedexp.config.plugins import strangers_in
+from fedexp.config.plugins import plugins_in_use, strangers_in
 from fedexp.config.schema import Config
 from fedexp.core import owner, signals, terminal
 from fedexp.core.files import DiscreetFormatter, reason, try_folder, unwritable
@@ -54,10 +54,29 @@ def ensure(configs: Iterable[Config], *, here: bool = True) -> None:
         config.model.ensure(config.dataset.spec)
     for mirrors in {repr(c.tracking): c.tracking for c in configs}.values():
         trackers.ensure(mirrors)
+    ensure_installed(configs)
     for config in {str(key): c for c in configs if (key := strangers_in(c))}.values():
         from fedexp.testing import try_out
 
         try_out(config)
+
+
+def ensure_installed(configs: Iterable[Config]) -> None:
+    """Refuse code that clients would need and that is not sent to them.
+
+    Raises:
+        FedexpError: With the choice, its file and the remedy.
+    """
+    for config in configs:
+        if config.backend.takes_code or config.mode != "train":
+            continue
+        for used in plugins_in_use(config):
+            if "package" not in used:
+                raise FedexpError(
+                    f"backend={config.backend.name}: {used['provides'][0]} is known to {used['file']} "
+                    "alone, and SuperNodes are sent no code: install it on them as a package "
+                    "(docs/extend.md), or choose another backend"
+                )
 
 
 def ensure_folders(folders: Sequence[Path | None], sweep: Path | None = None) -> None:
@@ -145,6 +164,8 @@ def leave(code: int, *, at_once: bool = True) -> NoReturn:
         sys.exit(code)
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
+    if "fedexp.backends.rehearsal" in sys.modules:
+        sys.modules["fedexp.backends.rehearsal"].shutdown()
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()  # ends its service process
     logging.shutdown()

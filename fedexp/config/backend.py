@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedexp.core.options import AUTO, one_of, ranged
+from fedexp.core.options import AUTO, Plan, one_of, ranged
 from fedexp.core.registry import Registry
 
 
@@ -15,9 +16,12 @@ class BackendConfig:
 
     Attributes:
         on_ray: Whether Ray has to be started for it.
+        takes_code: Whether clients are sent what a script has registered; else it must be installed where
+            they run.
     """
 
     on_ray: ClassVar[bool] = False
+    takes_code: ClassVar[bool] = True
 
     name: str = ""
     device: str = one_of(AUTO, AUTO, "cpu", "cuda")
@@ -29,6 +33,14 @@ class BackendConfig:
     def reserves_gpu(self) -> bool:
         """Whether a client may take a GPU where there is one."""
         return True
+
+    def nodes_here(self, num_clients: int) -> int:
+        """Return how many of Flower's SuperNodes have to be started on this machine."""
+        return 0
+
+    def errors(self, plan: Plan) -> Iterable[str]:
+        """Return a line for every rule between options that is broken."""
+        return []
 
 
 REGISTRY: Registry[BackendConfig] = Registry("backend", BackendConfig)
@@ -74,3 +86,56 @@ class FlowerBackend(RayBackend):
     """On Flower's own Simulation Runtime: slower, the reference for the other two."""
 
     name: str = "flower"
+
+
+@REGISTRY.register
+@dataclass(frozen=True)
+class DeploymentBackend(BackendConfig):
+    """On SuperNodes: a client on each, each a program of its own, here or on other machines."""
+
+    takes_code: ClassVar[bool] = False
+
+    name: str = "deployment"
+    nodes: int | None = ranged(None, ge=1)
+    """SuperNodes to start on this machine, with a SuperLink, for a rehearsal; null is one per client."""
+    superlink: str | None = None
+    """HOST:PORT of a SuperLink that runs, and that SuperNodes have joined; null starts both here."""
+    root_certificates: str | None = None
+    """File with the authority that signed the SuperLink's certificate; null asks this machine's own."""
+    insecure: bool = False
+    """Speak to the SuperLink in plain text, where it was started with --insecure."""
+    secret: str | None = None
+    """The file that the SuperLink was given as --superexec-auth-secret-file."""
+    timeout: float | None = ranged(None, gt=0)
+    """Seconds that a SuperNode may take to answer; null waits until the SuperLink has missed it."""
+
+    def nodes_here(self, num_clients: int) -> int:
+        """Return how many SuperNodes have to be started on this machine."""
+        return num_clients if self.superlink is None else 0
+
+    def errors(self, plan: Plan) -> Iterable[str]:
+        """A node is a client, and what is said of a SuperLink needs one."""
+        num = plan.clients.num
+        if self.superlink is None:
+            if self.nodes not in (None, num):
+                yield (
+                    f"backend.nodes must be clients.num={num}, as every client has a SuperNode of its "
+                    f"own, got {self.nodes}"
+                )
+            for option in ("root_certificates", "insecure", "secret"):
+                if getattr(self, option):
+                    yield (
+                        f"backend.{option} is about a SuperLink that runs already: name it in "
+                        "backend.superlink"
+                    )
+            return
+        host, _, port = self.superlink.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            yield f"backend.superlink must be HOST:PORT, got {self.superlink!r}"
+        if self.nodes is not None:
+            yield (
+                "backend.nodes starts SuperNodes on this machine, which backend.superlink="
+                f"{self.superlink} has of its own: leave one of the two out"
+            )
+        if self.insecure and self.root_certificates is not None:
+            yield "backend.insecure=true encrypts nothing: leave out backend.root_certificates"

@@ -37,11 +37,25 @@ def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError([f"{path} cannot be read: {one_line(error)}"]) from error
     if not isinstance(content, dict):
         raise ConfigError([f"{path} holds no configuration"])
-    content = _changed(content, overrides)
+    remedy = f"if a script brings it, go on by that: python SCRIPT.py resume {path.parent}"
+    return config_from(_changed(content, overrides), str(path), remedy)
+
+
+def config_from(content: Mapping[str, Any], where: str, remedy: str) -> Config:
+    """Return the configuration that plain values make up.
+
+    Args:
+        content: Options as config.yaml has them.
+        where: What they stand in, for errors.
+        remedy: What is to be done where a choice is not known.
+
+    Raises:
+        ConfigError: If a choice is not known, or a value is not allowed; a line each.
+    """
     try:
-        node = OmegaConf.merge(_schema(content, path), content)
+        node = OmegaConf.merge(_schema(content, where, remedy), dict(content))
     except OmegaConfBaseException as error:
-        raise ConfigError([f"{path}: {one_line(error)}"]) from error
+        raise ConfigError([f"{where}: {one_line(error)}"]) from error
     assert isinstance(node, DictConfig)
     return from_hydra(node)
 
@@ -65,7 +79,7 @@ def _changed(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
     return changed
 
 
-def _schema(content: Mapping[str, Any], path: Path) -> DictConfig:
+def _schema(content: Mapping[str, Any], where: str, remedy: str) -> DictConfig:
     """Return the schema of the choices that a configuration names."""
     schema, errors = writable_schema(Config), []
     for group, registry in GROUPS.items():
@@ -73,10 +87,7 @@ def _schema(content: Mapping[str, Any], path: Path) -> DictConfig:
         if name in registry.choices():
             schema[group] = writable_schema(registry.get(str(name)))
         else:
-            errors.append(
-                f"{path}: {group}={name} is not known here; if a script brings it, "
-                f"go on by that: python SCRIPT.py resume {path.parent}"
-            )
+            errors.append(f"{where}: {group}={name} is not known here; {remedy}")
     if errors:
         raise ConfigError(errors)
     return schema

@@ -122,6 +122,7 @@ def _relation_errors(config: Config) -> Iterator[str]:
     yield from _strategy_errors(config)
     yield from _own_errors("strategy", config)
     yield from _training_errors(config)
+    yield from _own_errors("backend", config)
     for option in config.tracking.idle_options():
         yield f"tracking.{option} belongs to W&B: set tracking=wandb (or 'tracking=[wandb,tensorboard]')"
     yield from _own_errors("model", config)

@@ -17,6 +17,12 @@ from flwr.supercore.task_identity import TaskIdentity
 CLIENT_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 """Code of an error that stands for what a client's code raised."""
 
+GONE = ErrorCode.NODE_UNAVAILABLE
+"""Code of an error that stands for a node that gives no sign of life."""
+
+UNHEARD = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
+"""Codes of errors that stand for a message, or a reply, that nobody fetched while it was good for."""
+
 
 def identify(run_id: int) -> None:
     """Let this process create messages: outside Flower's runtime nobody says which run it works for."""

@@ -51,6 +51,7 @@ COMMANDS = {
     "reproduce": "a published experiment, compared with its numbers",
     "tune": "each strategy's best options, found with equally many trials, compared",
     "new": "a starting file for a strategy, dataset, ... of your own",
+    "app": "an experiment as a Flower app, for SuperLink and SuperNodes",
     "help": "what a group, choice, option or table means",
 }
 """Command -> what it gives; each has --help."""
