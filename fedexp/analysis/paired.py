@@ -15,6 +15,7 @@ from fedexp.analysis.results import Results
 from fedexp.core.statistics import (
     MIN_SEEDS,
     detectable_difference,
+    difference,
     effect_size,
     half_interval,
     holm,
@@ -61,7 +62,7 @@ def paired_tests(
     bases = [baseline] if one else list(dict.fromkeys(mine))
     if not one and set(pairing.labels[strategies != baseline]) & set(bases):
         bases = []  # rows that mix strategies have no baseline
-    lines, ambiguous = [], []
+    lines, ambiguous, alike = [], [], list[str]()
     for name in rows:
         matching = [base for base in bases if several[name].keys() & several[base].keys()]
         if name in bases:
@@ -69,7 +70,10 @@ def paired_tests(
         elif len(matching) == 1:
             keys = [key for key in several[name] if key in several[matching[0]]]
             runs = [(several[name][key], several[matching[0]][key]) for key in keys]
-            lines.append(_line(matching[0], [float(score[a] - score[b]) for a, b in runs]))
+            found_apart = [difference(score[a], score[b]) for a, b in runs]
+            lines.append(_line(matching[0], found_apart))
+            if len(runs) >= MIN_SEEDS and len(set(found_apart)) == 1 and found_apart[0]:
+                alike.append(name)
         else:
             ambiguous += matching
             lines.append(_line(None, []))
@@ -79,6 +83,11 @@ def paired_tests(
     notes = []
     if not bases and len(rows) > 1 and len(score) >= 2 * MIN_SEEDS:
         notes.append(f"no row is called {baseline}: --baseline ROW says what p is tested against")
+    if alike:
+        notes.append(
+            f"{', '.join(alike)}: the difference is the same for all seeds, which leaves no spread to "
+            "test it by; p is 0 there, and more seeds may not bear that out"
+        )
     if ambiguous:
         names = ", ".join(dict.fromkeys(ambiguous))
         notes.append(f"several rows could be the baseline: --baseline ROW chooses one of {names}")

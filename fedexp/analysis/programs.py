@@ -17,7 +17,7 @@ from fedexp.analysis.pivot import SPREADS, Pivot, pivot
 from fedexp.analysis.results import Results
 from fedexp.analysis.tables import FORMATS, next_step, render
 from fedexp.core.commands import parser_of
-from fedexp.core.terminal import printable, width
+from fedexp.core.terminal import fitted, printable, width
 
 COMPARE = """Compare the runs below a folder: strategies with each other and with isolated clients.
 
@@ -87,7 +87,7 @@ def compare_program(arguments: Sequence[str]) -> None:
     elif table is not None:
         print(printable(table.render(args.format, width())))
         for note in comparison.notes if args.format == "table" else ():
-            print(printable(f"note: {note}"))
+            print(printable(fitted(f"note: {note}")))
     else:
         print(printable(render(comparison, args.format, width())))
     if args.format == "table" and not args.clients and len(args.folder) == 1:

@@ -324,3 +324,14 @@ def test_options_that_were_tuned_for_each_strategy_belong_to_it(
     ]
     # The same runs elsewhere differ in an option that concerns what they are compared with.
     assert compare(load(tmp_path / "other"), by).table["gain"].isna().all()
+
+
+def test_equal_differences_of_all_seeds_are_told(tmp_path: Path) -> None:
+    for seed, (first, second) in enumerate([(0.537, 0.501), (0.436, 0.4), (0.641, 0.605)]):
+        write_run(tmp_path / f"a{seed}", "fedadam", federated(first), seed=seed)
+        write_run(tmp_path / f"b{seed}", "fedavg", federated(second), seed=seed)
+    found = compare(load(tmp_path))
+    line: Any = found.table.set_index("row").loc["fedadam"]
+    assert (line["p_value"], line["p_difference"]) == (0.0, pytest.approx(0.036))
+    assert math.isnan(line["effect"])
+    assert [note for note in found.notes if note.startswith("fedadam: the difference is the same")]

@@ -8,6 +8,7 @@ import pytest
 
 from fedexp.core.statistics import (
     detectable_difference,
+    difference,
     effect_size,
     fairness,
     half_interval,
@@ -76,3 +77,16 @@ def test_ranks_by_hand() -> None:
     assert two.ranks == [1.0, 2.0, 3.0]
     assert math.isnan(two.p_value)
     assert rank([[0.5] * 3] * 3).p_value == 1.0
+
+
+def test_floating_point_is_no_spread_over_seeds() -> None:
+    pairs = [(0.537, 0.501), (0.436, 0.4), (0.641, 0.605)]
+    assert len({first - second for first, second in pairs}) > 1
+    differences = [difference(first, second) for first, second in pairs]
+    assert differences == [0.036] * 3
+    assert math.isnan(effect_size(differences).size)  # 1e14 before
+    assert difference(1e-9, 3e-9) == pytest.approx(-2e-9)
+    assert difference(1e9 + 1, 1e9) == 1.0
+    assert difference(0.0, 0.0) == 0.0
+    assert math.isnan(difference(math.nan, 1.0))
+    assert difference(math.inf, 1.0) == math.inf

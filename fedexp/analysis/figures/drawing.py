@@ -283,7 +283,7 @@ def explain(figure: Any, *notes: str) -> None:
     width = int(figure.get_figwidth() * (15 if is_narrow() else 17))
     before = " ".join(figure.get_supxlabel().split()).removesuffix(".")
     notes = (before, *notes)
-    text = textwrap.fill(" ".join(f"{note}." for note in notes if note), width)
+    text = textwrap.fill(" ".join(f"{note.removesuffix('.')}." for note in notes if note), width)
     if is_narrow():
         figure.set_figheight(figure.get_figheight() + 0.14 * (text.count("\n") + 1))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color="#333333")
