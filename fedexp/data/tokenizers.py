@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
@@ -43,6 +43,7 @@ OLD_FILES = (
 
 WORD = re.compile(r"\w+")
 PADDING = 0
+AT_ONCE = 1_000
 
 
 class Vocabulary(NamedTuple):
@@ -71,7 +72,7 @@ def vocabulary_of(folder: str) -> Vocabulary:
     Raises:
         FedexpError: If it cannot be read, or names no token that could pad.
     """
-    return _vocabulary(folder, tokenizer_sha256(folder))
+    return _vocabulary(folder, tokenizer_sha256(folder), tuple(_padding_words(folder)))
 
 
 def cut(parts: Sequence[Sequence[str]], folder: str, length: int) -> list[Tokens]:
@@ -89,18 +90,26 @@ def cut(parts: Sequence[Sequence[str]], folder: str, length: int) -> list[Tokens
         FedexpError: If the tokenizer cannot be read.
     """
     padding = vocabulary_of(folder).padding
-    kept = _cache_file(parts, folder, length)
+    kept = _cache_file(parts, f"{tokenizer_sha256(folder)} {length} {padding}")
     found = _read(kept, [(len(part), length) for part in parts])
     if found is None:
         tokenizer = _tokenizer(folder)
+        around = tokenizer.num_special_tokens_to_add(is_pair=False)
+        if length <= around:
+            raise FedexpError(
+                f"dataset.length must be > {around}, the tokens that dataset.tokenizer={folder} puts "
+                f"around a text, got {length}"
+            )
         tokenizer.no_padding()
         tokenizer.enable_truncation(length)
-        found = [
-            _rows((entry.ids for entry in tokenizer.encode_batch(list(part))), length, padding)
-            for part in parts
-        ]
+        found = [_rows(_ids(tokenizer, part), length, padding) for part in parts]
         _keep(kept, found)
     return found
+
+
+def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(texts), AT_ONCE):  # what it says of a text takes more than the text
+        yield from (entry.ids for entry in tokenizer.encode_batch(texts[start : start + AT_ONCE]))
 
 
 def cut_into_words(texts: Sequence[str], buckets: int, length: int) -> Tokens:
@@ -135,10 +144,10 @@ def _rows(rows: Iterable[Sequence[int]], length: int, padding: int) -> Tokens:
 
 
 @lru_cache(maxsize=8)
-def _vocabulary(folder: str, sha256: str) -> Vocabulary:
+def _vocabulary(folder: str, sha256: str, padding_words: tuple[str, ...]) -> Vocabulary:
     tokenizer = _tokenizer(folder)
     size = 1 + max(tokenizer.get_vocab().values(), default=0)
-    for name in _padding_words(folder):
+    for name in padding_words:
         number = tokenizer.token_to_id(name)
         if number is not None:
             return Vocabulary(size, number)
@@ -180,14 +189,12 @@ def _tokenizer(folder: str) -> Tokenizer:
         ) from error
 
 
-def _cache_file(parts: Sequence[Sequence[str]], folder: str, length: int) -> Path | None:
+def _cache_file(parts: Sequence[Sequence[str]], how: str) -> Path | None:
     """Return where these tokens are kept; None where there is no place for them."""
     place = cache_folder()
     if place is None:
         return None
-    digest = hashlib.sha256(
-        f"{version('tokenizers')} {tokenizer_sha256(folder)} {length}\n".encode()
-    )
+    digest = hashlib.sha256(f"{version('tokenizers')} {how}\n".encode())
     for part in parts:
         digest.update(f"{len(part)}\n".encode())
         for text in part:

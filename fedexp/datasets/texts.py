@@ -74,7 +74,9 @@ class TextDataset(Dataset):
 
     def version(self) -> str:
         """Differs once the tokenizer is another one."""
-        return tokenizer_sha256(self.tokenizer) if self.tokenizer else ""
+        if not self.tokenizer:
+            return ""
+        return f"{tokenizer_sha256(self.tokenizer)} {vocabulary_of(self.tokenizer).padding}"
 
     def load(self) -> tuple[Examples, Examples]:
         """Read the texts, and cut them."""

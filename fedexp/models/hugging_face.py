@@ -44,7 +44,7 @@ def from_folder(path: str, spec: Spec, lora: Lora | None) -> nn.Module:
     """Return a folder's network with a head for the task, from tokens to logits or values.
 
     What the folder lacks, mostly the head, is drawn from torch's global generator. With ``lora``, only
-    adapters and head require gradients.
+    that and the adapters require gradients.
 
     Args:
         path: What ``save_pretrained`` wrote.
@@ -59,15 +59,17 @@ def from_folder(path: str, spec: Spec, lora: Lora | None) -> nn.Module:
 
     everywhere = predicts_everywhere(spec)
     with _quiet():
-        network = _kind(everywhere).from_pretrained(
+        network, report = _kind(everywhere).from_pretrained(
             path,
+            output_loading_info=True,
             dtype=torch.float32,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             config=_config(transformers, path, spec, everywhere=everywhere),
         )
-        wrapped = _wrapped(network, spec, lora, everywhere=everywhere)
+        new = sorted({name.rpartition(".")[0] for name in report["missing_keys"]})
+        wrapped = _wrapped(network, spec, lora, new, everywhere=everywhere)
     if everywhere:
         _require_causal(wrapped, path)
     return wrapped
@@ -86,7 +88,7 @@ def try_out(path: str, spec: Spec, lora: Lora | None) -> None:
     try:
         with _quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             config = _config(transformers, path, spec, everywhere=everywhere)
-            _wrapped(_kind(everywhere).from_config(config), spec, lora, everywhere=everywhere)
+            _wrapped(_kind(everywhere).from_config(config), spec, lora, [], everywhere=everywhere)
     except Exception as error:  # whatever it raises is about the folder or the options
         reason = " ".join(str(error).split()) or type(error).__name__
         targets = f", model.lora_targets=[{','.join(lora.targets)}]" if lora is not None else ""
@@ -108,14 +110,25 @@ def _config(transformers: Any, path: str, spec: Spec, *, everywhere: bool) -> An
     )
 
 
-def _wrapped(network: Any, spec: Spec, lora: Lora | None, *, everywhere: bool) -> nn.Module:
+def _wrapped(
+    network: Any, spec: Spec, lora: Lora | None, new: list[str], *, everywhere: bool
+) -> nn.Module:
+    """Return what goes from tokens to outputs.
+
+    Args:
+        network: As Transformers makes it.
+        spec: Tokens, and numbers in a prediction.
+        lora: The adapters.
+        new: Layers that the folder lacks; they are random, so that they must be trained and sent.
+        everywhere: Whether the next token is predicted.
+    """
     from torch import nn
 
     # After the network was built: an embedding treats the number differently. Heads that look at the last
     # token of a text find its end by it; a language model would ask for a mask, which it does not need.
     network.config.pad_token_id = NO_PADDING if everywhere else spec.padding
     if lora is not None:
-        network = _adapted(network, lora, everywhere=everywhere)
+        network = _adapted(network, lora, new, everywhere=everywhere)
 
     class Wrapped(nn.Module):
         """From tokens, int64, shape (n, T), to outputs."""
@@ -142,7 +155,7 @@ def _wrapped(network: Any, spec: Spec, lora: Lora | None, *, everywhere: bool) -
     return Wrapped()
 
 
-def _adapted(network: Any, lora: Lora, *, everywhere: bool) -> Any:
+def _adapted(network: Any, lora: Lora, new: list[str], *, everywhere: bool) -> Any:
     import peft
 
     adapters = peft.LoraConfig(
@@ -150,7 +163,7 @@ def _adapted(network: Any, lora: Lora, *, everywhere: bool) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets) or None,
-        # of a classifier, the head is trained, too
+        modules_to_save=new or None,
         task_type=peft.TaskType.CAUSAL_LM if everywhere else peft.TaskType.SEQ_CLS,
     )
     return peft.get_peft_model(network, adapters)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 
+OFFSET = ("camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta")
+"""Architectures that count places from behind the number of the padding token."""
+
 
 @register
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Transformers(Model):
                 f"{spec.vocabulary}: choose another folder or dataset"
             )
         longest = config.get("max_position_embeddings", config.get("n_positions"))
+        if isinstance(longest, int) and config.get("model_type") in OFFSET:
+            longest -= 1 + int(config.get("pad_token_id") or 0)
         if isinstance(longest, int) and spec.shape[0] > longest:
             yield (
                 f"model.path={self.path} takes at most {longest} tokens, the texts of dataset="
@@ -114,6 +119,7 @@ class Transformers(Model):
         """Read the folder, and add head and adapters."""
         from fedexp.models.hugging_face import from_folder
 
+        assert self._config()  # the machine that clients run on may not have it
         return from_folder(self.path, spec, self._lora)
 
     @property
@@ -132,9 +138,11 @@ class Transformers(Model):
         """
         folder, wrote = Path(self.path), "as save_pretrained writes it"
         if not self.path or not folder.is_dir():
+            seen = "" if not self.path or folder.is_absolute() else f" seen from {Path.cwd()}"
             raise FedexpError(
                 f"model.path must be a folder with {CONFIG} and model.safetensors, {wrote}, got "
-                f"{self.path!r}; nothing is downloaded: 'hf download NAME --local-dir FOLDER' does that"
+                f"{self.path!r}{seen}; nothing is downloaded: 'hf download NAME --local-dir FOLDER' "
+                "does that"
             )
         try:
             config = json.loads((folder / CONFIG).read_bytes())

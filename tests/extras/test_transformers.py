@@ -150,6 +150,17 @@ def test_all_parameters_are_sent_once_without_adapters(gpt: str) -> None:
     assert sum(a.size for a in weights.values()) == sum(p.numel() for p in plain.parameters())
 
 
+def test_what_the_folder_lacks_is_trained_and_sent(bert: str, tmp_path: Path) -> None:
+    """A language model's checkpoint has no pooler: a random one that stays at home would be lost."""
+    torch.manual_seed(2)
+    made = transformers.AutoConfig.from_pretrained(bert)
+    folder = _saved(transformers.BertForMaskedLM(made), tmp_path)
+    weights = _network(Transformers(path=folder, lora_rank=2), TinyWords()).weights()
+    further = {name for name in weights if "lora" not in name and "classifier" not in name}
+    assert {name.rpartition(".")[2] for name in further} == {"weight", "bias"}
+    assert all("bert.pooler.dense.modules_to_save" in name for name in further)
+
+
 def test_nobody_moves_what_is_frozen(bert: str) -> None:
     dataset, model = TinyWords(), Transformers(path=bert, lora_rank=2)
     weights = _trained(model=model, dataset=dataset)
@@ -306,6 +317,13 @@ def test_tokens_are_the_tokenizers(tmp_path: Path) -> None:
     assert (dataset.spec.vocabulary, dataset.spec.padding) == (len(WORDS), 0)
 
 
+def test_a_length_without_room_for_a_text_is_refused(tmp_path: Path) -> None:
+    folder = _with_tokenizer(tmp_path)
+    with pytest.raises(FedexpError, match=r"dataset.length must be > 2"):
+        tokenizers.cut([POSTS], folder, 2)
+    assert tokenizers.cut([POSTS], folder, 3)[0].shape == (5, 3)
+
+
 def test_texts_are_cut_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _with_tokenizer(tmp_path / "tokenizer")
     first = tokenizers.cut([POSTS, POSTS[:1]], folder, 8)
@@ -341,7 +359,6 @@ def test_a_tokenizer_without_padding_pads_with_the_end_of_a_text(tmp_path: Path)
     (folder / "tokenizer_config.json").write_text(json.dumps({**told, "eos_token": "[SEP]"}))
     assert tokenizers.vocabulary_of(str(folder)).padding == 3
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
-    tokenizers._vocabulary.cache_clear()
     with pytest.raises(FedexpError, match="names no token that pads: set pad_token"):
         tokenizers.vocabulary_of(str(folder))
 
@@ -369,6 +386,8 @@ def test_tokens_of_another_making_are_refused(bert: str, tmp_path: Path) -> None
 def test_folders_that_do_not_fit_are_refused(bert: str, gpt: str, tmp_path: Path) -> None:
     assert "got ''" in _errors(Transformers(), TinyWords())[0]
     assert "nothing is downloaded" in _errors(Transformers(path="gpt2"), TinyWords())[0]
+    with pytest.raises(FedexpError, match=r"got 'gpt2' seen from /.*; nothing is downloaded"):
+        _network(Transformers(path="gpt2"), TinyWords())  # as on a machine that does not have it
     assert "config.json is damaged or absent" in _errors(Transformers(path="."), TinyWords())[0]
     (tmp_path / "config.json").write_text("[]")
     assert "must hold a mapping" in _errors(Transformers(path=str(tmp_path)), TinyWords())[0]
