@@ -20,7 +20,8 @@ ROOT = Path(fedexp.__file__).parent
 LEVELS = (
     {"core"},
     {"tasks"},
-    {"flower", "data", "metrics", "analysis", "frameworks"},
+    {"flower", "data", "metrics", "analysis"},
+    {"frameworks"},
     {"strategies", "partitions", "datasets", "models", "attacks"},
     {"config"},
     {"training"},

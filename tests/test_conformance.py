@@ -86,9 +86,8 @@ def ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LARGE = ("mobilenet_v3_small", "resnet18")
 SLOW = (*LARGE, "cnn", "char_lstm", "gru", "transformer")  # those that only the slow set tries
-WITH_EXTRAS = [name for name, page in models.REGISTRY.pages().items() if page.packages]
-"""Those that the tests of extras try."""
-
+BARE = [name for name in models.choices() if not models.get(name).extra]
+"""Models that need nothing further installed; tests/extras tries the others."""
 PARTITIONS = [page() for page in partitions.REGISTRY.pages().values() if page is not Exclude]
 
 
@@ -111,13 +110,13 @@ def test_strategies_everywhere(name: str, ray_stays: None) -> None:
     conforms(strategies.get(name)(), EVERYWHERE)
 
 
-@pytest.mark.parametrize("name", [n for n in models.choices() if n not in (*SLOW, *WITH_EXTRAS)])
+@pytest.mark.parametrize("name", [name for name in BARE if name not in SLOW])
 def test_models(name: str) -> None:
     conforms(models.get(name)(), INLINE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in models.choices() if n not in WITH_EXTRAS])
+@pytest.mark.parametrize("name", BARE)
 def test_models_everywhere(name: str, ray_stays: None) -> None:
     conforms(models.get(name)(), EVERYWHERE if name not in LARGE else INLINE)
 

@@ -13,7 +13,7 @@ from fedexp.config.schema import GROUPS, Config
 def framework_errors(config: Config) -> Iterator[str]:
     """Yield a line for everything that stands against the framework of the model."""
     model, strategy = config.model, config.strategy
-    absent = [name for name in model.packages if not _installed(name)]
+    absent = [name for name in model.packages if not is_installed(name)]
     if absent:
         wanted = f"'fedexp[{model.extra}]'" if model.extra else " ".join(absent)
         yield f"model={model.name} needs {', '.join(absent)}: pip install {wanted}"
@@ -45,7 +45,8 @@ def _as_typed(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Say whether there is a distribution of that name, without importing anything."""
     try:
         distribution(name)
     except PackageNotFoundError:

@@ -31,9 +31,10 @@ from fedexp.training.network import Network, build_network
 
 CPU = torch.device("cpu")
 DIGITS, CIFAR10, CIFAR100 = Mnist5k(), Cifar10(augment=False), Cifar100(augment=False)
-EVERY = [
-    page() for page in models.REGISTRY.pages().values() if models.REGISTRY.is_built_in(page.name)
+PAGES = [
+    page for name, page in models.REGISTRY.pages().items() if models.REGISTRY.is_built_in(name)
 ]
+EVERY = [page() for page in PAGES if page.framework == Model.framework]
 # The others are tried by test_other_tasks.py and by the conformance suite.
 ALL = [page for page in EVERY if page.takes("image", "classification")]
 
@@ -158,8 +159,8 @@ def test_the_number_of_parameters(config: Model, dataset: Dataset, count: int) -
 def test_every_model_can_be_chosen() -> None:
     assert GROUPS["model"] is models.REGISTRY
     files = {path.stem for path in Path(models.__file__).parent.glob("*.py")}
-    helpers = {"__init__", "base", "hugging_face", "layers", "sequences"}
-    assert {model.name for model in EVERY} == files - helpers
+    helpers = {"__init__", "base", "hugging_face", "jax_model", "layers", "sequences"}
+    assert {page.name for page in PAGES} == files - helpers
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
