@@ -38,6 +38,8 @@ def _printed() -> dict[str, tuple[str, list[str]]]:
 
 
 FILES = _printed()
+ELSEWHERE = ("in_mlx.py",)
+"""What needs an extra; tests/extras runs it."""
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_files_run(
 
 
 @pytest.mark.slow  # whole commands: a minute
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ELSEWHERE])
 def test_a_file_runs_as_it_says(name: str, tmp_path: Path) -> None:
     text, words = FILES[name]
     (tmp_path / name).write_text(text)

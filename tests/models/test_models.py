@@ -34,7 +34,7 @@ DIGITS, CIFAR10, CIFAR100 = Mnist5k(), Cifar10(augment=False), Cifar100(augment=
 PAGES = [
     page for name, page in models.REGISTRY.pages().items() if models.REGISTRY.is_built_in(name)
 ]
-EVERY = [page() for page in PAGES if page.framework == Model.framework]
+EVERY = [page() for page in PAGES if page.framework == Model.framework and not page.extra]
 # The others are tried by test_other_tasks.py and by the conformance suite.
 ALL = [page for page in EVERY if page.takes("image", "classification")]
 
