@@ -94,7 +94,7 @@ class Network:
             for name, part in self.module.named_modules()
             if any(p.requires_grad for p in part._parameters.values() if p is not None)
         ]
-        return own[-1]
+        return own[-1] if own else ("", self.module)  # without any, check_model says so
 
     @cached_property
     def layers(self) -> Layers:
