@@ -10,6 +10,7 @@ from fedexp.core.statistics import LEVEL, MIN_RANKED, MIN_SEEDS
 
 if TYPE_CHECKING:
     from fedexp.analysis.comparison import Comparison
+    from fedexp.analysis.goals import Goal
 
 _FINAL = "the final model"
 _STRATEGY = "how models are combined; indented rows are single isolated clients"
@@ -90,6 +91,33 @@ _METRICS = {
         "r2": "share of the variance of what is predicted that the model explains, 1 at best",
     },
 }
+
+
+_FACTS = {
+    "Isolated, mean client": "{judged} on the whole test set of the models that clients trained alone, "
+    "mean over clients and seeds",
+    "Federated": "{judged} on the whole test set of the federated model named here, mean over seeds",
+    "Centralized": "{judged} on the whole test set of one model trained on all data, mean over seeds",
+    "Gain per client": "what a client gains: {judged} of the federated model minus that of the model it "
+    "trained alone, both on the whole test set, mean over clients and seeds{turned}",
+    "Labels never seen": "{judged} on the test examples of labels that a client holds no training "
+    "example of, mean over clients and seeds",
+    "Clients worse off": "clients for which the model that they trained alone is better than the "
+    "federated one, on their own test examples; of the seeds with fewest and most",
+    "Worst tenth of clients": "mean of the {judged} that the worst tenth of the clients have on their "
+    "own test examples, at least one client",
+    "To centralized": _JUDGED["to centralized"],
+}
+_OF_SETTING = (
+    "in this setting, the {judged} of the best federated row minus that of isolated clients, on the "
+    "whole test set, mean over clients and seeds{turned}"
+)
+
+
+def fact(label: str, goal: Goal) -> str:
+    """Return what a number beside a report's headline means; other labels are settings."""
+    text = _FACTS.get(label.partition(":")[0], _OF_SETTING)
+    return text.format(judged=goal.metric, turned=_TURNED if goal.sign < 0 else "")
 
 
 def everything() -> dict[str, str]:

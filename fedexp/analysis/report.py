@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fedexp.analysis import figures, provenance, tables
+from fedexp.analysis import figures, legend, provenance, tables
 from fedexp.analysis.captions import caption
 from fedexp.analysis.comparison import Comparison
-from fedexp.analysis.findings import headline
+from fedexp.analysis.findings import Fact, headline
 from fedexp.analysis.results import Results
 from fedexp.analysis.rows import Rows, counted
 from fedexp.analysis.verdicts import paired_tests
@@ -93,6 +93,7 @@ def render(found: Results, comparison: Comparison | None, title: str) -> str:
     shown = list(_figures(found, comparison)) if comparison else []
     problems = found.problems()
     notes = [note for note in comparison.notes if note not in problems] if comparison else []
+    said = headline(found, comparison)
     environment = Environment(
         loader=PackageLoader("fedexp.analysis"),
         autoescape=True,
@@ -103,7 +104,8 @@ def render(found: Results, comparison: Comparison | None, title: str) -> str:
     return environment.get_template("report.html").render(
         title=title,
         subtitle=_subtitle(found),
-        said=headline(found, comparison),
+        said=said,
+        meanings=_meanings(said.facts, comparison) if comparison else [],
         hero=next((figure for figure in shown if figure.name == HERO), None),
         figures=[figure for figure in shown if figure.name != HERO],
         tables=tables.tables(comparison) if comparison else [],
@@ -114,6 +116,14 @@ def render(found: Results, comparison: Comparison | None, title: str) -> str:
         options=_options(found),
         commands=_commands(found),
     )
+
+
+def _meanings(facts: Sequence[Fact], comparison: Comparison) -> list[tuple[str, str]]:
+    """Return what the numbers beside the headline mean, each by its label."""
+    told = [(fact.label, legend.fact(fact.label, comparison.goal)) for fact in facts]
+    if any("±" in fact.value for fact in facts):
+        told.append(("±", "half of the 95 % interval of the mean over seeds (Student's t)"))
+    return told
 
 
 def _subtitle(found: Results) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from support.folders import alone, federated, write_run
 
-from fedexp.analysis import figures, report
+from fedexp.analysis import captions, figures, legend, report
 from fedexp.analysis.captions import caption
 from fedexp.analysis.comparison import Comparison, compare
 from fedexp.analysis.findings import Headline, headline
@@ -757,3 +758,50 @@ def _luminance(colour: list[int]) -> float:
     shares = [value / 255 for value in colour]
     linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_number_of_the_headline_has_its_sentence(sweep: Path, tmp_path: Path) -> None:
+    found = load(sweep)
+    kinds = found.runs["kind"]
+    several = tmp_path / "several"
+    for number, alpha in enumerate((0.1, 1.0)):
+        shared: dict[str, Any] = {
+            "settings": {"partition": {"alpha": alpha}},
+            "partition": f"{alpha}",
+        }
+        _federated(several / f"{number}", 0.75 - number / 4, **shared)
+        _alone(several / f"{number + 2}", 0.25, 0.5, **shared)
+    of_settings = "partition.alpha"
+    labels = set()
+    for chosen in (
+        found,
+        found.select(kinds.index[kinds == "federated"]),
+        found.select(kinds.index[kinds == "centralized"]),
+        load(several),
+    ):
+        comparison = compare(chosen)
+        for fact in headline(chosen, comparison).facts:
+            meaning = legend.fact(fact.label, comparison.goal)
+            assert ("in this setting" in meaning) == fact.label.startswith(of_settings)
+            labels.add(fact.label.partition(":")[0].partition("=")[0])
+    # A new fact needs a sentence of its own: it must not pass for a setting.
+    assert labels == {*legend._FACTS, of_settings}
+
+
+def test_every_figure_has_its_sentence() -> None:
+    without = [name for name in figures._ALL if "_against_" not in name]
+    assert set(without) == set(captions._CAPTIONS)
+
+
+@pytest.mark.slow  # draws every figure twice
+def test_a_report_says_what_every_number_and_figure_is(sweep: Path) -> None:
+    found = load(sweep)
+    comparison = compare(found)
+    text = html.unescape(_plain(report.render(found, comparison, "title")))
+    for fact in headline(found, comparison).facts:
+        assert _plain(legend.fact(fact.label, comparison.goal)) in text
+    rows = Rows(found, comparison)
+    for drawn in figures.every(found, comparison):
+        said = captions.caption(drawn.name, found, rows)
+        assert said
+        assert _plain(said) in text
