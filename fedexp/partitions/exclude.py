@@ -41,11 +41,12 @@ class Exclude(Partition):
                 f"{num_clients}, got {len(self.exclude)} lists (another partition, such as "
                 "partition=iid, fits any number of clients)"
             )
+        owned = "; partition=given goes by whose the data are" if plan.dataset.spec.owners else ""
         for client, labels in enumerate(self.exclude):
             if not set(labels) <= set(range(num_classes)):
                 yield (
                     f"partition.exclude[{client}] must hold labels from 0 to {num_classes - 1}, "
-                    f"got {list(labels)}"
+                    f"got {list(labels)}{owned}"
                 )
             elif set(labels) == set(range(num_classes)):
                 yield f"partition.exclude[{client}] leaves the client without a single label"

@@ -18,6 +18,7 @@ from fedexp.data import loading
 from fedexp.data.examples import Examples, Spec
 from fedexp.datasets import Dataset
 from fedexp.federation.dealing import describe_partition, federate
+from fedexp.partitions.exclude import Exclude
 from fedexp.partitions.given import Given
 from fedexp.preview import partition_table
 from fedexp.testing import DoesNotConform, conforms
@@ -107,6 +108,14 @@ def test_validation_comes_out_of_every_clients_own() -> None:
 def test_data_without_owners_are_a_mistake() -> None:
     (line,) = validate(config(partition=Given()))
     assert line.startswith("partition=given: dataset=mnist5k does not say whose an example is")
+
+
+def test_the_partition_of_the_lesson_says_which_one_is_meant() -> None:
+    lines = validate(config(dataset=Owned(), partition=Exclude(exclude=[[1, 3], [2], [4]])))
+    assert lines[0] == (
+        "partition.exclude[0] must hold labels from 0 to 1, got [1, 3]; partition=given goes by whose "
+        "the data are"
+    )
 
 
 def test_other_partitions_deal_owned_data_as_any() -> None:
