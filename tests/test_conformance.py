@@ -91,11 +91,13 @@ BARE = [name for name in models.choices() if not models.get(name).extra]
 PARTITIONS = [page() for page in partitions.REGISTRY.pages().values() if page is not Exclude]
 
 
-# Of those that make models for their clients, two stand for all; the slow set tries every one.
+# Of those that make models for their clients, or change what a step is, three stand for all; the slow set
+# tries every one.
 FEW = [
     name
     for name, page in strategies.REGISTRY.pages().items()
-    if not page.personalised or name in ("apfl", "fedper")
+    if name in ("apfl", "fedper", "moon")
+    or not (page.personalised or {"loss", "rule"} & {*page.asks})
 ]
 
 

@@ -92,29 +92,29 @@ def test_a_strategy_fits_on_a_page() -> None:
 
 
 def test_a_script_runs_what_it_brings_and_says_so(tmp_path: Path, script: str) -> None:
-    found = program(tmp_path, script, "strategy=feddyn", "strategy.alpha=0.2", *ONE_RUN)
+    found = program(tmp_path, script, "strategy=mydyn", "strategy.alpha=0.2", *ONE_RUN)
     assert (found.returncode, found.stderr) == (0, "")
     assert summary(tmp_path / "out")["kind"] == "federated"
     assert _plugins(tmp_path / "out") == [
         {
             "file": str(tmp_path / script),
             "sha256": hashlib.sha256(FEDDYN.read_bytes()).hexdigest(),
-            "provides": ["strategy=feddyn"],
+            "provides": ["strategy=mydyn"],
         }
     ]
-    assert _settings(tmp_path / "out", "strategy.name", "strategy.alpha") == ["feddyn", 0.2]
+    assert _settings(tmp_path / "out", "strategy.name", "strategy.alpha") == ["mydyn", 0.2]
 
 
 @pytest.mark.slow  # six runs in a process of their own: 15 s
 def test_a_script_stands_beside_what_is_there_in_one_table(tmp_path: Path, script: str) -> None:
-    words = ("strategy=feddyn,fedavg,local_only", "seed=0,1", "backend=inline")
+    words = ("strategy=mydyn,fedavg,local_only", "seed=0,1", "backend=inline")
     found = program(tmp_path, script, "-m", *words, "hydra.sweep.dir=out")
     assert (found.returncode, found.stderr) == (0, "")
     runs = load(tmp_path / "out")
     assert runs.completed == list(range(6))
     assert found.stdout.count("Accuracy on the test set after the last round") == 1
     table = compare(runs).table.set_index("row")
-    assert table.index.tolist() == ["feddyn", "fedavg", "local_only"]
+    assert table.index.tolist() == ["mydyn", "fedavg", "local_only"]
     assert table["runs"].tolist() == [2, 2, 2]
     assert table["gain"].notna().tolist() == [True, True, False]
     used = [_plugins(runs.path(run)) for run in range(6)]
@@ -125,10 +125,10 @@ def test_a_script_stands_beside_what_is_there_in_one_table(tmp_path: Path, scrip
     ("words", "line"),
     [
         (
-            ["strategy=feddyn", "strategy.alhpa=1"],
+            ["strategy=mydyn", "strategy.alhpa=1"],
             "strategy.alhpa: no such option; did you mean alpha?",
         ),
-        (["-m", "strategy=feddyn", "strategy.alpha=1,-1"], "strategy.alpha must be > 0, got -1.0"),
+        (["-m", "strategy=mydyn", "strategy.alpha=1,-1"], "strategy.alpha must be > 0, got -1.0"),
     ],
 )
 def test_a_typo_costs_a_line(tmp_path: Path, script: str, words: list[str], line: str) -> None:
@@ -138,13 +138,13 @@ def test_a_typo_costs_a_line(tmp_path: Path, script: str, words: list[str], line
 def test_a_choice_of_a_script_is_among_the_choices(tmp_path: Path, script: str) -> None:
     (line,) = _refused(tmp_path, script, "strategy=fedyn")
     names = line.removeprefix("strategy=fedyn: strategy must be one of ").split(", ")
-    assert {"feddyn", "fedavg", "local_only"} < set(names)
+    assert {"mydyn", "fedavg", "local_only"} < set(names)
 
 
 @pytest.mark.slow  # four backends: a minute
 def test_a_script_gives_the_same_bits_wherever_clients_run(tmp_path: Path, script: str) -> None:
     words = [
-        *("strategy=feddyn", "rounds=2", "training.local_epochs=1", "clients.num=5"),
+        *("strategy=mydyn", "rounds=2", "training.local_epochs=1", "clients.num=5"),
         *("partition=iid", "clients.fraction_train=0.6"),
     ]
     where = "backend=inline,ray,flower"
@@ -157,8 +157,8 @@ def test_a_script_gives_the_same_bits_wherever_clients_run(tmp_path: Path, scrip
     assert (len(in_turn), len(in_parallel)) == (3, 2)
     assert {*in_turn, in_parallel[0]} == {in_turn[0]}
     assert in_parallel[1] != in_turn[0]
-    provided = [_plugins(path)[0]["provides"] for path in sorted(tmp_path.glob("*/*-feddyn-s?"))]
-    assert provided == [["strategy=feddyn"]] * 5
+    provided = [_plugins(path)[0]["provides"] for path in sorted(tmp_path.glob("*/*-mydyn-s?"))]
+    assert provided == [["strategy=mydyn"]] * 5
 
 
 # The same from a package
@@ -176,7 +176,7 @@ def _package(folder: Path, code: str, name: str = "theirs") -> str:
     return str(site)
 
 
-GENTLE = "defaults: [feddyn]\nalpha: 0.01\n"
+GENTLE = "defaults: [mydyn]\nalpha: 0.01\n"
 
 
 @pytest.fixture
@@ -189,12 +189,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_package_brings_choices_and_files(tmp_path: Path, package: str) -> None:
     found = program(tmp_path, "strategy=gentle", *ONE_RUN, environment=_finding(package))
     assert (found.returncode, found.stderr) == (0, "")
-    assert _settings(tmp_path / "out", "strategy.name", "strategy.alpha") == ["feddyn", 0.01]
+    assert _settings(tmp_path / "out", "strategy.name", "strategy.alpha") == ["mydyn", 0.01]
     assert _plugins(tmp_path / "out") == [
         {
             "file": str(Path(package) / "theirs" / "__init__.py"),
             "sha256": hashlib.sha256(FEDDYN.read_bytes()).hexdigest(),
-            "provides": ["strategy=feddyn"],
+            "provides": ["strategy=mydyn"],
             "package": "theirs",
             "version": "1.2",
         }
@@ -207,10 +207,10 @@ def test_help_names_what_a_package_brings(tmp_path: Path, package: str) -> None:
     assert (found.returncode, found.stderr) == (0, "")
     _, _, rest = found.stdout.partition("\n  strategy: ")
     listed = " ".join(rest.partition("\n  dataset: ")[0].split())
-    assert {"feddyn", "gentle"} < set(listed.split(", "))
+    assert {"mydyn", "gentle"} < set(listed.split(", "))
     assert found.stdout.splitlines()[-1] == "[]"
-    found = program(tmp_path, "help", "feddyn", spied=True, environment=_finding(package))
-    assert found.stdout.startswith("strategy=feddyn: ")
+    found = program(tmp_path, "help", "mydyn", spied=True, environment=_finding(package))
+    assert found.stdout.startswith("strategy=mydyn: ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,14 +225,12 @@ def test_a_typo_in_an_option_of_a_package_costs_a_line(tmp_path: Path, package: 
 def test_a_package_gives_the_bits_of_the_script(tmp_path: Path, package: str, script: str) -> None:
     words = ("rounds=2", "training.local_epochs=1", "partition=iid", "backend.threads=1")
     variables = _finding(package)
-    found = program(
-        tmp_path, script, "strategy=feddyn", *words, "backend=inline", "hydra.run.dir=a"
-    )
+    found = program(tmp_path, script, "strategy=mydyn", *words, "backend=inline", "hydra.run.dir=a")
     assert (found.returncode, found.stderr) == (0, "")
     for where in ("backend=inline,ray,flower", "+experiment=parallel"):
         folder = f"hydra.sweep.dir={where.rpartition('=')[2][:6]}"
         found = program(
-            tmp_path, "-m", "strategy=feddyn", *words, where, folder, environment=variables
+            tmp_path, "-m", "strategy=mydyn", *words, where, folder, environment=variables
         )
         assert (found.returncode, found.stderr) == (0, "")
     (script_hash,) = _hashes(tmp_path / "a")

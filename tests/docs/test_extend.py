@@ -75,7 +75,7 @@ ATTACK = ("clients.byzantine.kind=opposite", "clients.byzantine.fraction=0.4")
     [
         (
             ["patients.py", "stairs.py", "feddyn.py", "overconfidence.py", "opposite.py"],
-            [*PATIENTS, *ATTACK, "strategy=feddyn", "metrics=[accuracy,overconfidence]"],
+            [*PATIENTS, *ATTACK, "strategy=mydyn", "metrics=[accuracy,overconfidence]"],
         ),
         (["patients.py", "stairs.py", "flowers.py"], [*PATIENTS, "strategy=flowers"]),
         (["dropout.py"], ["model=dropout_cnn", "partition=iid", "partition.samples_per_client=20"]),

@@ -71,15 +71,7 @@ def test_clients_of_their_own() -> None:
     own = {p.name for p in strategies.REGISTRY.pages().values() if type(p().client()) is not Client}
     assert own == {
         *("fedprox", "fednova", "qfedavg", "scaffold"),
-        *(
-            "finetune",
-            "fedper",
-            "lgfedavg",
-            "fedrep",
-            "fedbn",
-            "fedbabu",
-            "ditto",
-            "apfl",
-            "fedala",
-        ),
+        *("finetune", "fedper", "lgfedavg", "fedrep", "fedbn", "fedbabu", "ditto", "apfl"),
+        *("fedala", "pfedme", "perfedavg", "fedrod"),
+        *("feddyn", "fedcm", "fedsam", "moon", "fedlc", "fedntd"),
     }

@@ -33,9 +33,12 @@ from fedexp.strategies.fedavg import FedAvg
 from fedexp.strategies.fedbabu import FedBabu
 from fedexp.strategies.fedper import FedPer
 from fedexp.strategies.fedrep import FedRep
+from fedexp.strategies.fedrod import FedRod
 from fedexp.strategies.finetune import Finetune
 from fedexp.strategies.lgfedavg import LgFedAvg
 from fedexp.strategies.local_only import LocalOnly
+from fedexp.strategies.perfedavg import PerFedAvg
+from fedexp.strategies.pfedme import PFedMe
 from fedexp.testing.runs import run, small
 
 RATE, STEPS, ROUNDS, CLIENTS = 0.05, 4, 3, range(3)
@@ -253,6 +256,59 @@ def _fedala(clients: list[Holder], net: Net) -> list[Net]:
     return [adapt(k, False) for k in range(len(clients))]
 
 
+def _pfedme(clients: list[Holder], net: Net) -> list[Net]:
+    lam, eta, inner, beta = 10.0, 0.01, 3, 0.8
+    own: list[Net] = []
+    for _ in range(ROUNDS):
+        copies, own = [dict(net) for _ in clients], [dict(net) for _ in clients]
+        for k, c in enumerate(clients):
+            for _ in range(STEPS):
+                for _ in range(inner):
+                    slope = c.gradient(own[k])
+                    own[k] = {
+                        n: v - RATE * (slope[n] + lam * (v - copies[k][n]))
+                        for n, v in own[k].items()
+                    }
+                copies[k] = {n: w - eta * lam * (w - own[k][n]) for n, w in copies[k].items()}
+        together = mean(copies, [1] * len(clients))
+        net = {n: (1 - beta) * w + beta * together[n] for n, w in net.items()}
+    return own
+
+
+def _perfedavg(clients: list[Holder], net: Net) -> list[Net]:
+    alpha, counts = 0.2, [len(c.labels) for c in clients]
+    for _ in range(ROUNDS):
+        trained = [dict(net) for _ in clients]
+        for k, c in enumerate(clients):
+            for _ in range(STEPS):  # every batch is all of the client's examples
+                ahead = c.sgd(trained[k], alpha, 1)
+                slope = c.gradient(ahead)
+                trained[k] = {n: w - RATE * slope[n] for n, w in trained[k].items()}
+        net = mean(trained, counts)
+    return [c.sgd(net, alpha, 2) for c in clients]
+
+
+def _fedrod(clients: list[Holder], net: Net) -> list[Net]:
+    counts = [len(c.labels) for c in clients]
+    heads = [{n: np.zeros_like(net[n]) for n in HEAD} for _ in clients]
+    for _ in range(ROUNDS):
+        trained = []
+        for k, c in enumerate(clients):
+            held = np.bincount(c.labels, minlength=10)
+            generic = dict(net)
+            for _ in range(STEPS):
+                odds = held * np.exp(c.logits(generic))  # balanced softmax: odds times counts
+                odds = odds / odds.sum(axis=1, keepdims=True)
+                slope = c.gradient(generic, (odds - np.eye(10)[c.labels]) / counts[k])
+                generic = {n: w - RATE * slope[n] for n, w in generic.items()}
+            both = {**generic, **{n: generic[n] + heads[k][n] for n in HEAD}}
+            tuned = c.sgd(both, RATE, STEPS, HEAD)
+            heads[k] = {n: tuned[n] - generic[n] for n in HEAD}
+            trained.append(generic)
+        net = mean(trained, counts)
+    return [{**net, **{n: net[n] + head[n] for n in HEAD}} for head in heads]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "algorithm"),
@@ -264,6 +320,9 @@ def _fedala(clients: list[Holder], net: Net) -> list[Net]:
         (Ditto(lam=0.7), _ditto),
         (Apfl(alpha=0.3), _apfl),
         (FedAla(eta=20.0, share=1.0), _fedala),
+        (PFedMe(lam=10.0, inner_steps=3, eta=0.01, beta=0.8), _pfedme),
+        (PerFedAvg(alpha=0.2, adaptation_steps=2), _perfedavg),
+        (FedRod(), _fedrod),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -334,15 +393,6 @@ PERSONALISED = [name for name, page in strategies.REGISTRY.pages().items() if pa
 
 def test_who_is_personalised() -> None:
     assert set(PERSONALISED) == {
-        *(
-            "finetune",
-            "fedper",
-            "lgfedavg",
-            "fedrep",
-            "fedbn",
-            "fedbabu",
-            "ditto",
-            "apfl",
-            "fedala",
-        ),
+        *("finetune", "fedper", "lgfedavg", "fedrep", "fedbn", "fedbabu", "ditto", "apfl"),
+        *("fedala", "pfedme", "perfedavg", "fedrod"),
     }

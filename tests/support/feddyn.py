@@ -1,6 +1,6 @@
 """FedDyn (Acar et al., ICLR 2021, arXiv 2111.04263): bend clients' losses so that their optima agree.
 
-python feddyn.py -m strategy=feddyn,fedavg,local_only seed=0,1
+python feddyn.py -m strategy=mydyn,fedavg,local_only seed=0,1
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class FedDyn(Strategy):
     """Algorithm 1 of the paper; the mean over a round's clients is unweighted, as there."""
 
     averages_buffers = True  # BatchNorm's statistics are averaged and never reach `combine`
-    name: str = "feddyn"
+    name: str = "mydyn"
     alpha: float = ranged(0.1, gt=0)
 
     def server(self, setup: Setup) -> Server:
