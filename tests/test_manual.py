@@ -102,6 +102,7 @@ def test_an_option_is_a_topic_whatever_stands_behind_it() -> None:
         "strategy=fedadam",
         "strategy=fedala",
         "strategy=fedyogi",
+        "strategy=pfedme",
     ]
 
 
