@@ -58,8 +58,8 @@ def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = Fa
             _submit(config, backend, server)
     except UNREACHABLE as error:
         raise FedexpError(
-            f"backend=deployment: the SuperLink does not answer ({told(error)}); once it does, "
-            "fedexp resume goes on with the run"
+            f"backend=deployment: the SuperLink does not answer, or refuses ({told(error)}); once it "
+            "does, fedexp resume goes on with the run"
         ) from error
 
 

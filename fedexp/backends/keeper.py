@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -109,6 +110,8 @@ def _fork(program: Callable[[], None], home: Path) -> int:
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()  # into the log, as what a program of its own would leave
     finally:
         os._exit(code)
 

@@ -104,7 +104,7 @@ def test_a_superlink_that_is_not_there_is_told_in_a_line(tmp_path: Path) -> None
     config = compose_config(
         ["backend=deployment", "backend.superlink=127.0.0.1:1", "backend.insecure=true", *SHORT]
     )
-    with pytest.raises(FedexpError, match=r"the SuperLink does not answer .*fedexp resume"):
+    with pytest.raises(FedexpError, match=r"the SuperLink does not answer.*fedexp resume"):
         run_experiment(RunInfo(config, tmp_path / "run"))
     assert summary(tmp_path / "run")["status"] == "failed"
 
