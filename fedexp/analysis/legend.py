@@ -55,7 +55,7 @@ _JUDGED = {
     "whole test set": "the client's gain in {judged} on all test examples",
     "difference": "{judged} minus that of the baseline, mean over the seeds that both have{turned}",
     "own": "mean over clients of the {judged} on their own test examples, each of the model that it is "
-    "tested with: its own where it has one, else the global one",
+    "tested with: its own where it has one, else the global one; newcomers left out",
     "own, global model": "the same of the strategy's global model, where clients have models of "
     "their own",
     "own, tuned": "the same after clients.tuned_steps more steps on the client's own examples",

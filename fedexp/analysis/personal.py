@@ -70,7 +70,7 @@ def personal(found: Results, pairing: Pairing) -> Personal | None:
     with_own = set(of_clients.loc[local, "run"])
     at_global = of_test[(of_test["model"] == "global") & of_test["run"].isin(with_own)]
     points = {
-        "own": own,
+        "own": _less_newcomers(own, unseen, pairing),
         "own_global": _by_client(at_global, found),
         "own_tuned": _by_client(of_test[of_test["model"] == "tuned"], found),
         "newcomers": unseen,
@@ -120,6 +120,17 @@ def _by_client(finals: pd.DataFrame, found: Results) -> ByClient:
     for run, client, value in rows:
         values.setdefault(int(run), {})[int(client)] = float(value)
     return values
+
+
+def _less_newcomers(own: ByClient, unseen: ByClient, pairing: Pairing) -> ByClient:
+    """Leave newcomers out of isolated runs, so that all rows are about the same clients."""
+    left: dict[int, set[int]] = {}
+    for run, alone in pairing.isolated.items():
+        left.setdefault(alone, set()).update(unseen.get(run, ()))
+    return {
+        run: {client: value for client, value in mine.items() if client not in left.get(run, ())}
+        for run, mine in own.items()
+    }
 
 
 def _finetune_pairs(found: Results, pairing: Pairing) -> dict[int, int]:

@@ -13,7 +13,7 @@
     better one, ``max`` stands in place of ``min``)
 ``clients/train_loss``, ``clients/failures``, ``clients/bytes_down``, ``clients/bytes_up``
     of the round's clients
-``time/startup``, ``train``, ``aggregate``, ``client_evaluate``, ``evaluate``
+``time/startup``, ``train``, ``aggregate``, ``client_evaluate``, ``personalise``, ``evaluate``
     seconds
 """
 

@@ -134,6 +134,7 @@ def test_newcomers_are_compared_with_what_they_reach_alone(tmp_path: Path) -> No
     row = _rows(_compared(tmp_path))["fedper"]
     assert (row["own"], row["newcomers"]) == (pytest.approx(0.9), 0.75)
     assert row["newcomers_over"] == pytest.approx(0.25)
+    assert _rows(_compared(tmp_path))["local_only"]["own"] == pytest.approx(0.7)  # not of client 2
     assert row["over_isolated"] == pytest.approx(0.2)
 
 
