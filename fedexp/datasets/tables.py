@@ -1,0 +1,83 @@
+"""Tables that packages bring: scaled by what the clients know together, a fifth for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fedexp.data.assignment import Assignment
+from fedexp.data.examples import Examples, Spec
+from fedexp.data.loading import measure
+from fedexp.data.scaling import agreed, applied
+from fedexp.datasets.base import Dataset, Fitted
+
+EVERY = 5
+"""Every so-manieth row of a class is a test row."""
+
+
+class Table(NamedTuple):
+    """A table as it was published.
+
+    Attributes:
+        inputs: float64, shape (N, columns); NaN where a number is missing.
+        targets: Labels, int64, or numbers, float32, shape (N,).
+        is_number: Which columns are numbers to be scaled, and not the 0 or 1 of a category.
+    """
+
+    inputs: npt.NDArray[np.float64]
+    targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
+    is_number: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TableDataset(Dataset):
+    """Rows of numbers, scaled to mean 0 and deviation 1 by the clients' means and variances.
+
+    Every fifth row of a class, or of a regression, is a test row, in the order of the file. A missing
+    number becomes the mean of its column.
+
+    Attributes:
+        classes: What the labels are called; none in a regression.
+    """
+
+    fills = True
+    classes: ClassVar[tuple[str, ...]] = ()
+
+    def table(self) -> Table:
+        """Return the table.
+
+        Raises:
+            FedexpError: If the package that brings it is not there, with how to install it.
+        """
+        raise NotImplementedError(f"dataset={self.name} does not say how it is read")
+
+    @property
+    def spec(self) -> Spec:
+        """Columns, classes and sizes, of a table that was read."""
+        return replace(measure(self), classes=self.classes)
+
+    def ensure(self) -> None:
+        """See to it that the package is there."""
+        self.table()
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Return training and test rows, not scaled yet."""
+        inputs, targets, _ = self.table()
+        label = targets if self.classes else np.zeros(len(targets), dtype=np.int64)
+        is_test = np.zeros(len(targets), dtype=bool)
+        for name in np.unique(label):
+            is_test[np.flatnonzero(label == name)[EVERY - 1 :: EVERY]] = True
+        whole = Examples(inputs, targets)
+        return whole.subset(np.flatnonzero(~is_test)), whole.subset(np.flatnonzero(is_test))
+
+    def fitted(self, train: Examples, test: Examples, held: Assignment) -> Fitted:
+        """Scale numbers by means and variances that the clients agree on, from sums over their rows."""
+        found, is_number = agreed(train.inputs, held), self.table().is_number
+        parts = [
+            Examples(applied(part.inputs, found, is_number), part.targets, part.owners)
+            for part in (train, test)
+        ]
+        return Fitted(parts[0], parts[1])
