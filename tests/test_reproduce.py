@@ -144,7 +144,7 @@ def test_an_experiment_of_several_parts(tmp_path: Path) -> None:
     process = _start(tmp_path, "synthetic", *words, "clients.fraction_train=1")
     output, errors = process.communicate(timeout=300)
     assert len([line for line in output.splitlines() if line.startswith("part ")]) == 3
-    pattern = r"fedexp reproduce: synthetic is 20 run\(s\), .* made 4 of it: .*\n"
+    pattern = r"fedexp reproduce: synthetic is 16 run\(s\), .* made 4 of it: .*\n"
     assert re.fullmatch(pattern, errors)
     found = load(next((tmp_path / "results" / "synthetic").iterdir()))
     assert [line.what[:7] for line in synthetic(found)] == ["FedProx", "q=1, q="]

@@ -194,7 +194,7 @@ EXPERIMENTS = {
     "synthetic": Experiment(
         "FedProx above FedAvg that drops 90 % stragglers; q=1 above q=0 for the worst tenth",
         synthetic,
-        runs=20,
+        runs=16,
         quick_rounds=10,
         parts=(
             (
