@@ -17,7 +17,15 @@ from fedexp.core.roles import State
 from fedexp.flower.app import RESTORE, STATE
 from fedexp.flower.calling import out_of_time
 from fedexp.flower.grid import CohortGrid
-from fedexp.flower.internals import CLIENT_RAISED, GONE, UNHEARD, current_run, identify, set_sender
+from fedexp.flower.internals import (
+    CLIENT_RAISED,
+    GONE,
+    OURS,
+    UNHEARD,
+    current_run,
+    identify,
+    set_sender,
+)
 from fedexp.flower.keeping import LOST, addressed, taken_off
 from fedexp.flower.messages import CONFIG, PARTITION_ID, error_reply
 
@@ -171,7 +179,7 @@ class NodeGrid(CohortGrid):
         """Return why there is no reply, in our words."""
         if reply.error.code in UNHEARD and self._timeout is not None:
             return out_of_time(self._timeout)
-        return _reason(reply)
+        return SILENT if reply.error.code == GONE else _reason(reply)
 
     def _complaints(self) -> str:
         return "".join(f"; SuperNode {node}: {why}" for node, why in self._mute.items())
@@ -232,6 +240,9 @@ class NodeGrid(CohortGrid):
 ABSENT = "no SuperNode holds this partition now"
 """The reason of a client whose node is gone."""
 
+SILENT = "its SuperNode gives no sign of life any more"
+"""The reason of a client whose node the SuperLink has missed before the time was up."""
+
 
 def _reason(reply: Message) -> str:
     return one_line(reply.error.reason or "no reason given")
@@ -239,7 +250,7 @@ def _reason(reply: Message) -> str:
 
 def _silence(message: Message, reason: str) -> Message:
     """Return the reply of a node that has none."""
-    return Message(Error(GONE, reason), reply_to=message)
+    return Message(Error(OURS, reason), reply_to=message)
 
 
 def _is_lost(reply: Message) -> bool:

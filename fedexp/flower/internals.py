@@ -17,8 +17,11 @@ from flwr.supercore.task_identity import TaskIdentity
 CLIENT_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 """Code of an error that stands for what a client's code raised."""
 
+OURS = ErrorCode.UNKNOWN
+"""Code of an error that stands for a node that does not answer, found out by this program."""
+
 GONE = ErrorCode.NODE_UNAVAILABLE
-"""Code of an error that stands for a node that gives no sign of life."""
+"""Code of an error that stands for a node that gives no sign of life, found out by the SuperLink."""
 
 UNHEARD = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
 """Codes of errors that stand for a message, or a reply, that nobody fetched while it was good for."""

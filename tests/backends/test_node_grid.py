@@ -12,12 +12,12 @@ from flwr.clientapp import ClientApp
 from support.helpers import config, initial_weights, played_by, tiny_data
 
 from fedexp.backends import node_grid
-from fedexp.backends.node_grid import ABSENT, NodeGrid
+from fedexp.backends.node_grid import ABSENT, SILENT, NodeGrid
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Job, Order
 from fedexp.federation.client import ClientNode
 from fedexp.flower.app import client_app
-from fedexp.flower.internals import identify
+from fedexp.flower.internals import GONE, UNHEARD, identify
 from fedexp.flower.keeping import LOST, NodeApp
 from fedexp.flower.messages import CONFIG, PARTITION_ID, pack_order
 
@@ -205,6 +205,26 @@ def test_a_client_that_cannot_be_asked_what_it_keeps_keeps_what_was_known(
     assert grid.client_states() == {0: {"calls": 2}, 1: {"calls": 1}, 2: {"calls": 2}}
     federation.silent = set()
     assert grid.client_states()[1] == {"calls": 2}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (GONE, SILENT),
+        (next(iter(UNHEARD)), "no reply within backend.timeout=5 s"),
+        (99, "whatever it says, in one line"),
+    ],
+)
+def test_what_flower_says_of_a_node_is_told_in_our_words(
+    federation: Federation, code: int, reason: str
+) -> None:
+    def failing(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "query":
+            return federation.app(message, context)
+        return Message(Error(code, "whatever it says,\nin one line"), reply_to=message)
+
+    federation.nodes[11]._app = failing  # type: ignore[assignment]
+    assert _train(_grid(federation, timeout=5.0)) == [1, reason, 1]
 
 
 def test_only_who_was_at_work_is_asked_what_it_keeps(federation: Federation) -> None:

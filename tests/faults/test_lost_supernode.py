@@ -1,11 +1,52 @@
-"""SuperNodes and a SuperLink started by hand: with addresses and keys of their own, and refused."""
+"""SuperNodes and a SuperLink of their own, started by hand: apart, killed, refused and started anew."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import pandas as pd
 import pytest
-from support.federation import can_be_apart, federation, main
+from support.federation import Federation, can_be_apart, federation, main
+from support.helpers import summary
+
+from fedexp.backends.node_grid import ABSENT, SILENT
+
+TIMEOUT = 100.0
+"""Seconds for ``backend.timeout``: on a busy machine a ClientApp takes most of a minute to start."""
+
+WORDS = (
+    "model=logistic",
+    "training.local_steps=2",
+    "training.local_epochs=1",
+    "checkpoint.every=1",
+)
+
+
+@contextmanager
+def _driver(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-u", "-m", "fedexp", *WORDS, *words]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def _read_until(driver: subprocess.Popen[str], text: str) -> None:
+    assert driver.stdout is not None
+    read = []
+    for line in driver.stdout:
+        read.append(line)
+        if text in line:
+            return
+    pytest.fail(f"the run ended before {text!r}: {''.join(read)}")
 
 
 @pytest.mark.slow  # 1 to 5 min
@@ -16,6 +57,77 @@ def test_nodes_with_addresses_and_keys_of_their_own_change_no_bit(
     main()
     told = capfd.readouterr().out
     assert told.count("the same bytes") == 3
+
+
+@pytest.mark.slow  # 3 to 8 min: a round waits for the timeout
+def test_a_node_that_was_killed_costs_rounds_and_is_taken_again(tmp_path: Path) -> None:
+    with (
+        federation(3) as found,
+        _driver(
+            tmp_path,
+            *found.overrides,
+            f"backend.timeout={TIMEOUT}",
+            "rounds=4",
+            "hydra.run.dir=run",
+        ) as driver,
+    ):
+        _read_until(driver, "round 1/")
+        found.stop("node-1")
+        _read_until(driver, "round 2/")
+        found.start_node(1)
+        assert driver.stdout is not None
+        output = driver.stdout.read()
+        assert driver.wait(60) == 0, output
+    failures = pd.read_csv(tmp_path / "run" / "failures.csv")
+    assert set(failures["client"]) == {1}
+    assert 2 in set(failures["round"])
+    assert 4 not in set(failures["round"])
+    assert set(failures["reason"]) <= {
+        f"no reply within backend.timeout={TIMEOUT:g} s",
+        ABSENT,
+        SILENT,
+    }
+    assert summary(tmp_path / "run")["status"] == "completed"
+
+
+@pytest.mark.slow  # 2 to 5 min
+def test_a_run_goes_on_after_its_superlink_was_started_anew(tmp_path: Path) -> None:
+    words = ("strategy=scaffold", "rounds=3")
+    with (
+        federation(3) as found,
+        _driver(tmp_path, *words, *found.overrides, "hydra.run.dir=run") as driver,
+    ):
+        _read_until(driver, "round 1/")
+        found.stop("superlink")
+        assert driver.stdout is not None
+        told = driver.stdout.read()
+        assert driver.wait(120) == 1
+        assert "the SuperLink does not answer, or refuses" in told
+        assert "Traceback" not in told
+        found.start_superlink()
+        _restart_nodes(found)
+        command = [sys.executable, "-m", "fedexp", "resume", "run"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    whole = [
+        sys.executable,
+        "-m",
+        "fedexp",
+        *WORDS,
+        *words,
+        "backend=inline",
+        "hydra.run.dir=whole",
+    ]
+    subprocess.run(whole, cwd=tmp_path, capture_output=True, check=True)
+    for name in ("metrics.csv", "failures.csv", "model.safetensors"):
+        run, wanted = tmp_path / "run" / name, tmp_path / "whole" / name
+        assert run.read_bytes() == wanted.read_bytes()
+
+
+def _restart_nodes(found: Federation) -> None:
+    for number in range(found.nodes):
+        found.stop(f"node-{number}")
+        found.start_node(number)
 
 
 @pytest.mark.slow  # 30 s

@@ -65,7 +65,7 @@ class Federation:
         """Start the SuperLink, and wait until it takes connections."""
         words = ["flower-superlink", "--isolation", "process", "--host", self.host]
         words += ["--port", str(self.port), "--disable-runtime-dependency-installation"]
-        words += ["--superexec-auth-secret-file", "secret"]
+        words += ["--superexec-auth-secret-file", "secret", "--database", "superlink.db"]
         if self.apart:
             words += ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt"]
             words += ["--ssl-keyfile", "server.key", "--enable-supernode-auth"]
