@@ -46,12 +46,16 @@ class JaxModel(FrameworkModel):
 
     def learner(self, spec: Spec, task: str) -> Learner:
         """Return what trains the function; the same for equal pages, for the sake of what is compiled."""
-        from fedexp.frameworks.on_jax import JaxLearner
-
         key = (type(self), repr(self), spec, task)
         if key not in _learners:
-            _learners[key] = JaxLearner(partial(self._drawn, spec), self.apply, task)
+            _learners[key] = self.made(spec, task)
         return _learners[key]
+
+    def made(self, spec: Spec, task: str) -> Learner:
+        """Make what trains the function."""
+        from fedexp.frameworks.on_jax import JaxLearner
+
+        return JaxLearner(partial(self._drawn, spec), self.apply, task)
 
     def _drawn(self, spec: Spec, seed: int) -> Weights:
         return self.initial(spec, np.random.default_rng(seed))

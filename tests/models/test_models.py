@@ -159,7 +159,15 @@ def test_the_number_of_parameters(config: Model, dataset: Dataset, count: int) -
 def test_every_model_can_be_chosen() -> None:
     assert GROUPS["model"] is models.REGISTRY
     files = {path.stem for path in Path(models.__file__).parent.glob("*.py")}
-    helpers = {"__init__", "base", "hugging_face", "jax_model", "layers", "sequences"}
+    helpers = {
+        "__init__",
+        "base",
+        "hugging_face",
+        "jax_model",
+        "keras_model",
+        "layers",
+        "sequences",
+    }
     assert {page.name for page in PAGES} == files - helpers
 
 
