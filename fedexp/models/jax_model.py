@@ -23,7 +23,7 @@ class JaxModel(FrameworkModel):
     """
 
     framework = "JAX"
-    packages = ("jax", "jaxlib", "optax")
+    packages: ClassVar[tuple[str, ...]] = ("jax", "jaxlib", "optax")
     extra = "jax"
     allows: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **FrameworkModel.allows,
