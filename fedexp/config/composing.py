@@ -11,8 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
 from fedexp.config import sweeper
@@ -71,6 +71,7 @@ def from_hydra(node: DictConfig) -> Config:
         node.pop("hydra", None)
         errors = list(_take_strangers(node, Config, ""))
     try:
+        _put_in_place(node, "")
         config = OmegaConf.to_object(node)
         assert isinstance(config, Config)
         errors += validate(config)
@@ -81,6 +82,32 @@ def from_hydra(node: DictConfig) -> Config:
     if errors:
         raise ConfigError(errors)
     return config
+
+
+def _put_in_place(node: DictConfig | ListConfig, prefix: str) -> None:
+    """Replace every ``${...}`` by what it points to, as if that were written there.
+
+    OmegaConf looks at what is assigned to an option, but not at what a list's ``${...}`` becomes.
+
+    Raises:
+        ConfigError: If that is no value for the option.
+    """
+    listed = isinstance(node, ListConfig)
+    for key in range(len(node)) if listed else list(node):
+        name = f"{prefix}[{key}]" if listed else f"{prefix}.{key}".lstrip(".")
+        if OmegaConf.is_missing(node, key):
+            continue
+        if OmegaConf.is_interpolation(node, key):
+            value = node[key]
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True)
+            try:
+                node[key] = value
+            except ValidationError as error:
+                wrong = f"{name} points to {value!r}, which is no value for it"
+                raise ConfigError([wrong]) from error
+        elif OmegaConf.is_config(node[key]):
+            _put_in_place(node[key], name)
 
 
 def _take_strangers(node: DictConfig, entry: type, prefix: str) -> Iterator[str]:

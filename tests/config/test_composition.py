@@ -54,7 +54,7 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("clients=50", "the count is clients.num=50"),
         ("clients=[50]", "clients=[50]: "),
         ("seed=range(0,3)", "several values need a multirun (-m)"),
-        ("strategy=fedavgg", "strategy must be one of bulyan, centralized,"),
+        ("strategy=fedavgg", "strategy must be one of apfl, bulyan, centralized,"),
         ("+experiment=lessen", "experiment must be one of lesson"),
         ("strategy.q=1", "strategy.q: no such option; this strategy has none"),
         ("clients.num=1.5", "clients.num must be a whole number, got '1.5'"),
@@ -68,6 +68,9 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("partition.exclude=3", "partition.exclude must be a list, as in 'partition.exclude=[3]'"),
         ("metrics=[[1]]", "metrics must be among accuracy, "),
         ("name=${nope}", "nope"),
+        ("partition.exclude=${seed}", "partition.exclude points to 0, which is no value for it"),
+        ("partition.exclude=[${seed},[1],[2]]", "partition.exclude[0] points to 0"),
+        ("metrics=${seed}", "metrics points to 0"),
         ("+backend.addres=${nope}", "backend.addres: no such option; did you mean address?"),
         ("hydra.sweeper.params={seed:'1,2'}", "set it in a file of --config-dir"),
         ("+hydra.sweeper.params.seed='1,2'", "set it in a file of --config-dir"),
@@ -199,7 +202,7 @@ def test_a_folder_of_ones_own_has_further_choices(tmp_path: Path) -> None:
     jobs = plan(["strategy=gentle,fedavg"], multirun=True, config_dir=folder)
     assert [job.config.strategy.name for job in jobs] == ["fedprox", "fedavg"]
     (line,) = _errors("strategy=gentle")  # which is there only where it is searched
-    assert line.startswith("strategy=gentle: strategy must be one of bulyan, ")
+    assert line.startswith("strategy=gentle: strategy must be one of apfl, ")
 
 
 def test_a_mistake_beside_a_choice_of_ones_own_is_the_only_line(tmp_path: Path) -> None:
