@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,3 +55,20 @@ def test_everyone_takes_part_at_fraction_1_and_someone_at_any() -> None:
     experiment = config(clients=ClientsConfig(num=7))
     assert draw_cohort(experiment, "cohort", 1.0, 1) == [0, 1, 2, 3, 4, 5, 6]
     assert len(draw_cohort(experiment, "cohort", 0.001, 1)) == 1
+
+
+def test_a_cohort_of_a_hundred_million_clients_takes_memory_of_the_cohort_only() -> None:
+    peaks = []
+    for num in (100_000, 100_000_000):
+        experiment = config(clients=ClientsConfig(num=num))
+        tracemalloc.start()
+        try:
+            cohort = draw_cohort(experiment, "cohort", 1_000 / num, 1)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert len(set(cohort)) == 1_000
+        assert max(cohort) < num
+    small, large = peaks
+    assert large < 1.5 * small
+    assert large < 1_000_000  # bytes; a number for every client would take 8e8
