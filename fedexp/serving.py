@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,10 @@ from fedexp.config.folders import stamp
 from fedexp.config.plugins import load_plugins
 from fedexp.config.schema import Config
 from fedexp.core import owner
-from fedexp.core.files import try_folder, unwritable, without_secrets, write_whole
+from fedexp.core.commands import parser_of
+from fedexp.core.files import try_folder, unwritable, write_whole
 from fedexp.core.options import ConfigError, FedexpError
+from fedexp.core.output import complain
 from fedexp.federation.events import RunInfo
 
 DESCRIPTION = """Write an experiment as a Flower app, which flwr run sends to a SuperLink.
@@ -37,11 +38,7 @@ docs/deployment.md says all of it.
 
 def app_program(arguments: Sequence[str]) -> None:
     """Write the app, and say how it is run."""
-    parser = argparse.ArgumentParser(
-        prog="fedexp app",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("app", DESCRIPTION)
     parser.add_argument("folder", type=Path, help="the app's, which must not be there yet")
     parser.add_argument(
         "overrides", nargs="*", default=[], help="such as strategy=scaffold rounds=20"
@@ -51,8 +48,7 @@ def app_program(arguments: Sequence[str]) -> None:
         load_plugins()
         write_app(args.folder, args.overrides)
     except (ConfigError, FedexpError) as error:
-        for line in without_secrets(str(error)).splitlines():
-            print(f"fedexp app: {line}", file=sys.stderr)
+        complain("fedexp app", error)
         sys.exit(2)
     where = shlex.quote(str(args.folder))
     print(

@@ -407,8 +407,8 @@ def test_vectors_are_not_given_to_a_model_of_images(bring: Callable[..., None]) 
     with pytest.raises(ConfigError) as caught:
         compose_config(["dataset=vectors", "partition=iid", "model=cnn"])
     assert caught.value.errors == [
-        "model=cnn takes inputs of kind image, dataset=vectors has vector; these fit: model=logistic, "
-        "mlp, tabular_mlp, two_nn, forgetful"
+        "model=cnn takes inputs of kind image, dataset=vectors has vector; these fit: model=jax_mlp, "
+        "keras_mlp, logistic, mlp, sklearn_sgd, tabular_mlp, two_nn, forgetful"
     ]
     with pytest.raises(ConfigError) as caught:
         compose_config(["model=forgetful"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -148,9 +149,14 @@ def test_the_line_of_a_round_is_one_line(
     assert all("local models' mean" in line and "loss 2.500" in line for line in logged)
 
 
-def test_errors(columns: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ConfigError) as raised:
         compose_config(["strategy=nope"])
+    complain("fedexp", raised.value)
+    assert len(capsys.readouterr().err.splitlines()) == 1  # a pipe's reader looks for lines
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     complain("fedexp", raised.value)
     told = capsys.readouterr().err
     assert told.startswith("fedexp: strategy=nope: ")

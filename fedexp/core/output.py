@@ -28,7 +28,8 @@ def say(text: str, end: str = "\n") -> None:
 def complain(program: str, error: object) -> None:
     """Print what is wrong on standard error: its lines, each after the program's name."""
     for line in without_secrets(str(error)).splitlines():
-        print(printable(fitted(f"{program}: {line}"), sys.stderr.encoding), file=sys.stderr)
+        told = fitted(f"{program}: {line}", sys.stderr)
+        print(printable(told, sys.stderr.encoding), file=sys.stderr)
 
 
 def reader_gone() -> NoReturn:

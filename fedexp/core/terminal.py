@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import Any
+from typing import Any, TextIO
 
 MIN_WIDTH, MAX_WIDTH = 60, 160
 
@@ -25,13 +25,17 @@ def width() -> int:
     return min(MAX_WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((80, 24)).columns))
 
 
-def fitted(line: str) -> str:
+def fitted(line: str, stream: TextIO | None = None) -> str:
     """Break a line that is wider than the terminal, between words; what follows is indented further.
 
     A word is never broken: a path that is longer can still be copied. In a pipe, whose reader looks for
     lines, the line stays whole.
+
+    Args:
+        line: What is to be printed.
+        stream: Where; None is standard output.
     """
-    if not is_too_wide(line):
+    if not is_too_wide(line, stream):
         return line
     line = line.expandtabs()
     indent = line[: len(line) - len(line.lstrip())]
@@ -43,9 +47,12 @@ def fitted(line: str) -> str:
     )
 
 
-def is_too_wide(line: str) -> bool:
-    """Say whether the terminal would wrap a line; a pipe has no width."""
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+def is_too_wide(line: str, stream: TextIO | None = None) -> bool:
+    """Say whether the terminal would wrap a line; a pipe has no width.
+
+    ``COLUMNS`` gives standard output one. Errors stay lines wherever they do not reach a terminal.
+    """
+    known = stream.isatty() if stream else sys.stdout.isatty() or "COLUMNS" in os.environ
     return known and len(line.expandtabs()) > width()
 
 

@@ -46,7 +46,7 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("strategi=fedavg", "strategi: no such option; did you mean strategy?"),
         ("clients.nun=5", "clients.nun: no such option; did you mean num?"),
         ("backend.worker=2", "backend.worker: no such option; did you mean workers?"),
-        ("dataset=fmnist", "dataset must be one of cifar10, cifar100, emnist, "),
+        ("dataset=fmnist", "dataset must be one of breast_cancer, cifar10, cifar100, "),
         ("+unknown.key=1", "unknown: no such option; it must be one of"),
         ("++unknown.key=1", "unknown: no such option; it must be one of"),
         ("~training", "training cannot be removed"),

@@ -59,7 +59,7 @@ def test_every_mistake_is_named_at_once() -> None:
     [
         (Config(name="a/b"), "name must be a word without slashes"),
         (Config(name=".."), "name must be"),  # its folder would lie outside results/
-        (Config(dataset=Dataset("mnits")), "dataset.name must be one of cifar10, cifar100"),
+        (Config(dataset=Dataset("mnits")), "dataset.name must be one of breast_cancer, cifar10"),
         (Config(clients=ClientsConfig(num=4001)), "clients.num must be <= 4000"),
         (Config(model=Mlp(hidden=[3, 0])), "model.hidden must hold widths >= 1, got [3, 0]"),
         (
@@ -171,7 +171,7 @@ def test_images_too_small_for_a_model_are_a_mistake(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Mnist5k, "facts", of_size(28, 15))
     assert validate(Config(model=Lenet5())) == [
         "model=lenet5 needs images of at least 16x16 pixels, dataset=mnist5k has 28x15; these fit: "
-        "model=cnn, logistic, mlp, resnet18, two_nn"
+        "model=cnn, jax_mlp, keras_mlp, logistic, mlp, resnet18, sklearn_sgd, two_nn"
     ]
     monkeypatch.setattr(Mnist5k, "facts", of_size(17, 17))
     assert validate(Config(model=MobilenetV3Small())) == []

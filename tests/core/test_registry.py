@@ -275,10 +275,10 @@ def test_built_in_choices_come_first(mine: type[Strategy]) -> None:
 @pytest.mark.parametrize(
     ("room", "parts"),
     [
-        (datasets, {"base"}),
-        (models, {"base", "layers", "sequences"}),
+        (datasets, {"base", "tables", "texts"}),
+        (models, {"base", "layers", "sequences", "hugging_face", "jax_model", "keras_model"}),
         (partitions, {"base"}),
-        (strategies, {"base"}),
+        (strategies, {"base", "losses"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

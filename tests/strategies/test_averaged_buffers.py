@@ -15,9 +15,13 @@ from fedexp.strategies.fedadagrad import FedAdagrad
 from fedexp.strategies.fedadam import FedAdam
 from fedexp.strategies.fedavg import FedAvg
 from fedexp.strategies.fedavgm import FedAvgM
+from fedexp.strategies.fedcm import FedCm
+from fedexp.strategies.feddyn import FedDyn
+from fedexp.strategies.fedexp import FedExp
 from fedexp.strategies.fednova import FedNova
 from fedexp.strategies.fedprox import FedProx
 from fedexp.strategies.fedyogi import FedYogi
+from fedexp.strategies.pfedme import PFedMe
 from fedexp.strategies.qfedavg import QFedAvg
 from fedexp.strategies.scaffold import Scaffold
 
@@ -36,12 +40,16 @@ CHOSEN = [
     QFedAvg(q=1.0),
     Scaffold(server_learning_rate=0.5),
     FedNova(),
+    FedCm(),
+    FedDyn(),
+    FedExp(),
+    PFedMe(),
 ]
 
 
 def _sent(client: int) -> Weights:
     return {
-        "w": np.array([3.0 - 4 * client], np.float32),
+        "w": np.array([3.0 - 3 * client], np.float32),
         "running_var": np.array([4.0 * client], np.float32),
         "num_batches_tracked": np.array(13 + 6 * client),
     }

@@ -143,11 +143,11 @@ def test_a_server_is_told_of_clients_model_and_rate() -> None:
 
 
 def test_every_order_starts_from_the_model_alone() -> None:
-    """Only SCAFFOLD sends arrays beside the model, and nobody sends numbers."""
+    """Few send arrays beside the model, and nobody sends numbers."""
     beside = {}
     for strategy in EVERY:
         order: Order = strategy.server(setup()).instruct(1, weights_of(0.0), [0])[0]
         assert order.numbers == {}
         if order.arrays:
             beside[strategy.name] = list(order.arrays)
-    assert beside == {"scaffold": ["control"]}
+    assert beside == {"fedcm": ["direction"], "scaffold": ["control"]}
