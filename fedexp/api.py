@@ -97,8 +97,11 @@ def run(
 
 
 def _run_all(jobs: Sequence[Job], root: Path, config_dir: str | None) -> None:
+    from fedexp.tracking import notebook
+
+    bar = notebook.bar(len(jobs))
     if len(jobs) == 1:
-        runner.run_logged(RunInfo(jobs[0].config, root, jobs[0].overrides))
+        runner.run_logged(RunInfo(jobs[0].config, root, jobs[0].overrides), bar)
         return
     jobs = [
         replace(job, folder=root / free_name(str(root), f"{number}-{_name(job.config)}"))
@@ -111,7 +114,7 @@ def _run_all(jobs: Sequence[Job], root: Path, config_dir: str | None) -> None:
     for job in jobs:
         assert job.folder is not None
         run = RunInfo(job.config, job.folder, job.overrides, runner.sweep_name(root))
-        runner.run_logged(run)
+        runner.run_logged(run, bar)
     for line in sync_lines(root):
         print(terminal.printable(line))
 

@@ -39,13 +39,16 @@ from fedexp.tracking.trackers import Trackers
 log = logging.getLogger("fedexp")
 
 
-def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
+def run_experiment(
+    run: RunInfo, *, verbose: bool = False, shown: Terminal | None = None
+) -> dict[str, Any]:
     """Run one experiment and write its folder.
 
     Args:
         run: What to run, and where it is written. The configuration must have passed
             :func:`fedexp.config.validation.validate`.
         verbose: Let Flower speak.
+        shown: Shows a person how it goes; None is the terminal.
 
     Returns:
         What stands in summary.json.
@@ -55,7 +58,7 @@ def run_experiment(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
             unless it is the folder that cannot be written.
     """
     quieten_flower(verbose)
-    folder, terminal = RunFolder(), Terminal()
+    folder, terminal = RunFolder(), shown or Terminal()
     trackers = Trackers(terminal.say)
     listeners = Listeners(folder, terminal, trackers)
     clock = Clock(float(run.resume["seconds"]) if run.resume else 0.0)

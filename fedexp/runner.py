@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedexp.config.composition import plan
 from fedexp.config.plugins import plugins_in_use, strangers_in
@@ -20,6 +20,9 @@ from fedexp.core.logs import RunLog
 from fedexp.core.options import FedexpError
 from fedexp.data.loading import load
 from fedexp.federation.events import DIVERGED, RunInfo
+
+if TYPE_CHECKING:
+    from fedexp.tracking.terminal import Terminal
 
 log = logging.getLogger("fedexp")
 
@@ -201,12 +204,15 @@ def sweep_name(folder: Path) -> str:
     return "-".join(folder.parts[-2:])
 
 
-def run_job(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
+def run_job(
+    run: RunInfo, *, verbose: bool = False, shown: Terminal | None = None
+) -> dict[str, Any]:
     """Run one job.
 
     Args:
         run: What to run, and where.
         verbose: Let Flower speak.
+        shown: Shows a person how it goes; None is the terminal.
 
     Returns:
         What stands in summary.json; nothing where ``mode=partition`` trains nothing.
@@ -218,14 +224,19 @@ def run_job(run: RunInfo, *, verbose: bool = False) -> dict[str, Any]:
         return {}
     from fedexp.experiment import run_experiment
 
-    return run_experiment(run, verbose=verbose)
+    return run_experiment(run, verbose=verbose, shown=shown)
 
 
-def run_logged(run: RunInfo) -> bool:
-    """Run a job with a run.log of its own, and tell a failure; return whether it completed."""
+def run_logged(run: RunInfo, shown: Terminal | None = None) -> bool:
+    """Run a job with a run.log of its own, and tell a failure; return whether it completed.
+
+    Args:
+        run: What to run, and where.
+        shown: Shows a person how it goes; None is the terminal.
+    """
     completed = False
     with telling_failure(run.folder), logging_to(run.folder), telling_failure(run.folder):
-        completed = run_job(run).get("status") != DIVERGED
+        completed = run_job(run, shown=shown).get("status") != DIVERGED
     return completed
 
 

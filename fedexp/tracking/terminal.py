@@ -35,16 +35,7 @@ class Terminal(Listener):
         self._folder, self._num_rounds = run.folder, config.num_rounds
         self._single = run.sweep is None
         self._label = f"{run.label}: " if run.label else ""
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal or bool(run.label),
-        )
-        self._task = self._bar.add_task("starting", total=config.num_rounds)
+        self._start()
         self._last = time.monotonic()
         self._failures: list[Failure] = []
         self.say(
@@ -55,15 +46,13 @@ class Terminal(Listener):
         )
         if run.resume:
             self.say(f"  goes on after round {run.resume['round']}")
-        self._bar.start()
 
     def progress(self, server_round: int, phase: str, done: int, total: int) -> None:
         """Move the bar."""
         verb = "training" if phase == "train" else "evaluating"
-        self._bar.update(
-            self._task,
-            completed=server_round - 1 + done / total,
-            description=f"round {server_round}/{self._num_rounds}: {verb} {done}/{total}",
+        self._show(
+            server_round - 1 + done / total,
+            f"round {server_round}/{self._num_rounds}: {verb} {done}/{total}",
         )
 
     def round(self, report: RoundReport) -> None:
@@ -91,11 +80,11 @@ class Terminal(Listener):
             fit=True,
             shorter=[line(brief, loss, *held_out), line(brief, *held_out)],
         )
-        self._bar.update(self._task, completed=report.round)
+        self._show(report.round)
 
     def end(self, ending: Ending) -> None:
         """Say how the run ended and where its folder is."""
-        self._bar.stop()
+        self._stop()
         folder = os.path.relpath(self._folder)
         if ending.weights is not None:  # its rounds are over; else what broke it off is told
             self.say(*(f"  {note}" for note in ending.notes), fit=True)
@@ -129,6 +118,28 @@ class Terminal(Listener):
         for line in lines:
             choices = [f"{self._label}{choice}" for choice in (line, *shorter)]
             whole = next((choice for choice in choices if not is_too_wide(choice)), choices[-1])
-            told = fitted(whole) if fit else whole
-            self._console.print(printable(told), markup=False)
+            self._print(fitted(whole) if fit else whole)
             log.info(line.strip())
+
+    def _start(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal or bool(self._label),
+        )
+        self._task = self._bar.add_task("starting", total=self._num_rounds)
+        self._bar.start()
+
+    def _stop(self) -> None:
+        self._bar.stop()
+
+    def _print(self, line: str) -> None:
+        self._console.print(printable(line), markup=False)
+
+    def _show(self, rounds: float, text: str | None = None) -> None:
+        """Move the bar to a number of rounds, part of one included, and say what is under way."""
+        self._bar.update(self._task, completed=rounds, description=text)
