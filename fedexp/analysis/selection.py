@@ -89,8 +89,9 @@ def _kind(found: Results, run: int) -> tuple[str, ...]:
     if not isinstance(by, list):  # from before a run said so itself
         patience = _setting(found, run, "stop.patience")
         by = [] if patience is None else [f"stop.patience={patience}"]
-    folders = [found.path(run).resolve(), *found.path(run).resolve().parents[:2]]
-    tuned = any((folder / name).is_file() for folder in folders for name in TUNED)
+    folder = found.path(run).resolve()
+    above = [folder, *folder.parents[:3]]  # a tuning's trials lie three folders below its own
+    tuned = any((place / name).is_file() for place in above for name in TUNED)
     return (TEST, *map(str, by), *(["tuning"] if tuned else []))
 
 

@@ -74,12 +74,13 @@ class Table(NamedTuple):
 def tables(found: Comparison) -> list[Table]:
     """Return accuracies, what the clients have of it, tests, ranks, and gains where they are few."""
     over_runs, judged = _over_runs(found), found.goal.metric
+    means = " (mean over runs)" * bool(over_runs)
     against = f"compared with {found.baseline or ''} of equal other settings, seed by seed"
     shown = {
         f"{judged.capitalize()} on the test set {found.moment}{over_runs}": _final_rows(found),
         f"Clients: gain over isolated training, and {judged} on their own test examples"
         + over_runs: _client_rows(found),
-        f"Every owner on test examples of its own{' (mean over runs)' * bool(over_runs)}": owner_rows(
+        f"Every owner on test examples of its own{means}": owner_rows(
             found.own, found.table, found.factors
         ),
         f"{judged.capitalize()} on the clients' own test examples, beside isolated clients and "
@@ -88,7 +89,7 @@ def tables(found: Comparison) -> list[Table]:
         "Strategies ranked over settings": _rank_rows(found),
     }
     if 0 < len(gains := _gain_rows(found)) <= MAX_GAIN_ROWS:
-        shown[f"Gain of every client over isolated training{over_runs}"] = gains
+        shown[f"Gain of every client over isolated training{means}"] = gains
     names = {OWNER, *(factors.title(key) for key in found.factors)}
     counted = {
         heading: sum(name in names for name in rows[0]) for heading, rows in shown.items() if rows

@@ -82,11 +82,14 @@ def test_tables_and_reports_say_on_what_was_selected(tmp_path: Path) -> None:
     write_run(tmp_path / "n" / "0", "fedavg", federated(0.9), selected_on="test", selected_by=[])
     write_run(tmp_path / "o" / "0", "fedavg", federated(0.9))
     (tmp_path / "o" / "optimization_results.yaml").write_text("name: optuna\n")
+    write_run(tmp_path / "u" / "trials" / "fedavg" / "0", "fedavg", federated(0.9))
+    (tmp_path / "u" / "tune.json").write_text("{}")
     expected = {
         "v": ("Selected on validation data: ", CHOSEN),
         "t": ("Selected on test data (stop.patience=3): ", LAST),
         "n": ("No round was selected; ", LAST),
         "o": ("Selected on test data (tuning): ", LAST),
+        "u": ("Selected on test data (tuning): ", LAST),
     }
     for name, (start, moment) in expected.items():
         found = results.load(tmp_path / name)
