@@ -20,6 +20,7 @@ from fedexp.core.options import ConfigError
         ("partition=dirichlet,dirichlet_balanced", "partition.alpha=0.25", [0.25, 0.25]),
         ("strategy=fedadam,fedyogi", "strategy.eta=0.3", [0.3, 0.3]),
         ("model=choice(mlp)", "model.hidden=[7,5]", [[7, 5]]),
+        ("dataset=toy_text partition=iid model=gru,char_lstm", "model.embedding=5", [5, 5]),
         ("dataset=mnist,kmnist", "dataset.root=../some where/x", ["../some where/x"] * 2),
         ("backend=ray,flower", "backend.workers=null", [None, None]),
         ("partition=choice(dirichlet)", "partition.alpha=1e-1", [0.1]),
@@ -29,9 +30,9 @@ def test_an_option_of_every_choice_is_set_in_each_job(
     swept: str, option: str, values: list[Any]
 ) -> None:
     group, _, name = option.partition("=")[0].partition(".")
-    jobs = plan([swept, option], multirun=True)
+    jobs = plan([*swept.split(), option], multirun=True)
     assert [getattr(getattr(job.config, group), name) for job in jobs] == values
-    by_choice = plan([swept, *jobs[0].command[1:]], multirun=True)  # as Hydra is told
+    by_choice = plan([*swept.split(), *jobs[0].command[1:]], multirun=True)  # as Hydra is told
     assert [job.config for job in by_choice] == [job.config for job in jobs]
 
 
