@@ -128,7 +128,7 @@ class Attempt:
         self._partition = describe_partition(config, data)
         self._listener.dealt(self._partition)
         evaluation = ServerEvaluation(config, data)
-        holdings = Holdings(data.partition.sizes, data.client_test.sizes)
+        holdings = Holdings(data.partition.size, data.client_test.size)
         server = build_server(config, evaluation)
         loop = RoundLoop(config, server, evaluation, self._listener, holdings)
         self._outcome = loop.outcome

@@ -42,7 +42,7 @@ def show_partition(config: Config, folder: Path) -> None:
     data = federate(config)
     counts, names = group_counts(config, data)
     pictures, problems = drawn(
-        {"partition": partial(partition_png, counts, names, config.task.group)}
+        {"partition": partial(partition_png, counts, names, config.task.group, config.clients.num)}
     )
     with unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +68,9 @@ def partition_table(config: Config, data: FederatedData) -> str:
     wide = len(names) > MAX_LABEL_COLUMNS
     labels = ["labels"] if wide else _headings(config, names)
     headings, rows = (*_HEADINGS, *labels), []
-    for client in range(min(MAX_CLIENT_ROWS, len(counts))):
-        numbers = [held[client]] if wide else counts[client].tolist()[: len(labels)]
-        sizes = data.partition.sizes[client], data.client_test.sizes[client]
+    for row, client in enumerate(data.partition.listed[:MAX_CLIENT_ROWS]):
+        numbers = [held[row]] if wide else counts[row].tolist()[: len(labels)]
+        sizes = data.partition.size(client), data.client_test.size(client)
         rows.append(dict(zip(headings, map(str, (client, *sizes, *numbers)), strict=True)))
     table = written(rows, "table", width())
     if len(table.splitlines()) > len(rows) + 2:  # broken into several: shorter headings may fit
@@ -85,11 +85,15 @@ def partition_table(config: Config, data: FederatedData) -> str:
         table,
         "",
     ]
-    if len(counts) > MAX_CLIENT_ROWS:
-        lines.append(f"  ... and {len(counts) - MAX_CLIENT_ROWS} more clients")
+    if config.clients.num > len(rows):
+        lines.append(f"  ... and {config.clients.num - len(rows):,} more clients")
     if config.partition.by_owner:
         named = [f"{k} {name}" for k, name in enumerate(data.spec.owners[:MAX_CLIENT_ROWS])]
         lines.append(f"  clients: {', '.join(named)}{', ...' * (len(counts) > len(named))}")
+    if len(counts) < config.clients.num:
+        lines.append(
+            f"  what follows is of {len(counts):,} clients, drawn at random (partition.panel)"
+        )
     lines += [
         f"  examples per client: {_spread(data.partition.sizes)}",
         *([f"  {group}s per client: {_spread(held)} of {len(names)}"] if group else []),

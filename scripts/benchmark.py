@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from fedexp.config.composition import plan
 from fedexp.config.schema import Config
 from fedexp.core.weights import Weights
-from fedexp.data.assignment import Assignment
+from fedexp.data.assignment import Holders
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.dealing import federate
 from fedexp.training.network import Network, build_network
@@ -139,7 +139,7 @@ class _FloorData:
     """What a process of the floor holds from its first call on."""
 
     config: Config
-    partition: Assignment
+    partition: Holders
     weights: Weights
     network: Network
     images: torch.Tensor
@@ -177,7 +177,7 @@ def _floor_half(job: tuple[list[str], int, int]) -> None:
     held = _floor_data[0]
     clients, options = held.config.clients, held.config.training
     cohort = draw_cohort(held.config, "cohort", clients.fraction_train, server_round)
-    cohort.sort(key=lambda client: -held.partition.sizes[client])
+    cohort.sort(key=lambda client: -held.partition.size(client))
     for client in cohort[half::2]:
         indices = torch.from_numpy(held.partition.client(client))
         x, y = held.images[indices], held.labels[indices]

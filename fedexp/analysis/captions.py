@@ -144,9 +144,11 @@ def _partitions(found: Results, rows: Rows) -> str:
     content = results.partition(found.path(first))
     counts, group = np.array(content["class_counts"]), content.get("groups", "label")
     sizes, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
-    return (
-        f"{len(counts)} clients in {found.runs['name'][first]} hold {_range(sizes)} examples each"
-        + (f", of {_range(held)} of {counts.shape[1]} {group}s." if group else ".")
+    who, of_all = f"{len(counts)} clients", content.get("num_clients", len(counts))
+    if of_all > len(counts):
+        who = f"{len(counts)} of {of_all:,} clients, drawn at random,"
+    return f"{who} in {found.runs['name'][first]} hold {_range(sizes)} examples each" + (
+        f", of {_range(held)} of {counts.shape[1]} {group}s." if group else "."
     )
 
 

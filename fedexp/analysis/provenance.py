@@ -18,6 +18,9 @@ from fedexp.analysis.results import Results
 MAX_LISTED = 5
 """Values that a caption names."""
 
+PANEL = "partition.panel"
+"""The option that says how many of many clients are listed."""
+
 
 class Command(NamedTuple):
     """How to make a run again.
@@ -59,6 +62,10 @@ def about(found: Results) -> str:
             parts.append(f"{word} {_listed(found.settings[key].dropna())}")
     if "clients.num" in found.settings:
         parts.append(f"{_listed(found.settings['clients.num'].dropna())} clients")
+    if PANEL in found.settings:
+        most, clients = found.settings[PANEL], found.settings["clients.num"]
+        if (most < clients).any():
+            parts[-1] += f" (own numbers: of {_listed(most[most < clients])} drawn at random)"
     seeds = found.runs["seed"].dropna()
     parts.append(f"seed{'s' if seeds.nunique() > 1 else ''} {_listed(seeds)}")
     started = [when for run in found.runs.index if (when := found.started(run))]

@@ -72,7 +72,7 @@ class RayGrid(CohortGrid):
         assert isinstance(config.backend, RayBackend)
         # The node was made here: workers need not know code from outside by name.
         self._setup = ray.put((ClientNode(config, _not_here), data))
-        self._sizes = data.partition.sizes
+        self._size = data.partition.size
         self._workers = _at_once(ray.cluster_resources(), config.backend)
         self._timeout = config.backend.timeout
         self._seconds = LONG_ROUND
@@ -162,7 +162,7 @@ class RayGrid(CohortGrid):
         num_tasks = min(len(messages), per_worker * self._workers)
         chunks: list[list[Message]] = [[] for _ in range(num_tasks)]
         loads = [0] * num_tasks
-        size = {m.metadata.dst_node_id: int(self._sizes[m.metadata.dst_node_id]) for m in messages}
+        size = {m.metadata.dst_node_id: self._size(m.metadata.dst_node_id) for m in messages}
         for message in sorted(messages, key=lambda m: -size[m.metadata.dst_node_id]):
             lightest = loads.index(min(loads))
             chunks[lightest].append(message)

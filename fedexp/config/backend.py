@@ -18,10 +18,12 @@ class BackendConfig:
         on_ray: Whether Ray has to be started for it.
         takes_code: Whether clients are sent what a script has registered; else it must be installed where
             they run.
+        has_nodes: Whether every client has a node of Flower's, so that a run's cost follows their number.
     """
 
     on_ray: ClassVar[bool] = False
     takes_code: ClassVar[bool] = True
+    has_nodes: ClassVar[bool] = False
 
     name: str = ""
     device: str = one_of(AUTO, AUTO, "cpu", "cuda")
@@ -85,6 +87,8 @@ class RayBackend(BackendConfig):
 class FlowerBackend(RayBackend):
     """On Flower's own Simulation Runtime: slower, the reference for the other two."""
 
+    has_nodes: ClassVar[bool] = True
+
     name: str = "flower"
 
 
@@ -94,6 +98,7 @@ class DeploymentBackend(BackendConfig):
     """On SuperNodes: a client on each, each a program of its own, here or on other machines."""
 
     takes_code: ClassVar[bool] = False
+    has_nodes: ClassVar[bool] = True
 
     name: str = "deployment"
     nodes: int | None = ranged(None, ge=1)

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedexp import attacks, metrics, tasks
 from fedexp.config.frameworks import framework_errors
+from fedexp.config.populations import population_errors
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
 from fedexp.core.options import AUTO, range_errors
@@ -103,19 +104,12 @@ def _judging(task: tasks.Task) -> list[str]:
 
 
 def _relation_errors(config: Config) -> Iterator[str]:
-    spec, clients = config.dataset.spec, config.clients
     if config.name in ("", ".", "..") or not config.name.isprintable() or {*"/\\"} & {*config.name}:
         yield (
             "name must be a word without slashes and control characters: it names a folder of "
             f"results/, got {config.name!r}"
         )
-    if clients.num > config.dataset.num_dealt:
-        held_out = spec.num_train - config.dataset.num_dealt
-        less = f" less the {held_out} that the server holds out" if held_out else ""
-        yield (
-            f"clients.num must be <= {config.dataset.num_dealt}, the training examples of dataset="
-            f"{config.dataset.name}{less}, got {clients.num}"
-        )
+    yield from population_errors(config)
     yield from _validation_errors(config)
     yield from _own_errors("dataset", config)
     yield from _task_errors(config)

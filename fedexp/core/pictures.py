@@ -45,13 +45,19 @@ def drawn(
     return found, problems
 
 
-def partition_png(class_counts: Counts, classes: Sequence[str], told_apart: str = "label") -> bytes:
+def partition_png(
+    class_counts: Counts,
+    classes: Sequence[str],
+    told_apart: str = "label",
+    out_of: int | None = None,
+) -> bytes:
     """Draw who holds what: one bar per client, stacked by label.
 
     Args:
         class_counts: Examples per client and label, shape (num_clients, num_classes).
         classes: What the labels are called, num_classes names.
         told_apart: What they are if no labels; empty where there is nothing to tell examples apart by.
+        out_of: How many clients there are, of which these were drawn; None where these are all.
     """
     num_clients, num_classes = class_counts.shape
     # Names of up to 20 labels beside the bars; more of them in small columns that widen the figure.
@@ -61,6 +67,9 @@ def partition_png(class_counts: Counts, classes: Sequence[str], told_apart: str 
     figure, axes = _figure(min(14.0, 4.0 + 0.25 * num_clients) + legend_width, 4.0)
     draw_partition(axes, class_counts, classes, _colours(num_classes))
     axes.set_title("Training examples per client" + (f" and {told_apart}" if told_apart else ""))
+    if out_of is not None and out_of > num_clients:
+        axes.set_xticks([])  # their numbers are not 0, 1, 2
+        axes.set_xlabel(f"{num_clients:,} of {out_of:,} clients, drawn at random")
     if not told_apart:
         return _png(figure)
     axes.legend(

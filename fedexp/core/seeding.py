@@ -27,6 +27,8 @@ Purpose = Literal[
     "client_validation",
     "test_split",
     "unseen",
+    "mix",
+    "panel",
 ]
 
 # Fixed numbers: renumbering them would change the results of every published run.
@@ -46,6 +48,8 @@ _PURPOSE_IDS: dict[str, int] = {
     "client_validation": 12,
     "test_split": 13,
     "unseen": 14,
+    "mix": 15,
+    "panel": 16,
 }
 
 

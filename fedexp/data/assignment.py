@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,57 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
+class Holders(ABC):
+    """Who holds which example, client by client: written down, or computed when it is asked for."""
+
+    @property
+    @abstractmethod
+    def num_clients(self) -> int:
+        """Number of clients."""
+
+    @property
+    @abstractmethod
+    def listed(self) -> Sequence[int]:
+        """The clients that files, tables and pictures list one by one, in order."""
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Hash of who holds what, equal on every machine where that is equal."""
+
+    @abstractmethod
+    def client(self, partition_id: int) -> Indices:
+        """Return the positions of the examples that one client holds, int64, shape (n,)."""
+
+    @abstractmethod
+    def size(self, partition_id: int) -> int:
+        """Return how many examples one client holds."""
+
+    @abstractmethod
+    def pooled(self) -> Sequence[Indices]:
+        """Return what clients hold together, in as many arrays as there are who count it."""
+
+    @abstractmethod
+    def within(self, positions: Indices) -> Holders:
+        """Return who holds what if position ``i`` is ``positions[i]`` of a larger dataset."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what partition.json says beside the examples of those who are listed."""
+        return {}
+
+    @property
+    def sizes(self) -> Indices:
+        """Examples per listed client, shape (num_listed,)."""
+        return np.array([self.size(client) for client in self.listed], dtype=np.int64)
+
+    def class_counts(self, labels: npt.NDArray[np.int64], num_classes: int) -> Indices:
+        """Count labels per listed client, shape (num_listed, num_classes)."""
+        own = [np.bincount(labels[self.client(k)], minlength=num_classes) for k in self.listed]
+        return np.stack(own)
+
+
 @dataclass(frozen=True)
-class Assignment:
+class Assignment(Holders):
     """The examples of every client, in one flat array so that a thousand clients cost one copy.
 
     Attributes:
@@ -53,6 +103,23 @@ class Assignment:
     def client(self, partition_id: int) -> Indices:
         """Return the positions of the examples that one client holds."""
         return self.indices[self.offsets[partition_id] : self.offsets[partition_id + 1]]
+
+    def size(self, partition_id: int) -> int:
+        """Return how many examples one client holds."""
+        return int(self.offsets[partition_id + 1] - self.offsets[partition_id])
+
+    @property
+    def listed(self) -> Sequence[int]:
+        """All clients."""
+        return range(self.num_clients)
+
+    def pooled(self) -> Sequence[Indices]:
+        """Return every client's examples, an array each."""
+        return self.parts()
+
+    def within(self, positions: Indices) -> Assignment:
+        """Return who holds what if position ``i`` is ``positions[i]`` of a larger dataset."""
+        return Assignment(positions[self.indices], self.offsets)
 
     def parts(self) -> list[Indices]:
         """Return the positions of every client's examples, an array each."""

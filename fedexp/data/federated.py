@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedexp.data.assignment import Assignment, Indices
+from fedexp.data.assignment import Assignment, Holders, Indices
 from fedexp.data.examples import Examples, Spec
 
 
@@ -31,8 +31,8 @@ class FederatedData:
     spec: Spec
     train: Examples
     test: Examples
-    partition: Assignment
-    client_test: Assignment
+    partition: Holders
+    client_test: Holders
     seen_test: Examples | None = None
     server_val: Indices = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     client_val: Assignment | None = None

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedexp.core.seeding import derive_rng
-from fedexp.data.assignment import Assignment, Indices, apportion
+from fedexp.data.assignment import Assignment, Holders, Indices, apportion
 
 
 def match_test(
-    train: Assignment,
+    train: Holders,
     train_labels: npt.NDArray[np.int64],
     test_labels: npt.NDArray[np.int64],
     num_classes: int,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.data.assignment import Assignment
+from fedexp.data.assignment import Holders
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,14 +49,14 @@ def squares(inputs: npt.NDArray[Any], mean: Floats) -> Floats:
     return found
 
 
-def agreed(inputs: npt.NDArray[Any], held: Assignment) -> Scaling:
+def agreed(inputs: npt.NDArray[Any], held: Holders) -> Scaling:
     """Let all clients agree on mean and scale.
 
     Args:
         inputs: Of all training examples, shape (N, columns) or (N, columns, length).
         held: Who has which of them; what nobody has is not looked at.
     """
-    own = [inputs[part] for part in held.parts()]
+    own = [inputs[part] for part in held.pooled()]
     sent = [sums(part) for part in own]
     counts, total = _added([count for count, _ in sent]), _added([total for _, total in sent])
     mean = np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)

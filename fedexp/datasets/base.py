@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fedexp.core.options import Plan, one_of, ranged
 from fedexp.core.registry import Registry
-from fedexp.data.assignment import Assignment
+from fedexp.data.assignment import Holders
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.held_out import BOTH, CLIENTS, SERVER, held_by_server, num_held_out
 from fedexp.data.loading import measure
@@ -107,7 +107,7 @@ class Dataset:
         """Return what differs once :meth:`load` would read other examples; it is then called again."""
         return ""
 
-    def fitted(self, train: Examples, test: Examples, held: Assignment) -> Fitted:
+    def fitted(self, train: Examples, test: Examples, held: Holders) -> Fitted:
         """Change examples by what the clients can tell together, such as means; the default does not.
 
         Args:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fedexp.core.options import FedexpError, one_of, range_errors, ranged
 from fedexp.data import own_files
 from fedexp.data.assembling import Found, Wanted
-from fedexp.data.assignment import Assignment
+from fedexp.data.assignment import Holders
 from fedexp.data.columns import AUTO, CLASSIFICATION, REGRESSION
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.scaling import Scaling, agreed, applied
@@ -140,7 +140,7 @@ class Files(Dataset):
         found = _read(self, self._known.path, self._known.version)
         return found.train, found.test
 
-    def fitted(self, train: Examples, test: Examples, held: Assignment) -> Fitted:
+    def fitted(self, train: Examples, test: Examples, held: Holders) -> Fitted:
         """Fill and scale numbers by what the clients know of their own training rows."""
         known = self._known
         if known.kind == "image":

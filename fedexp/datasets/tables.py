@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.data.assignment import Assignment
+from fedexp.data.assignment import Holders
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.loading import measure
 from fedexp.data.scaling import agreed, applied
@@ -73,7 +73,7 @@ class TableDataset(Dataset):
         whole = Examples(inputs, targets)
         return whole.subset(np.flatnonzero(~is_test)), whole.subset(np.flatnonzero(is_test))
 
-    def fitted(self, train: Examples, test: Examples, held: Assignment) -> Fitted:
+    def fitted(self, train: Examples, test: Examples, held: Holders) -> Fitted:
         """Scale numbers by means and variances that the clients agree on, from sums over their rows."""
         found, is_number = agreed(train.inputs, held), self.table().is_number
         parts = [

@@ -16,6 +16,7 @@ from fedexp.config.schema import Config
 from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.core.statistics import fairness
 from fedexp.core.weights import hash_weights, named
+from fedexp.data.assignment import Holders
 from fedexp.data.federated import FederatedData
 from fedexp.federation.dealing import client_rows, group_counts
 from fedexp.federation.evaluation import Models, ServerEvaluation
@@ -70,6 +71,7 @@ def conclude(
     models = chosen if outcome.val else outcome.models
     confusion = _confusion(config, evaluation, models)
     counts, names = group_counts(config, data)
+    held = data.partition
     unseen, judged = newcomers(config), config.task.headline
     scores = client_scores(data, evaluation, models, outcome.newcomers)
     values = [metrics[judged] for client, metrics in scores.items() if client not in unseen]
@@ -91,20 +93,20 @@ def conclude(
         **({"unseen": unseen} if unseen else {}),
         "model_sha256": hash_weights(weights),
         **({} if best is None else {"best_sha256": hash_weights(best)}),
-        "partition_sha256": data.partition.sha256,
+        "partition_sha256": held.sha256,
         **({"error": problem} if problem else {}),
     }
     pictures, problems = drawn(
         {
             **({"confusion": partial(confusion_png, confusion, names)} if confusion else {}),
-            "partition": partial(partition_png, counts, names, config.task.group),
+            "partition": partial(partition_png, counts, names, config.task.group, held.num_clients),
         }
     )
     return Ending(
         status,
         summary,
         measurements=of_chosen(config, outcome, scores),
-        further=of_further_points(config, evaluation, outcome, data.partition.num_clients),
+        further=of_further_points(config, evaluation, outcome),
         reported=_reported(outcome),
         weights=weights,
         best=best,
@@ -115,6 +117,7 @@ def conclude(
             *([f"{DIVERGED}: {problem}"] if problem else []),
             *_stop_notes(config, outcome),
             *selection_notes(config, summary),
+            *_panel_notes(held),
             *problems,
         ],
     )
@@ -153,6 +156,15 @@ def _confusion(
     if not config.task.has_confusion:
         return None
     return {owner: evaluation.confusion(weights) for owner, weights in models.items()}
+
+
+def _panel_notes(held: Holders) -> list[str]:
+    if len(held.listed) == held.num_clients:
+        return []
+    return [
+        f"the clients' own numbers are those of {len(held.listed):,} of {held.num_clients:,} clients, "
+        "drawn at random (partition.panel)"
+    ]
 
 
 def _stop_notes(config: Config, outcome: Outcome) -> list[str]:

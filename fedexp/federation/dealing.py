@@ -8,13 +8,11 @@ import numpy as np
 
 from fedexp.config.schema import Config
 from fedexp.core.options import FedexpError
-from fedexp.data.assignment import Assignment, Indices
+from fedexp.data.assignment import Assignment, Holders, Indices
 from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
 from fedexp.data.held_out import held_by_clients, held_by_server, hold_out
 from fedexp.data.loading import load, spec_problem
-from fedexp.data.matched_test import match_test
-from fedexp.partitions.base import make_partition
 
 
 def federate(config: Config) -> FederatedData:
@@ -35,9 +33,11 @@ def federate(config: Config) -> FederatedData:
     dealt, server_val = _dealt(config, groups.train, owners)
     if owners is not None and test.owners is not None:
         clients = range(config.clients.num)
-        own = Assignment.of([np.flatnonzero(test.owners == owner) for owner in clients])
+        own: Holders = Assignment.of([np.flatnonzero(test.owners == owner) for owner in clients])
     else:
-        own = match_test(dealt, groups.train, groups.test, len(groups.names), config.seed)
+        own = config.partition.hold_test(
+            dealt, groups.train, groups.test, len(groups.names), config.seed
+        )
     seen = config.partition.as_seen((train.inputs, dealt), (test.inputs, own), config.seed)
     dealt, client_val = _held_back(config, groups.train, dealt)
     as_held = train if seen is None else Examples(seen[0], train.targets)
@@ -55,12 +55,12 @@ def federate(config: Config) -> FederatedData:
     )
 
 
-def _as_seen(config: Config, train: Examples, test: Examples, dealt: Assignment) -> Examples:
+def _as_seen(config: Config, train: Examples, test: Examples, dealt: Holders) -> Examples:
     """Return test examples as their holders see them."""
     return config.dataset.fitted(train, test, dealt).test
 
 
-def _dealt(config: Config, labels: Indices, owners: Indices | None) -> tuple[Assignment, Indices]:
+def _dealt(config: Config, labels: Indices, owners: Indices | None) -> tuple[Holders, Indices]:
     """Return who is dealt which training example, and which ones the server holds out before that.
 
     Args:
@@ -77,13 +77,13 @@ def _dealt(config: Config, labels: Indices, owners: Indices | None) -> tuple[Ass
         kept, held_out = hold_out(whole, labels, share, seed, "server_validation")
         left, out = kept.indices, held_out.indices
     told_by = labels if owners is None else owners
-    dealt = make_partition(config.partition, told_by[left], config.clients.num, config.seed)
-    return Assignment(left[dealt.indices], dealt.offsets), out
+    held = config.partition.hold(told_by[left], config.clients.num, config.seed)
+    return held.within(left), out
 
 
 def _held_back(
-    config: Config, labels: Indices, dealt: Assignment
-) -> tuple[Assignment, Assignment | None]:
+    config: Config, labels: Indices, dealt: Holders
+) -> tuple[Holders, Assignment | None]:
     """Return what clients train on, and what each holds out of its own.
 
     Raises:
@@ -94,11 +94,12 @@ def _held_back(
     if not share:
         return dealt, None
     seed = config.partition.own_seed(config.seed)
-    kept, held_out = hold_out(dealt, labels, share, seed, "client_validation")
+    everybody = Assignment.of([dealt.client(client) for client in range(dealt.num_clients)])
+    kept, held_out = hold_out(everybody, labels, share, seed, "client_validation")
     if not len(held_out.indices):
         raise FedexpError(
             f"dataset.validation={share:g} is less than one example of every client (the largest has "
-            f"{dealt.sizes.max()}): a larger share, fewer clients, or dataset.validation_by=server"
+            f"{everybody.sizes.max()}): a larger share, fewer clients, or dataset.validation_by=server"
         )
     return kept, held_out
 
@@ -106,9 +107,10 @@ def _held_back(
 def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
     """Return what stands in partition.json."""
     counts, names = group_counts(config, data)
+    held, listed = data.partition, list(data.partition.listed)
     held_out: dict[str, Any] = {}
     if config.dataset.validation:
-        none = [0] * data.partition.num_clients
+        none = [0] * len(listed)
         own = none if data.client_val is None else data.client_val.sizes.tolist()
         held_out = {
             "num_validation_examples": own,
@@ -118,25 +120,28 @@ def describe_partition(config: Config, data: FederatedData) -> dict[str, Any]:
     return {
         "partition": config.partition.name,
         "dataset": config.dataset.name,
-        "sha256": data.partition.sha256,
-        "num_clients": data.partition.num_clients,
+        "sha256": held.sha256,
+        "num_clients": held.num_clients,
+        **({"clients": listed} if len(listed) < held.num_clients else {}),
+        **held.describe(),
         **({"owners": list(data.spec.owners)} if config.partition.by_owner else {}),
         "num_unassigned": unassigned(data),
-        "num_examples": data.partition.sizes.tolist(),
-        "num_test_examples": data.client_test.sizes.tolist(),
+        "num_examples": held.sizes.tolist(),
+        "num_test_examples": [data.client_test.size(client) for client in listed],
         **held_out,
         "classes": names,
         "class_counts": counts.tolist(),
         **config.task.group_words(),
         **({"columns": list(data.columns)} if data.columns else {}),
-        **config.partition.describe(data.partition.num_clients),
+        **config.partition.describe(held.num_clients),
     }
 
 
 def group_counts(config: Config, data: FederatedData) -> tuple[Indices, list[str]]:
-    """Return training examples per client and label, shape (num_clients, labels), and the labels' names.
+    """Return training examples per listed client and label, and the labels' names.
 
-    Where a task has no labels, of the groups that partitions tell apart.
+    The counts have the shape (num_listed, labels). Where a task has no labels, of the groups that
+    partitions tell apart.
     """
     train, _, names = config.task.grouping(data.train.targets, data.test.targets, data.spec.classes)
     return data.partition.class_counts(train, len(names)), names
@@ -145,7 +150,8 @@ def group_counts(config: Config, data: FederatedData) -> tuple[Indices, list[str
 def unassigned(data: FederatedData) -> int:
     """Return how many training examples nobody holds, neither to train on nor for validation."""
     own = 0 if data.client_val is None else len(data.client_val.indices)
-    return len(data.train) - len(data.partition.indices) - own - len(data.server_val)
+    held = sum(len(part) for part in data.partition.pooled())
+    return len(data.train) - held - own - len(data.server_val)
 
 
 def validation_sha256(data: FederatedData) -> str:
@@ -157,7 +163,7 @@ def validation_sha256(data: FederatedData) -> str:
 def client_rows(
     partition: dict[str, Any], scores: dict[int, dict[str, float]], metrics: list[str]
 ) -> list[dict[str, Any]]:
-    """Return a row per client, for tables on dashboards.
+    """Return a row per listed client, for tables on dashboards.
 
     Args:
         partition: What stands in partition.json.
@@ -168,14 +174,17 @@ def client_rows(
         ``client``, ``images``, ``test_images``, ``labels`` (held, joined by blanks) and every metric
         (None for a client without test examples).
     """
-    counts = np.array(partition["class_counts"])
+    sizes, tested = partition["num_examples"], partition["num_test_examples"]
+    listed = partition.get("clients", range(len(sizes)))
     return [
         {
             "client": client,
             "images": images,
-            "test_images": partition["num_test_examples"][client],
-            "labels": " ".join(map(str, np.flatnonzero(counts[client]))),
+            "test_images": test_images,
+            "labels": " ".join(map(str, np.flatnonzero(counts))),
             **{name: scores.get(client, {}).get(name) for name in metrics},
         }
-        for client, images in enumerate(partition["num_examples"])
+        for client, images, test_images, counts in zip(
+            listed, sizes, tested, partition["class_counts"], strict=True
+        )
     ]

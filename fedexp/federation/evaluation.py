@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fedexp.config.schema import Config
 from fedexp.core.machine import usable_cpus
 from fedexp.core.weights import Weights
-from fedexp.data.assignment import Assignment
+from fedexp.data.assignment import Holders
 from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
 from fedexp.federation.measuring import measure, measures, needs_probabilities
@@ -44,10 +44,11 @@ class ServerEvaluation:
         largest_loss: The loss from which on a model has diverged.
         frozen: Names of the parameters that nobody trains.
         layers: The model's entries by layer.
+        listed: The clients that are tested one by one.
     """
 
     def __init__(self, config: Config, data: FederatedData) -> None:
-        self._data = data
+        self._data, self.listed = data, data.partition.listed
         self._measures = measures(config.measured)
         self._trainer = build_trainer(config, data.spec)
         self.initial, self.parameters = self._trainer.initial(), self._trainer.parameters
@@ -138,7 +139,7 @@ class ServerEvaluation:
         return self._predictor_of(self._data.train.subset(held.indices), self._parallel)
 
     def _scores_by_share(
-        self, weights: Weights, clients: Sequence[int], held: Assignment, of: Examples
+        self, weights: Weights, clients: Sequence[int], held: Holders, of: Examples
     ) -> ClientScores:
         shares = {client: held.client(client) for client in clients}
         shares = {client: share for client, share in shares.items() if len(share)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,12 +40,12 @@ class Holdings:
     """How many examples each client holds, where the server knows it, as in a simulation.
 
     Attributes:
-        train: Partition id -> training examples.
-        test: Partition id -> test examples of its own.
+        train: From a partition id to its training examples.
+        test: From a partition id to test examples of its own.
     """
 
-    train: Sequence[int] | npt.NDArray[np.int64]
-    test: Sequence[int] | npt.NDArray[np.int64]
+    train: Callable[[int], int]
+    test: Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Gate:
             client, content = reply.metadata.src_node_id, _content(reply)
             numbers = _numbers(content)
             _agree("records", content, (METRICS,))
-            most = None if self._holdings is None else int(self._holdings.test[client])
+            most = None if self._holdings is None else self._holdings.test(client)
             count = _count(numbers, 0, most)
             _agree("metrics", numbers, self._measured)
             found = {name: float(numbers[name]) for name in self._measured}
@@ -171,7 +171,7 @@ class Gate:
         # What a simulated fault trains on is for its page to say: it may add examples of its own.
         if self._holdings is None or (client in self._faulty and not order.examples_of):
             return None
-        return sum(int(self._holdings.train[k]) for k in order.examples_of or (client,))
+        return sum(self._holdings.train(k) for k in order.examples_of or (client,))
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class PersonalModels:
 
     def __init__(self, config: Config, server: Server, evaluation: ServerEvaluation) -> None:
         self._config, self._server, self._initial = config, server, evaluation.initial
+        self._listed = evaluation.listed
 
     def renew(self, server_round: int, outcome: Outcome, cohort: Sequence[int], ask: Ask) -> None:
         """Have the round's clients make their models anew, and in the last round all clients."""
@@ -70,13 +71,11 @@ class PersonalModels:
         return self._made(outcome.rounds, outcome.weights, unseen, ask)
 
     def tuned(self, outcome: Outcome, ask: Ask) -> dict[int, Weights]:
-        """Return what ``clients.tuned_steps`` more steps make of every client's model."""
+        """Return what ``clients.tuned_steps`` more steps make of every listed client's model."""
         steps = self._config.clients.tuned_steps
         if not steps:
             return {}
-        return self._made(
-            outcome.rounds, outcome.weights, range(self._config.clients.num), ask, steps
-        )
+        return self._made(outcome.rounds, outcome.weights, self._listed, ask, steps)
 
     def _made(
         self, server_round: int, model: Weights, clients: Sequence[int], ask: Ask, steps: int = 0

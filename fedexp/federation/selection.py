@@ -64,7 +64,7 @@ def best_of(
     judges = [found for owner in known if (found := deciding(owner, known[owner])) is not None]
     own: list[float] = []
     for owner, weights in models.items():
-        clients = range(data.partition.num_clients) if owner is None else [owner]
+        clients = data.partition.listed if owner is None else [owner]
         own += [n[judged] for n in evaluation.client_validation(weights, clients).values()]
     rounds = {str(k): choice.round for k, choice in outcome.chosen.items() if k is not None}
     scores = means(tested)

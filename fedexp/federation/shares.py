@@ -28,7 +28,7 @@ def client_scores(
     models: Models,
     unseen: Mapping[int, Weights],
 ) -> ClientScores:
-    """Return the metrics of every client's model on its own share of the test examples.
+    """Return the metrics of every listed client's model on its own share of the test examples.
 
     Args:
         data: Who holds what.
@@ -39,7 +39,7 @@ def client_scores(
     scores: ClientScores = {}
     everybody: dict[int | None, Weights] = {**models}
     everybody |= dict(unseen.items())
-    shared = [k for k in range(data.partition.num_clients) if k not in everybody]
+    shared = [k for k in data.partition.listed if k not in everybody]
     for owner, weights in everybody.items():
         scores |= evaluation.client_scores(weights, shared if owner is None else [owner])
     return dict(sorted(scores.items()))
@@ -69,7 +69,7 @@ def of_chosen(config: Config, outcome: Outcome, scores: ClientScores) -> list[Me
 
 
 def of_further_points(
-    config: Config, evaluation: ServerEvaluation, outcome: Outcome, num_clients: int
+    config: Config, evaluation: ServerEvaluation, outcome: Outcome
 ) -> list[Measurement]:
     """Return what clients have of two more models, after the last round.
 
@@ -77,7 +77,7 @@ def of_further_points(
     other what ``clients.tuned_steps`` make of the model that a client is tested with.
     """
     rows: list[Measurement] = []
-    everybody, unseen = range(num_clients), set(newcomers(config))
+    everybody, unseen = evaluation.listed, set(newcomers(config))
     if config.strategy.personalised and not kept_entries(config, evaluation):
         shared = dict.fromkeys(everybody, outcome.weights)
         rows += _rows(GLOBAL, shared, evaluation, outcome.rounds, unseen)

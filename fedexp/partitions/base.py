@@ -12,14 +12,15 @@ import numpy.typing as npt
 from fedexp.core.options import FedexpError, Plan, ranged
 from fedexp.core.registry import Registry
 from fedexp.core.seeding import derive_rng
-from fedexp.data.assignment import Assignment, Indices
+from fedexp.data.assignment import Assignment, Holders, Indices
+from fedexp.data.matched_test import match_test
 from fedexp.tasks import GROUPS, LABELS, NOTHING
 
 MAX_DRAWS = 1_000
 """Draws of sizes after which ``min_size`` counts as out of reach."""
 
 Labels = npt.NDArray[np.int64]
-Held = tuple[npt.NDArray[Any], Assignment]
+Held = tuple[npt.NDArray[Any], Holders]
 """Inputs, shape (N, ...), and who holds which of them."""
 
 
@@ -34,10 +35,13 @@ class Partition:
         by_owner: Whether the data say who holds what. There are then as many clients as the data name
             owners, :meth:`deal` is given the owners in place of labels, and each client is tested on
             its own test examples where these have owners, too.
+        with_replacement: Whether clients may hold the same example, so that there may be more clients
+            than examples.
     """
 
     deals_by: ClassVar[str] = GROUPS
     by_owner: ClassVar[bool] = False
+    with_replacement: ClassVar[bool] = False
 
     name: str = ""
     seed: int | None = ranged(None, ge=0)
@@ -77,6 +81,24 @@ class Partition:
             FedexpError: If the labels do not allow for what the options ask.
         """
         raise NotImplementedError(f"partition={self.name} does not say who holds what")
+
+    def hold(self, labels: Labels, num_clients: int, seed: int) -> Holders:
+        """Say who holds what: what :meth:`deal` returns, checked; arguments as there.
+
+        Raises:
+            FedexpError: As :func:`make_partition`.
+        """
+        return make_partition(self, labels, num_clients, seed)
+
+    def hold_test(
+        self, train: Holders, train_labels: Labels, test_labels: Labels, num_labels: int, seed: int
+    ) -> Holders:
+        """Say on which test examples each client is tested; see :func:`match_test`."""
+        return match_test(train, train_labels, test_labels, num_labels, seed)
+
+    def num_listed(self, num_clients: int) -> int:
+        """Return how many clients are listed one by one in files, tables and pictures: all of them."""
+        return num_clients
 
     def rng(self, seed: int) -> np.random.Generator:
         """Return the generator that examples are dealt with; the partition's own seed wins."""

@@ -155,7 +155,7 @@ def test_fewer_clients_than_workers_get_a_task_each(idle_ray_grid: RayGrid) -> N
 def test_chunks_hold_each_client_once_and_are_balanced(
     idle_ray_grid: RayGrid, sizes: list[int], workers: int
 ) -> None:
-    idle_ray_grid._sizes, idle_ray_grid._workers = sizes, workers  # type: ignore[assignment]
+    idle_ray_grid._size, idle_ray_grid._workers = sizes.__getitem__, workers  # type: ignore[assignment]
     messages = [instruction(k, 1, arrays(0.0)) for k in range(len(sizes))]
     chunks = _clients(idle_ray_grid._chunks(messages))
     assert sorted(client for chunk in chunks for client in chunk) == list(range(len(sizes)))

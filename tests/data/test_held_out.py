@@ -34,7 +34,7 @@ def _config(
 
 def _parts(data: FederatedData) -> list[np.ndarray]:
     own = [] if data.client_val is None else data.client_val.parts()
-    return [*data.partition.parts(), *own, data.server_val]
+    return [*data.partition.pooled(), *own, data.server_val]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_training_and_validation_partition_the_training_data(partition: Partitio
     if by == "clients":  # of what each client had without validation
         assert data.client_val is not None
         assert len(data.server_val) == 0
-        for client, had in enumerate(federate(_config(partition, seed=seed)).partition.parts()):
+        for client, had in enumerate(federate(_config(partition, seed=seed)).partition.pooled()):
             both = [*data.partition.client(client), *data.client_val.client(client)]
             assert sorted(both) == sorted(had)
             assert len(data.client_val.client(client)) == num_held_out(0.2, len(had))

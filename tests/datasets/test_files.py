@@ -85,7 +85,7 @@ def test_a_test_folder_says_who_is_tested_on_what(folder: Path) -> None:
     data = _federated(files(folder))
     assert data.partition.sizes.tolist() == [60, 40, 20]
     assert data.client_test.sizes.tolist() == [80, 60, 14]
-    assert sorted(data.client_test.indices.tolist()) == list(range(154))
+    assert sorted(np.concatenate(data.client_test.pooled()).tolist()) == list(range(154))
 
 
 def test_a_column_says_whose_a_row_is(folder: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_scaling_is_fitted_on_training_rows_and_told(folder: Path) -> None:
 def test_held_out_rows_do_not_scale_anything(folder: Path) -> None:
     found = _given(files(folder, validation=0.5, validation_by="clients"))
     data = federate(found)
-    own = data.train.inputs[data.partition.indices]
+    own = data.train.inputs[np.concatenate(data.partition.pooled())]
     np.testing.assert_allclose(own[:, 0].mean(), 0, atol=1e-6)
     assert abs(data.train.inputs[:, 0].mean()) > 1e-4
 

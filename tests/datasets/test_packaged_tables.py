@@ -44,7 +44,7 @@ def test_training_rows_are_scaled_by_what_clients_know_together(page: TableDatas
     assert validate(found) == []
     data = federate(found)
     raw = page.load()[1].inputs
-    pooled = page.load()[0].inputs[data.partition.indices]
+    pooled = page.load()[0].inputs[np.concatenate(data.partition.pooled())]
     np.testing.assert_allclose(data.train.inputs.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(data.train.inputs.std(axis=0), 1, atol=1e-5)
     wanted = (raw - pooled.mean(axis=0)) / pooled.std(axis=0)
@@ -61,7 +61,7 @@ def test_targets_of_the_regression_are_about_their_own_deviation() -> None:
 def test_validation_rows_are_scaled_by_the_others() -> None:
     page = replace(BreastCancer(), validation=0.2, validation_by="clients")
     data = federate(config(dataset=page, model=Logistic()))
-    trained_on = data.train.inputs[data.partition.indices]
+    trained_on = data.train.inputs[np.concatenate(data.partition.pooled())]
     np.testing.assert_allclose(trained_on.mean(axis=0), 0, atol=1e-5)
 
 

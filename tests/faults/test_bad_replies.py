@@ -113,7 +113,7 @@ class Found:
 
 def _run(experiment: Config, spoil: Spoil, kind: str = "train") -> tuple[Found, list[str]]:
     evaluation, told = ServerEvaluation(experiment, DATA), Recorder()
-    holdings = Holdings(DATA.partition.sizes, DATA.client_test.sizes)
+    holdings = Holdings(DATA.partition.size, DATA.client_test.size)
     server = build_server(experiment, evaluation)
     loop = RoundLoop(experiment, server, evaluation, told, holdings)
     grid = InlineGrid(Spoiled(experiment, kind, spoil), NUM)

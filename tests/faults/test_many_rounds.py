@@ -44,7 +44,7 @@ def test_a_thousand_rounds_stay_flat() -> None:
     training = TrainingConfig(local_steps=1, batch_size=4)
     experiment = config(rounds=ROUNDS, strategy=Scaffold(), clients=clients, training=training)
     evaluation, watch = ServerEvaluation(experiment, data), Watch()
-    holdings = Holdings(data.partition.sizes, data.client_test.sizes)
+    holdings = Holdings(data.partition.size, data.client_test.size)
     server = build_server(experiment, evaluation)
     loop = RoundLoop(experiment, server, evaluation, watch, holdings)
     loop.run(InlineGrid(client_app(ClientNode(experiment, lambda: data)), 3))

@@ -122,6 +122,10 @@ def _array(*values: float, name: str = "w", dtype: type = np.float32) -> ArrayRe
 ORDER = Order(ONE)
 
 
+def _held(train: list[int], test: list[int]) -> Holdings:
+    return Holdings(train.__getitem__, test.__getitem__)
+
+
 def _gate(holdings: Holdings | None = None, **changes: Any) -> Gate:
     return Gate(config(**changes), ("w",), holdings)
 
@@ -177,7 +181,7 @@ def _counted(count: Any) -> MetricRecord:
     ],
 )
 def test_replies_to_training(content: RecordDict, reason: str | None) -> None:
-    assert _problem(content, _gate(Holdings([6], [4]))) == reason
+    assert _problem(content, _gate(_held([6], [4]))) == reason
 
 
 @pytest.mark.parametrize(
@@ -220,7 +224,7 @@ def test_weights_come_in_the_models_order() -> None:
 
 
 def test_a_client_that_trains_on_several_clients_examples_may_report_as_many() -> None:
-    gate, reply = _gate(Holdings([2, 1, 3], [1, 1, 1])), _reply(_with())
+    gate, reply = _gate(_held([2, 1, 3], [1, 1, 1])), _reply(_with())
     assert gate.update(reply, 1, Order(ONE, examples_of=(0, 1)), ONE).num_examples == 3
     with pytest.raises(UnusableReplyError, match="more than the 2 that"):
         gate.update(reply, 1, Order(ONE), ONE)
@@ -228,7 +232,10 @@ def test_a_client_that_trains_on_several_clients_examples_may_report_as_many() -
 
 def test_a_simulated_fault_may_add_examples_of_its_own() -> None:
     faulty = ClientsConfig(num=3, byzantine=ByzantineConfig(fraction=0.9))
-    gate, reply = _gate(Holdings([2, 1, 3], [1, 1, 1]), clients=faulty), _reply(_with())
+    gate, reply = (
+        _gate(_held([2, 1, 3], [1, 1, 1]), clients=faulty),
+        _reply(_with()),
+    )
     assert gate.update(reply, 1, Order(ONE), ONE).num_examples == 3
     with pytest.raises(UnusableReplyError, match="more than the 2 that"):
         gate.update(reply, 1, Order(ONE, examples_of=(0,)), ONE)  # nothing goes wrong with this one
@@ -254,7 +261,7 @@ def test_a_simulated_fault_may_add_examples_of_its_own() -> None:
     ],
 )
 def test_replies_to_an_evaluation(content: RecordDict, reason: str | None) -> None:
-    gate, found = _gate(Holdings([6], [4])), None
+    gate, found = _gate(_held([6], [4])), None
     try:
         gate.tested(_reply(content))
     except UnusableReplyError as error:

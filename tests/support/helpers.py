@@ -122,7 +122,8 @@ class FaultyPartition(Assignment):
 
 def with_fault(data: FederatedData, bad_client: int, marker: str = "") -> FederatedData:
     """Let one client of the data fail when it reads its training images; -1 is every client."""
-    faulty = FaultyPartition(data.partition.indices, data.partition.offsets, bad_client, marker)
+    held = Assignment.of(data.partition.pooled())
+    faulty = FaultyPartition(held.indices, held.offsets, bad_client, marker)
     return FederatedData(data.spec, data.train, data.test, faulty, data.client_test)
 
 
@@ -325,6 +326,7 @@ class FirstWeight(ServerEvaluation):
         self.parameters, self.buffers, self.frozen = ("w",), frozenset(), frozenset()
         self.layers = Layers(("w",), ("w",), frozenset({"w"}))
         self.largest_loss = 1e6
+        self.listed = range(3)
         self.seen: list[list[float]] = []
 
     def scores(self, weights: Weights) -> Scores:

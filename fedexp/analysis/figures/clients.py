@@ -46,12 +46,21 @@ Matrix = npt.NDArray[np.int64]
 
 
 class _Partition(NamedTuple):
-    """Who holds what: examples by client and label, under the settings that tell it from others."""
+    """Who holds what, under the settings that tell it from others.
+
+    Attributes:
+        title: Those settings.
+        counts: Examples by client and label, of the clients that the run lists.
+        classes: What labels are called.
+        group: What a label is.
+        num_clients: How many clients there are in all.
+    """
 
     title: str
     counts: Matrix
     classes: list[str]
     group: str
+    num_clients: int
 
 
 def gain_bars(found: Results, comparison: Comparison | None = None) -> Any:
@@ -128,8 +137,11 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
     wide = float(np.clip(3.0 + 0.3 * most, 4.5, 9.0))
     figure = new(wide + 1.8, 2.9 * len(shown) + 0.8)
     axes = panels(figure, len(shown), 1)
-    for panel, (heading, counts, classes, _) in zip(axes, shown, strict=True):
+    for panel, (heading, counts, classes, _, num_clients) in zip(axes, shown, strict=True):
         draw_partition(panel, counts[:MAX_CLIENTS], classes, _label_colours(len(classes)))
+        if num_clients > len(counts):
+            panel.set_xticks([])  # their numbers are not 0, 1, 2
+            panel.set_xlabel(f"{len(counts[:MAX_CLIENTS])} of {num_clients:,} clients")
         for number, bars in enumerate(panel.collections):
             bars.set(hatch=HATCHES[number % 3], edgecolor="white", linewidth=0.5)
         tidy(panel)
@@ -147,6 +159,9 @@ def partitions(found: Results, comparison: Comparison | None = None) -> Any:
         figure,
         _which_seeds(view),
         f"The first {MAX_CLIENTS} of {most} clients are shown" if most > MAX_CLIENTS else "",
+        "Of many clients, some drawn at random are shown"
+        if any(partition.num_clients > len(partition.counts) for partition in shown)
+        else "",
         f"{len(shown)} of {len(distinct)} partitions are shown"
         if len(shown) < len(distinct)
         else "",
@@ -230,9 +245,11 @@ def _partitions(view: View) -> list[_Partition]:
         counts = np.array(content["class_counts"])
         values = {key: str(settings.at[run, key]) for key in keys}
         told = " ".join(f"{title(key)}={value}" for key, value in values.items())
-        heading = told or f"{content.get('partition', 'partition')}: {len(counts)} clients"
+        num_clients = content.get("num_clients", len(counts))
+        heading = told or f"{content.get('partition', 'partition')}: {num_clients} clients"
         names = label_names(content, counts.shape[1])
-        distinct[which] = _Partition(heading, counts, names, content.get("groups", "label"))
+        group = content.get("groups", "label")
+        distinct[which] = _Partition(heading, counts, names, group, num_clients)
     return list(distinct.values())
 
 
