@@ -268,7 +268,8 @@ def test_files_that_are_mixed_up_are_no_traceback(tmp_path: Path) -> None:
     parts = _parts(GREY, LABELS)
     parts[0] = parts[1]
     _write_idx(tmp_path / "MNIST" / "raw", IDX, parts)
-    assert f"{tmp_path / 'MNIST' / 'raw'} cannot be read (x should have 3 dim" in _one_line(config)
+    said = f"{tmp_path / 'MNIST' / 'raw'} cannot be read (images and labels must have 3 axes and 1"
+    assert said in _one_line(config)
 
 
 def test_what_is_read_is_held_against_the_spec(tmp_path: Path) -> None:
@@ -353,3 +354,14 @@ def test_only_cifars_training_images_are_varied_and_only_if_asked(page: type[Cif
     expected_white = [(1 - m) / d for m, d in zip(page.mean, page.std, strict=True)]
     assert prepared == pytest.approx(expected_white)
     assert (white == 255).all()
+
+
+def test_idx_files_are_read_without_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("its import costs 150 MiB")
+
+    monkeypatch.setattr("fedexp.data.torchvision_files._reader", refuse)
+    _write_idx(tmp_path / "MNIST" / "raw", IDX, _parts(GREY, LABELS))
+    _assert_read(Mnist(root=str(tmp_path)), GREY[:, None])
