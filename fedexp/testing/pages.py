@@ -21,7 +21,6 @@ from fedexp.models.gru import Gru
 from fedexp.models.mlp import Mlp
 from fedexp.models.mobilenet_v3_small import MobilenetV3Small
 from fedexp.partitions import Partition
-from fedexp.partitions.base import make_partition
 from fedexp.partitions.iid import Iid
 from fedexp.strategies import Strategy
 from fedexp.tasks import TOKENS
@@ -120,12 +119,12 @@ def partition_conforms(partition: Partition, backends: Sequence[str]) -> None:
 
 
 def check_partition(partition: Partition, num_clients: int, seed: int, dataset: Dataset) -> None:
-    """Equal seeds give equal assignments; every other rule is :func:`make_partition`'s."""
+    """Equal seeds give equal assignments; every other rule is :meth:`Partition.hold`'s."""
     train, test = (part.targets for part in load(dataset))
     labels = tasks.of(dataset).grouping(train, test, dataset.spec.classes).train
     before = labels.copy()
-    first = make_partition(partition, labels, num_clients, seed)
-    again = make_partition(partition, labels, num_clients, seed)
+    first = partition.hold(labels, num_clients, seed)
+    again = partition.hold(labels, num_clients, seed)
     require(first.sha256 == again.sha256, "deal() gives another assignment for the same seed")
     require(np.array_equal(labels, before), "deal() writes to the labels it is given")
 

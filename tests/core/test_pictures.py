@@ -179,3 +179,9 @@ def test_pictures_are_drawn_whatever_the_notebook_asks_for(told: str, kept: bool
     assert (variable, drew) == (told, "True")
     if kept:
         assert backend == told
+
+
+def test_clients_that_were_drawn_are_not_numbered_from_0() -> None:
+    counts = np.array([[1, 2], [3, 0]])
+    assert partition_png(counts, "ab", "label", 2) == partition_png(counts, "ab")
+    assert partition_png(counts, "ab", "label", 100_000_000) != partition_png(counts, "ab")
