@@ -141,10 +141,12 @@ class LittleIsEnough(Attack):
     ) -> dict[int, Weights]:
         """Agree on one set of weights."""
         together = dict(updates[0].weights)
-        for name in _floats(model):
-            stacked = np.stack([update.weights[name] for update in updates]).astype(np.float64)
-            aim = stacked.mean(axis=0) - self.scale * stacked.std(axis=0)
-            together[name] = np.asarray(aim, dtype=model[name].dtype)
+        for name, array in _floats(model).items():
+            aim = np.empty(array.size, array.dtype)
+            for where, values in updates.blocks(name):
+                values = values.astype(np.float64)
+                aim[where] = values.mean(axis=0) - self.scale * values.std(axis=0)
+            together[name] = aim.reshape(array.shape)
         return {update.client: together for update in updates if update.client in faulty}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -20,17 +22,16 @@ class InlineGrid(CohortGrid):
         super().__init__()
         self._app, self._num_partitions = app, num_partitions
 
-    def exchange(self, messages: list[Message]) -> list[Message]:
-        """Run the clients in order."""
-        replies = []
-        for message in messages:
+    def exchange(self, messages: list[Message]) -> Iterator[Message]:
+        """Run the clients in order, each when its reply is asked for."""
+        for done, message in enumerate(messages, start=1):
             client = message.metadata.dst_node_id
             state = self.states.get(client, RecordDict())
             reply, state = call_client(self._app, message, self._num_partitions, state)
             self.states[client] = kept(state)
-            replies.append(reply)
-            self.on_reply(len(replies))
-        return replies
+            self.on_reply(done)
+            yield reply
+            del reply  # who took it may be done with it
 
 
 def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = False) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
+import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
-from flwr.app import Message, Metadata, RecordDict
+from flwr.app import Message, MessageType, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedexp.backends.base import GRACE, TRIES, Body, call_client, kept, run_server, worker_died
@@ -24,7 +25,7 @@ from fedexp.flower.app import client_app
 from fedexp.flower.calling import out_of_time
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.internals import message_from
-from fedexp.flower.messages import error_reply
+from fedexp.flower.messages import error_reply, num_bytes
 
 LONG_ROUND = 0.5
 """Seconds from which on a worker gets two tasks a round. Clients are dealt by size, and the second task
@@ -42,6 +43,11 @@ def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = Fa
     """
     start_ray(config)
     run_server(RayGrid(config, data), server)
+
+
+IN_FLIGHT = 128 * 2**20
+"""Bytes of replies that are on their way at a time: a cohort whose replies have more is taken in bit by
+bit. They lie in workers, or in Ray's object store, where nobody has read them yet."""
 
 
 Work = tuple[Metadata, int, RecordDict]
@@ -77,7 +83,7 @@ class RayGrid(CohortGrid):
         self._timeout = config.backend.timeout
         self._seconds = LONG_ROUND
         self._contents: dict[int, Any] = {}
-        self._answers: list[Message] = []
+        self._num_answers = 0
         # Ray would end a worker after each GPU task; max_calls=0 keeps it for the next round. It would
         # retry a task as a whole, too, with the client in it that kills its worker.
         self._task = ray.remote(
@@ -87,33 +93,49 @@ class RayGrid(CohortGrid):
             max_retries=0,
         )(_run_clients)
 
-    def exchange(self, messages: list[Message]) -> list[Message]:
-        """Spread the clients over tasks of about equal work and collect replies as they come.
+    def exchange(self, messages: list[Message]) -> Iterator[Message]:
+        """Spread the clients over tasks of about equal work and hand over replies as they come.
 
         A task whose worker died, or whose time is up, takes all its clients' replies with it. Its clients
-        are asked once more, each in a task of its own, so that only the one to blame fails.
+        are asked once more, each in a task of its own, so that only the one to blame fails. Of a cohort
+        with large replies, further tasks start when those of others were taken.
         """
         start = time.perf_counter()
         contents = {id(message.content): message.content for message in messages}
         self._contents = {key: ray.put(content) for key, content in contents.items()}
-        self._answers = []
-        left = self._work_off(self._chunks(messages), at_once=len(messages))
+        self._num_answers = 0
+        most, at_once = self._bounds(messages)
+        left = yield from self._work_off(self._chunks(messages, most), at_once)
         tries = dict.fromkeys((message.metadata.dst_node_id for message, _ in left), 0)
         while left:
             again = []
             for message, reason in left:
                 client = message.metadata.dst_node_id
                 if tries[client] == TRIES or (tries[client] and reason.is_final):
-                    self._take_in([error_reply(message, reason.text)])
+                    self._tell(1)
+                    yield error_reply(message, reason.text)
                 else:
                     tries[client] += 1
                     again.append([message])
-            left = self._work_off(again, at_once=self._workers)
+            left = yield from self._work_off(again, at_once=self._workers)
         self._contents = {}
         self._seconds = time.perf_counter() - start
-        return self._answers
 
-    def _work_off(self, chunks: list[list[Message]], at_once: int) -> list[tuple[Message, Reason]]:
+    def _bounds(self, messages: list[Message]) -> tuple[float, int]:
+        """Return how many clients a task may have, and how many tasks may be on their way at a time.
+
+        A client sends about as much as it is sent; but numbers alone where it is tested.
+        """
+        tasks, total = 2 * self._workers, 0
+        if messages and messages[0].metadata.message_type != MessageType.EVALUATE:
+            total = num_bytes(messages)
+        if total <= IN_FLIGHT:
+            return math.inf, len(messages)
+        return max(1, IN_FLIGHT // tasks * len(messages) // total), tasks
+
+    def _work_off(
+        self, chunks: list[list[Message]], at_once: int
+    ) -> Generator[Message, None, list[tuple[Message, Reason]]]:
         """Run a task for every chunk, so many at a time; return the messages that nobody answered."""
         waiting, pending = deque(chunks), dict[Any, tuple[list[Message], float]]()
         left: list[tuple[Message, Reason]] = []
@@ -126,10 +148,18 @@ class RayGrid(CohortGrid):
             patience = None if until == math.inf else max(0.0, until - time.monotonic())
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=patience, fetch_local=True)
             now = time.monotonic()
-            for task in ready or [task for task, (_, at) in pending.items() if at <= now]:
+            late = [] if ready else [task for task, (_, at) in pending.items() if at <= now]
+            for task in late:
                 chunk, _ = pending.pop(task)
-                reason = self._collect(task, chunk) if ready else self._give_up(task)
-                left += [(message, reason) for message in chunk] if reason else []
+                reason = self._give_up(task)
+                left += [(message, reason) for message in chunk]
+            while ready:  # no name keeps what was taken
+                chunk, _ = pending.pop(ready[0])
+                found = self._collect(ready.pop())
+                if isinstance(found, Reason):
+                    left += [(message, found) for message in chunk]
+                else:
+                    yield from found
         return left
 
     def _submit(self, chunk: list[Message]) -> Any:
@@ -156,17 +186,27 @@ class RayGrid(CohortGrid):
         ray.cancel(task, force=True)
         return Reason(out_of_time(self._timeout or 0.0), is_final=True)
 
-    def _chunks(self, messages: list[Message]) -> list[list[Message]]:
-        """Deal clients to tasks, largest first, each to the task that has the least to do so far."""
+    def _chunks(self, messages: list[Message], most: float = math.inf) -> list[list[Message]]:
+        """Deal clients to tasks, largest first, each to the task that has the least to do so far.
+
+        Args:
+            messages: To the clients.
+            most: Clients that a task may have.
+        """
         per_worker = 1 if self._seconds < LONG_ROUND else 2
         num_tasks = min(len(messages), per_worker * self._workers)
+        num_tasks = max(num_tasks, math.ceil(len(messages) / most))
         chunks: list[list[Message]] = [[] for _ in range(num_tasks)]
-        loads = [0] * num_tasks
+        loads, lightest = [0] * num_tasks, [(0, task) for task in range(num_tasks)]
         size = {m.metadata.dst_node_id: self._size(m.metadata.dst_node_id) for m in messages}
         for message in sorted(messages, key=lambda m: -size[m.metadata.dst_node_id]):
-            lightest = loads.index(min(loads))
-            chunks[lightest].append(message)
-            loads[lightest] += size[message.metadata.dst_node_id]
+            _, task = lightest[0]
+            chunks[task].append(message)
+            loads[task] += size[message.metadata.dst_node_id]
+            if len(chunks[task]) < most:
+                heapq.heapreplace(lightest, (loads[task], task))
+            else:
+                heapq.heappop(lightest)
         order = sorted(range(num_tasks), key=lambda task: -loads[task])
         return [chunks[task] for task in order]
 
@@ -174,8 +214,8 @@ class RayGrid(CohortGrid):
         state = self.states.get(message.metadata.dst_node_id, RecordDict())
         return message.metadata, keys.index(id(message.content)), state
 
-    def _collect(self, task: Any, chunk: list[Message]) -> Reason | None:
-        """Take in what a task returned; or return why there is nothing."""
+    def _collect(self, task: Any) -> Iterator[Message] | Reason:
+        """Return the replies of a task, or why there is none."""
         try:
             results = ray.get(task)
         except ray.exceptions.RayTaskError as error:
@@ -184,15 +224,19 @@ class RayGrid(CohortGrid):
             return Reason(worker_died(type(error).__name__))
         except Exception as error:  # what a client sent cannot even be unpacked
             return Reason(told(error), is_final=True)
+        return self._take_in(results)
+
+    def _take_in(self, results: list[tuple[Message, RecordDict]]) -> Iterator[Message]:
         for reply, state in results:
             if not reply.has_error():
                 self.states[reply.metadata.src_node_id] = kept(state)
-        self._take_in([reply for reply, _ in results])
-        return None
+        self._tell(len(results))
+        while results:  # no name keeps what was taken
+            yield results.pop(0)[0]
 
-    def _take_in(self, replies: list[Message]) -> None:
-        self._answers += replies
-        self.on_reply(len(self._answers))
+    def _tell(self, num_more: int) -> None:
+        self._num_answers += num_more
+        self.on_reply(self._num_answers)
 
 
 def _at_once(have: Mapping[str, float], backend: RayBackend) -> int:

@@ -82,9 +82,6 @@ class BuffersApart(Server):
         return {name: a for name, a in weights.items() if (name in self._buffers) == buffers}
 
     def _updates(self, updates: Updates, *, buffers: bool) -> Updates:
-        return Updates(
-            [
-                dataclasses.replace(update, weights=self._part(update.weights, buffers=buffers))
-                for update in updates
-            ]
-        )
+        first = updates[0].weights
+        names = frozenset(name for name in first if (name in self._buffers) == buffers)
+        return Updates([update.part(names) for update in updates])

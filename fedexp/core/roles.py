@@ -6,9 +6,9 @@ weights. Messages, processes, faults and checks are the round loop's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,23 @@ import numpy.typing as npt
 from fedexp.core.hooks import Loss, Rule
 from fedexp.core.layers import Layers
 from fedexp.core.state import is_code
+from fedexp.core.updates import Number, Update, Updates, shares_of, weighted_mean
 from fedexp.core.weights import Weights
 
-Number = int | float
+__all__ = [
+    "Client",
+    "Job",
+    "Number",
+    "Order",
+    "Server",
+    "Setup",
+    "State",
+    "Update",
+    "Updates",
+    "shares_of",
+    "weighted_mean",
+]
+
 State = MutableMapping[str, Weights | Number | str]
 """What a client keeps from call to call: name -> named arrays, a number or a word."""
 
@@ -41,105 +55,6 @@ class Order:
     arrays: Mapping[str, Weights] = field(default_factory=dict)
     numbers: Mapping[str, Number | str] = field(default_factory=dict)
     examples_of: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """What one client sent back.
-
-    Attributes:
-        client: Partition id.
-        round: The round whose model it started from.
-        weights: What it trained; names, shapes and dtypes are the model's. Not to be written to.
-        num_examples: Examples it trained on, >= 1.
-        loss: Mean loss of its last epoch; None if it did not train.
-        arrays: Further arrays by name.
-        numbers: Numbers by name.
-    """
-
-    client: int
-    round: int
-    weights: Weights
-    num_examples: int
-    loss: float | None = None
-    arrays: Mapping[str, Weights] = field(default_factory=dict)
-    numbers: Mapping[str, Number] = field(default_factory=dict)
-
-
-class Updates(Sequence[Update]):
-    """A round's updates, in the order of clients; every one has passed the guards."""
-
-    def __init__(self, updates: Sequence[Update]) -> None:
-        self._updates = list(updates)
-
-    @overload
-    def __getitem__(self, index: int) -> Update: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Updates: ...
-
-    def __getitem__(self, index: int | slice) -> Update | Updates:
-        found = self._updates[index]
-        return Updates(found) if isinstance(found, list) else found
-
-    def __len__(self) -> int:
-        return len(self._updates)
-
-    def __iter__(self) -> Iterator[Update]:
-        return iter(self._updates)
-
-    def only(self, positions: Sequence[int]) -> Updates:
-        """Return the updates at the given positions, in that order."""
-        return Updates([self._updates[position] for position in positions])
-
-    @property
-    def shares(self) -> list[float]:
-        """Each client's share of the examples; they sum to 1."""
-        return shares_of([update.num_examples for update in self._updates])
-
-    def mean(self, shares: Sequence[float] | None = None, of: str | None = None) -> Weights:
-        """Return the weighted mean of the clients' weights.
-
-        Args:
-            shares: One factor per update; None weights by examples.
-            of: Name of further arrays to average in place of the weights.
-
-        Returns:
-            Arrays that may be written to: ``sum(share * array)``, added in the order of clients in each
-            array's own precision.
-        """
-        mean: dict[str, Any] = {}
-        # A factor of NumPy's would make float64 of float32.
-        factors = self.shares if shares is None else [float(share) for share in shares]
-        for share, update in zip(factors, self._updates, strict=True):
-            for name, array in (update.weights if of is None else update.arrays[of]).items():
-                if name in mean:
-                    mean[name] += array * share
-                else:
-                    mean[name] = array * share
-        return {name: np.asarray(array) for name, array in mean.items()}
-
-    def mean_loss(self) -> float | None:
-        """Return the mean of the clients' training losses, weighted by examples; None if one has none."""
-        losses = [update.loss for update in self._updates if update.loss is not None]
-        if len(losses) < len(self._updates) or not losses:
-            return None
-        return weighted_mean(losses, [update.num_examples for update in self._updates])
-
-
-def shares_of(counts: Sequence[float]) -> list[float]:
-    """Return counts divided by their sum, which must not be 0."""
-    total = sum(counts)
-    return [count / total for count in counts]
-
-
-def weighted_mean(values: Sequence[float], counts: Sequence[float]) -> float:
-    """Return the mean of values weighted by counts, added in order."""
-    terms = [value * share for value, share in zip(values, shares_of(counts), strict=True)]
-    mean = terms[0]
-    for term in terms[1:]:
-        mean += term
-    return mean
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ def without(weights: Mapping[str, npt.NDArray[Any]], names: Collection[str]) -> 
     return {name: array for name, array in weights.items() if name not in names}
 
 
+def restricted(weights: Mapping[str, npt.NDArray[Any]], names: Collection[str]) -> Weights:
+    """Return some of weights; nothing is copied."""
+    return {name: array for name, array in weights.items() if name in names}
+
+
 def completed(
     weights: Mapping[str, npt.NDArray[Any]], *others: Mapping[str, npt.NDArray[Any]]
 ) -> Weights:

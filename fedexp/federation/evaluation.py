@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedexp.config.schema import Config
+from fedexp.core.garbage import give_back
 from fedexp.core.machine import usable_cpus
 from fedexp.core.weights import Weights
 from fedexp.data.assignment import Holders
@@ -160,4 +161,6 @@ class ServerEvaluation:
 
     def _predict(self, weights: Weights, predict: Predictor) -> Predictions:
         with limited_threads(self._threads):
-            return predict(weights)
+            found = predict(weights)
+        give_back()
+        return found

@@ -1,15 +1,64 @@
-"""From orders to the messages of a round, without what stays with the clients."""
+"""From orders to the messages of a round, without what stays with the clients, and back from replies."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from flwr.app import Message, RecordDict
 
 from fedexp.core.roles import Order, Update
 from fedexp.core.weights import without
+from fedexp.federation.events import Failure
+from fedexp.federation.guards import UnusableReplyError
 from fedexp.flower.messages import pack_order
+
+Read = TypeVar("Read")
+
+
+@dataclass
+class Found(Generic[Read]):
+    """What became of a round's replies.
+
+    Attributes:
+        phase: For what clients were asked.
+        usable: What was read, in the order of clients.
+        failures: Clients whose replies cannot be used, in order.
+        seconds: Time that reading took.
+    """
+
+    phase: str
+    usable: list[Read] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def read_each(
+    replies: Iterable[Message], read: Callable[[Message], Read], server_round: int, phase: str
+) -> Found[Read]:
+    """Read replies as they come in, whatever their order, and let go of each before the next.
+
+    Args:
+        replies: One per client.
+        read: Makes something of a reply, which must not keep it alive where memory counts.
+        server_round: The round.
+        phase: For what clients were asked.
+    """
+    found, usable, refused = Found[Read](phase), dict[int, Read](), dict[int, str]()
+    for reply in replies:
+        start, client = time.perf_counter(), reply.metadata.src_node_id
+        try:
+            usable[client] = read(reply)
+        except UnusableReplyError as error:
+            refused[client] = str(error)
+        del reply
+        found.seconds += time.perf_counter() - start
+    found.usable = [usable[client] for client in sorted(usable)]
+    found.failures = [Failure(server_round, phase, k, refused[k]) for k in sorted(refused)]
+    return found
 
 
 def messages_of(

@@ -19,17 +19,17 @@ from fedexp.config.schema import Config
 from fedexp.core import signals
 from fedexp.core.options import DivergedError, FedexpError
 from fedexp.core.roles import Order, Server, Update, Updates, weighted_mean
+from fedexp.core.shelf import Shelf
 from fedexp.core.weights import Weights, named, restore_dtypes
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
-from fedexp.federation.exchange import bytes_of, messages_of
+from fedexp.federation.exchange import Found, bytes_of, messages_of, read_each
 from fedexp.federation.faults import byzantine_clients, collude
 from fedexp.federation.guards import (
     Gate,
     Holdings,
     Tested,
-    UnusableReplyError,
     form_problem,
     letting_go,
 )
@@ -43,6 +43,13 @@ from fedexp.flower.grid import CohortGrid
 from fedexp.flower.messages import num_bytes
 
 Read = TypeVar("Read", Update, Tested, tuple[int, Weights])
+
+_KINDS = {
+    "train": MessageType.TRAIN,
+    "client_evaluate": MessageType.EVALUATE,
+    PERSONALISE: f"query.{PERSONALISE}",
+}
+"""Flower's word for what clients are asked in a phase."""
 
 
 class RoundLoop:
@@ -163,17 +170,21 @@ class RoundLoop:
         config, model = self._config, self.outcome.weights
         cohort = draw_cohort(config, "cohort", config.clients.fraction_train, server_round)
         self._cohort = cohort
+        shelf = Shelf(model, len(cohort))
+
+        def read(reply: Message) -> Update:
+            order = orders[reply.metadata.src_node_id]
+            update = self._gate.update(reply, server_round, order, model)
+            self._bytes_up += bytes_of(update, self._kept)
+            return shelf.take(update)
+
         with self._timed("train"):
             orders = self._server.instruct(server_round, model, cohort)
-            replies = self._exchange(server_round, MessageType.TRAIN, orders, grid, cohort)
-        with self._timed("aggregate"), letting_go():
-
-            def read(reply: Message) -> Update:
-                order = orders[reply.metadata.src_node_id]
-                return self._gate.update(reply, server_round, order, model)
-
-            updates = self._guard(server_round, "train", replies, read, config.clients.min_success)
-            self._bytes_up += sum(bytes_of(update, self._kept) for update in updates)
+            found = self._exchange(server_round, "train", orders, grid, cohort, read)
+        # Replies are read while others are still on their way.
+        self._report.seconds["train"] -= found.seconds
+        with self._timed("aggregate", found.seconds), letting_go():
+            updates = self._usable(server_round, found, config.clients.min_success)
             kept = self._colluded(server_round, updates, orders)
             grid.take_back(set(orders) - {update.client for update in kept})
             self._require(server_round, len(kept), len(orders))
@@ -230,10 +241,12 @@ class RoundLoop:
         cohort = draw_cohort(config, "evaluate_cohort", fraction, server_round)
         with self._timed("client_evaluate"):
             orders = self._personal.orders(outcome.weights, cohort)
-            replies = self._exchange(server_round, MessageType.EVALUATE, orders, grid, cohort)
-        tested = self._guard(server_round, "client_evaluate", replies, self._gate.tested)
-        weighty = [found for found in tested if found.num_examples]
-        outcome.reported = {found.client for found in weighty}
+            found = self._exchange(
+                server_round, "client_evaluate", orders, grid, cohort, self._gate.tested
+            )
+        tested = self._usable(server_round, found)
+        weighty = [one for one in tested if one.num_examples]
+        outcome.reported = {one.client for one in weighty}
         if weighty:  # else no client of the cohort holds a test example
             self._report_clients(server_round, weighty)
 
@@ -262,58 +275,43 @@ class RoundLoop:
         self, grid: CohortGrid, server_round: int, orders: Mapping[int, Order]
     ) -> list[tuple[int, Weights]]:
         """Return the models that clients make for their tests, less those that cannot be used."""
-        kind, cohort = f"query.{PERSONALISE}", sorted(orders)
-        replies, model = (
-            self._exchange(server_round, kind, orders, grid, cohort),
-            self.outcome.weights,
-        )
-        return self._guard(
-            server_round, PERSONALISE, replies, lambda reply: self._gate.personal(reply, model)
-        )
+        read = partial(self._gate.personal, model=self.outcome.weights)
+        found = self._exchange(server_round, PERSONALISE, orders, grid, sorted(orders), read)
+        return self._usable(server_round, found)
 
     def _exchange(
         self,
         server_round: int,
-        kind: str,
+        phase: str,
         orders: Mapping[int, Order],
         grid: CohortGrid,
         cohort: list[int],
-    ) -> list[Message]:
+        read: Callable[[Message], Read],
+    ) -> Found[Read]:
+        """Ask clients, and read each reply as it comes in."""
+        kind = _KINDS[phase]
         messages = messages_of(orders, server_round, kind, self._kept)
         grid.cohort = cohort
         grid.on_reply = lambda done: self._listener.progress(
             server_round, kind, done, len(messages)
         )
-        replies = list(grid.send_and_receive(messages))
+        found = read_each(grid.replies(messages), read, server_round, phase)
         if kind in (MessageType.TRAIN, MessageType.EVALUATE):  # the rest no deployment would send
             self._bytes_down += num_bytes(messages)
-        return replies
+        return found
 
-    def _guard(
-        self,
-        server_round: int,
-        phase: str,
-        replies: list[Message],
-        read: Callable[[Message], Read],
-        fewest: int = 1,
-    ) -> list[Read]:
-        """Read replies, and report those that cannot be used; one must be left unless none need be."""
-        usable, failures = [], list[Failure]()
-        for reply in replies:
-            try:
-                usable.append(read(reply))
-            except UnusableReplyError as error:
-                client = reply.metadata.src_node_id
-                failures.append(Failure(server_round, phase, client, str(error)))
+    def _usable(self, server_round: int, found: Found[Read], fewest: int = 1) -> list[Read]:
+        """Report replies that cannot be used; one must be left unless none need be."""
+        failures = found.failures
         self._report.failures += failures
-        if not usable and fewest:
+        if not found.usable and fewest:
             why = "no client replied"
             if failures:
                 why = f"client {failures[0].client}: {failures[0].reason}"
             raise FedexpError(
-                f"round {server_round}: all {len(replies)} clients failed to {phase}; {why}"
+                f"round {server_round}: all {len(failures)} clients failed to {found.phase}; {why}"
             )
-        return usable
+        return found.usable
 
     def _require(self, server_round: int, num_replies: int, num_asked: int) -> None:
         strategy, fewest = self._config.strategy, self._config.clients.min_success
@@ -344,7 +342,7 @@ class RoundLoop:
             self._report.weights = named(outcome.models, outcome.initial)
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def _timed(self, phase: str, before: float = 0.0) -> Iterator[None]:
+        start = time.perf_counter() - before
         yield
         self._report.seconds[phase] = time.perf_counter() - start

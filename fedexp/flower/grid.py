@@ -21,7 +21,8 @@ class CohortGrid(Grid):
 
     ``states`` holds what clients keep from call to call, where this process is the one to hold it.
 
-    Replies are handed back in the order of partitions, whatever the order they came in.
+    ``send_and_receive`` hands replies back in the order of partitions, whatever the order they came in;
+    ``replies`` as they come.
     """
 
     def __init__(self) -> None:
@@ -35,8 +36,8 @@ class CohortGrid(Grid):
         self._replies: dict[str, Message] = {}
 
     @abstractmethod
-    def exchange(self, messages: list[Message]) -> list[Message]:
-        """Run the clients that the messages are for; return replies in any order."""
+    def exchange(self, messages: list[Message]) -> Iterable[Message]:
+        """Run the clients that the messages are for; return, or yield, replies in any order."""
 
     def client_states(self) -> dict[int, State]:
         """Return what clients keep from call to call, by partition id; of those who keep something."""
@@ -100,11 +101,17 @@ class CohortGrid(Grid):
         A client that raises is answered for by a reply that carries the error. ``timeout`` is not
         needed: a client that ends without a reply ends its task, too.
         """
+        return sorted(self.replies(messages), key=lambda reply: reply.metadata.src_node_id)
+
+    def replies(self, messages: Iterable[Message]) -> Iterable[Message]:
+        """Run the clients and return one reply each, as they come in.
+
+        A backend may wait with further clients until the replies that there are have been taken.
+        """
         ordered = sorted(messages, key=lambda message: message.metadata.dst_node_id)
         clients = [message.metadata.dst_node_id for message in ordered]
         self._before = {client: self.states[client] for client in clients if client in self.states}
-        replies = self.exchange(ordered)
-        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        return self.exchange(ordered)
 
 
 class CohortView(CohortGrid):
@@ -117,6 +124,6 @@ class CohortView(CohortGrid):
             identify(run_id)  # the grid that messages go through said which run they belong to
         self.cohort = list(cohort)
 
-    def exchange(self, messages: list[Message]) -> list[Message]:
+    def exchange(self, messages: list[Message]) -> Iterable[Message]:
         """Refuse: the round loop exchanges messages, not the strategy."""
         raise RuntimeError("a strategy asks for messages; fedexp's round loop sends them")

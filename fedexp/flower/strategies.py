@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Order, Server, Update, Updates
 from fedexp.core.state import is_code
+from fedexp.core.updates import BLOCK, cut
 from fedexp.core.weights import Weights
 from fedexp.flower.grid import CohortView
 from fedexp.flower.messages import (
@@ -21,6 +24,7 @@ from fedexp.flower.messages import (
     SERVER_ROUND,
     TRAIN_LOSS,
     Array,
+    dtype_name,
     to_record,
     to_weights,
 )
@@ -45,12 +49,19 @@ class FlowerServer(Server):
     Args:
         strategy: Of ``flwr.serverapp.strategy``, or a subclass; give it :data:`WHOLE_COHORT`.
         before_round: Called with the round before the strategy is asked what to send.
+        reads: What the strategy needs of a cohort at a time; results are the same. A strategy of which
+            nothing is known gets everything. One that goes through replies once, and keeps what it
+            computes, not the arrays, can do with ``"one by one"``; one that looks at every coordinate
+            alone, and has no state, with ``"coordinates"``.
     """
 
     def __init__(
-        self, strategy: Strategy, before_round: Callable[[int], None] = lambda t: None
+        self,
+        strategy: Strategy,
+        before_round: Callable[[int], None] = lambda t: None,
+        reads: Literal["everything", "one by one", "coordinates"] = "everything",
     ) -> None:
-        self.strategy = strategy
+        self.strategy, self._reads = strategy, reads
         self._before_round = before_round
         self._asked: dict[int, Message] = {}
         self._loss: float | None = None
@@ -74,8 +85,15 @@ class FlowerServer(Server):
         Raises:
             FedexpError: If the strategy returns no weights.
         """
+        if self._reads == "coordinates":
+            return by_blocks(updates, lambda some: self._aggregate(t, some))
+        return self._aggregate(t, updates)
+
+    def _aggregate(self, t: int, updates: Updates) -> Weights:
+        like = updates[0].weights if self._reads == "one by one" else None
         replies = [
-            Message(_content(update), reply_to=self._asked[update.client]) for update in updates
+            Message(_content(update, like), reply_to=self._asked[update.client])
+            for update in updates
         ]
         arrays, metrics = self.strategy.aggregate_train(t, replies)
         if arrays is None:
@@ -141,12 +159,83 @@ def _order(content: RecordDict, sent: ArrayRecord, model: Weights) -> Order:
     return Order(model if record is sent else to_weights(record), further, numbers)
 
 
-def _content(update: Update) -> RecordDict:
-    """Return an update as Flower's strategies want it: one record of arrays, one of metrics."""
+class Fresh(Array):
+    """An array of an update that is copied, or read from a file, whenever somebody asks for it."""
+
+    def __init__(self, update: Update, name: str, like: npt.NDArray[Any]) -> None:
+        vars(self).update(dtype=dtype_name(like.dtype), shape=like.shape, stype="numpy.ndarray")
+        self._update, self._name = update, name
+
+    @property
+    def _array(self) -> npt.NDArray[Any]:  # type: ignore[override]  # an attribute of who keeps it
+        return self._update.entry(self._name).copy()
+
+    _update: Update
+    _name: str
+
+
+def _content(update: Update, like: Weights | None) -> RecordDict:
+    """Return an update as Flower's strategies want it: one record of arrays, one of metrics.
+
+    Args:
+        update: What a client sent.
+        like: What its weights are like, where they are not to be copied before they are asked for.
+    """
     arrays = ArrayRecord()
-    for name, array in update.weights.items():
-        arrays[name] = Array(array.copy(), writable=True)
+    if like is None:
+        for name, array in update.weights.items():
+            arrays[name] = Array(array.copy(), writable=True)
+    else:
+        for name, array in like.items():
+            arrays[name] = Fresh(update, name, array)
     metrics: dict[str, Any] = {NUM_EXAMPLES: update.num_examples, **update.numbers}
     if update.loss is not None:
         metrics[TRAIN_LOSS] = update.loss
     return RecordDict({ARRAYS: arrays, METRICS: MetricRecord(metrics)})
+
+
+def by_blocks(updates: Updates, aggregate: Callable[[Updates], Weights]) -> Weights:
+    """Have every coordinate aggregated, in blocks of up to ``BLOCK`` bytes of all updates together.
+
+    Args:
+        updates: Of a round.
+        aggregate: Looks at each coordinate alone.
+    """
+    first = updates[0].weights
+    blocks = _blocks(first, len(updates))
+    if len(blocks) == 1:
+        return aggregate(updates)
+    found: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in first}
+    for block in blocks:
+        some = Updates([_restricted(update, block) for update in updates])
+        for name, array in aggregate(some).items():
+            found[name].append(array.ravel())
+    return {name: np.concatenate(found[name]).reshape(like.shape) for name, like in first.items()}
+
+
+_Block = dict[str, slice | None]
+"""Names of arrays, and which of their coordinates; None is all of them."""
+
+
+def _blocks(like: Weights, count: int) -> list[_Block]:
+    """Return the parts of so many models that are aggregated at a time."""
+    blocks, left = list[_Block](), 0
+    for name, array in like.items():
+        size = array.nbytes * count
+        if size > BLOCK:
+            blocks += [{name: where} for where in cut(array.size, count * array.itemsize)]
+            left = 0
+        elif size > left:
+            blocks.append({name: None})
+            left = BLOCK - size
+        else:
+            blocks[-1][name] = None
+            left -= size
+    return blocks
+
+
+def _restricted(update: Update, block: _Block) -> Update:
+    some = {name: update.entry(name, where) for name, where in block.items()}
+    return Update(
+        update.client, update.round, some, update.num_examples, update.loss, {}, update.numbers
+    )

@@ -55,7 +55,8 @@ def _select_one_by_one(contents: list[Any], num_malicious: int, num_selected: in
     """
     from fedexp.flower.messages import ARRAYS, weights_in
 
-    distances = squared_distances([weights_in(content, ARRAYS) for content in contents])
+    models = [weights_in(content, ARRAYS) for content in contents]
+    distances = squared_distances(np.stack([model[name] for model in models]) for name in models[0])
     left, chosen = list(range(len(contents))), []
     for _ in range(num_selected):
         of_left = scores(distances[np.ix_(left, left)], num_malicious)

@@ -30,4 +30,5 @@ class FedAdagrad(Strategy):
 
         from fedexp.flower.strategies import WHOLE_COHORT, FlowerServer
 
-        return FlowerServer(strategy.FedAdagrad(eta=self.eta, tau=self.tau, **WHOLE_COHORT))
+        flowers = strategy.FedAdagrad(eta=self.eta, tau=self.tau, **WHOLE_COHORT)
+        return FlowerServer(flowers, reads="one by one")

@@ -42,4 +42,5 @@ class FedAdam(Strategy):
         from fedexp.flower.strategies import WHOLE_COHORT, FlowerServer
 
         options = {"beta_1": self.beta_1, "beta_2": self.beta_2, "tau": self.tau}
-        return FlowerServer(flowers(eta=self.eta, **options, **WHOLE_COHORT))
+        made = flowers(eta=self.eta, **options, **WHOLE_COHORT)
+        return FlowerServer(made, reads="one by one")

@@ -37,4 +37,4 @@ class FedAvgM(Strategy):
             server_momentum=self.server_momentum,
             **WHOLE_COHORT,
         )
-        return FlowerServer(flowers)
+        return FlowerServer(flowers, reads="one by one")

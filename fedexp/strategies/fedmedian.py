@@ -32,4 +32,4 @@ class FedMedian(Strategy):
 
         from fedexp.flower.strategies import WHOLE_COHORT, FlowerServer
 
-        return FlowerServer(strategy.FedMedian(**WHOLE_COHORT))
+        return FlowerServer(strategy.FedMedian(**WHOLE_COHORT), reads="coordinates")

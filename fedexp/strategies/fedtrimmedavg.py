@@ -40,4 +40,5 @@ class FedTrimmedAvg(Strategy):
 
         from fedexp.flower.strategies import WHOLE_COHORT, FlowerServer
 
-        return FlowerServer(strategy.FedTrimmedAvg(beta=self.beta, **WHOLE_COHORT))
+        flowers = strategy.FedTrimmedAvg(beta=self.beta, **WHOLE_COHORT)
+        return FlowerServer(flowers, reads="coordinates")

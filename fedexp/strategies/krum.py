@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,7 @@ class KrumServer(Server):
 
     def combine(self, t: int, model: Weights, updates: Updates) -> Weights:
         """Average what Krum selects."""
-        distances = squared_distances([update.weights for update in updates])
+        distances = squared_distances(updates.stacked(name) for name in model)
         ranked = np.argsort(scores(distances, self._num_malicious), kind="stable")
         self._chosen = ranked[: self._num_selected].tolist()
         return updates.only(self._chosen).mean()
@@ -63,12 +63,16 @@ class KrumServer(Server):
         return updates.only(self._chosen).mean_loss()
 
 
-def squared_distances(models: Sequence[Weights]) -> Floats:
-    """Return the squared distance between every two of n models, shape (n, n)."""
-    products = np.zeros((len(models), len(models)))
-    for name in models[0]:
-        rows = np.stack([model[name].ravel() for model in models]).astype(np.float64)
-        products += rows @ rows.T
+def squared_distances(arrays: Iterable[npt.NDArray[Any]]) -> Floats:
+    """Return the squared distance between every two of n models, shape (n, n).
+
+    Args:
+        arrays: The models' arrays, one after another: each of all models, shape (n, ...).
+    """
+    products = np.zeros((1, 1))
+    for array in arrays:
+        rows = array.reshape(len(array), -1).astype(np.float64)
+        products = products + rows @ rows.T
     norms = products.diagonal()
     return np.asarray(norms[:, None] + norms[None, :] - 2 * products)
 

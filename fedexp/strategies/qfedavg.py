@@ -51,7 +51,7 @@ class QFedAvg(Strategy):
         def set_rate(t: int) -> None:
             flowers.client_learning_rate = self.client_learning_rate or setup.learning_rate(t)
 
-        return FlowerServer(flowers, before_round=set_rate)
+        return FlowerServer(flowers, before_round=set_rate, reads="one by one")
 
     def client(self) -> Client:
         """Return the client's side."""

@@ -112,6 +112,18 @@ def test_a_call_leaves_the_state_that_it_was_given_alone() -> None:
     assert after["calls"] == ConfigRecord({"total": 7})
 
 
+def test_a_client_runs_when_its_reply_is_asked_for() -> None:
+    grid, told = Clients(config(), tiny_data()).grid, list[int]()
+    grid.on_reply = told.append
+    content = pack_order(Order(initial_weights(config())), 1)
+    messages = [Message(content, dst_node_id=k, message_type="train") for k in (2, 0)]
+    replies = iter(grid.replies(messages))
+    assert next(replies).metadata.src_node_id == 0
+    assert told == [1]
+    assert next(replies).metadata.src_node_id == 2
+    assert next(replies, None) is None
+
+
 def test_the_server_is_run_once_with_a_grid_of_the_experiments_clients() -> None:
     seen: list[CohortGrid] = []
     run_server(config(), tiny_data(), seen.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from support.helpers import (
 
 from fedexp.backends import ray as backend
 from fedexp.backends.ray import LONG_ROUND, RayGrid
+from fedexp.config.clients import ClientsConfig
 from fedexp.core.roles import Order
 from fedexp.core.weights import Weights
 from fedexp.flower.grid import CohortGrid
@@ -128,6 +130,44 @@ def idle_ray_grid(monkeypatch: pytest.MonkeyPatch) -> RayGrid:
     grid = RayGrid(TWO_WORKERS, tiny_data(sizes=(8, 7, 6, 5, 4), test_sizes=(1,) * 5))
     grid._seconds = 0.1  # of the round before: a short one
     return grid
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_workers")
+def test_large_replies_are_taken_in_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "IN_FLIGHT", 1)
+    most, ask = [0], ray.wait
+
+    def counting(tasks: list[Any], **options: Any) -> Any:
+        most[0] = max(most[0], len(tasks))
+        return ask(tasks, **options)
+
+    monkeypatch.setattr(ray, "wait", counting)
+    data = tiny_data(sizes=(4, 8, 6, 5, 3, 7, 2, 9), test_sizes=(1,) * 8)
+    content = _content()
+    messages = [Message(content, dst_node_id=k, message_type="train") for k in range(8)]
+    grid = RayGrid(TWO_WORKERS, data)
+    replies = list(grid.send_and_receive(messages))
+    assert most == [4]  # two a worker
+    inline = Clients(config(clients=ClientsConfig(num=8)), data).grid
+    for mine, theirs in zip(
+        _weights(replies), _weights(list(inline.send_and_receive(messages))), strict=True
+    ):
+        assert same_weights(mine, theirs)
+
+
+def test_how_many_clients_are_on_their_way(
+    idle_ray_grid: RayGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [instruction(k, 1, arrays(0.0, 0.0)) for k in range(5)]  # 8 bytes each
+    assert idle_ray_grid._bounds(messages) == (math.inf, 5)
+    monkeypatch.setattr(backend, "IN_FLIGHT", 39)
+    assert idle_ray_grid._bounds(messages) == (1, 4)  # four tasks of one: 32 bytes
+    assert _clients(idle_ray_grid._chunks(messages, 1)) == [[0], [1], [2], [3], [4]]
+    assert _clients(idle_ray_grid._chunks(messages, 2)) == [[1, 4], [2, 3], [0]]
+    tests = [Message(m.content, dst_node_id=0, message_type="evaluate") for m in messages]
+    assert idle_ray_grid._bounds(tests) == (math.inf, 5)  # they answer with numbers alone
+    assert idle_ray_grid._bounds([]) == (math.inf, 0)
 
 
 def _clients(chunks: list[list[Message]]) -> list[list[int]]:
