@@ -98,10 +98,17 @@ def partition_table(config: Config, data: FederatedData) -> str:
         f"  examples per client: {_spread(data.partition.sizes)}",
         *([f"  {group}s per client: {_spread(held)} of {len(names)}"] if group else []),
         *_held_out(data),
-        f"  {unassigned(data)} of {len(data.train)} training examples belong to no client",
+        *_unassigned(data),
         f"  sha256 {data.partition.sha256}",
     ]
     return "\n".join(lines)
+
+
+def _unassigned(data: FederatedData) -> list[str]:
+    number = unassigned(data)
+    if number is None:
+        return []
+    return [f"  {number} of {len(data.train)} training examples belong to no client"]
 
 
 def _held_out(data: FederatedData) -> list[str]:

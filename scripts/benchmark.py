@@ -6,7 +6,8 @@
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
 training, aggregation and evaluation; `rest` is the total less the rounds (imports, Ray's start,
 reading data, figures, shutdown); `memory` is the peak of the private pages of the process and its
-children plus the largest shared part (mapped files and Ray's object store). The floor does the same
+children plus the largest shared part (mapped files and Ray's object store); `driver` is the peak of
+the process alone, all that it has mapped included. The floor does the same
 SGD steps on float tensors in memory, with torch's default SGD, in two processes of one thread each,
 and nothing else: no messages, aggregation, evaluation or files.
 """
@@ -53,6 +54,12 @@ DEVICES = [
     "training.momentum=0",
 ]
 SAMPLED = ["partition.samples_per_client=60", "clients.fraction_train=1.0", "rounds=10"]
+MANY = [
+    *DEVICES,
+    "partition=resample",
+    "partition.samples_per_client=60",
+    "rounds=5",
+]
 WORK = {
     "W1": ("100 clients of 600, 10 sampled, 20 rounds", [*DEVICES, "rounds=20"]),
     "W2": ("the lesson, isolated clients included", ["experiment=lesson"]),
@@ -61,6 +68,14 @@ WORK = {
         [*DEVICES, "clients.num=1000", "rounds=10"],
     ),
     "S": ("100 clients of 60, all sampled, 10 rounds", [*DEVICES, *SAMPLED]),
+    "W5": (
+        "100,000,000 clients of 60, 1,000 sampled, 5 rounds",
+        [*MANY, "clients.num=100000000", "clients.fraction_train=0.00001"],
+    ),
+    "W5s": (
+        "the same with 100,000 clients: a round should cost the same",
+        [*MANY, "clients.num=100000", "clients.fraction_train=0.01"],
+    ),
 }
 MODES = {
     "floor": [],
@@ -69,16 +84,19 @@ MODES = {
     "ray, 2 workers": ["backend.workers=2"],
     "flower": ["backend=flower", "backend.workers=2"],
 }
+NOT_TIMED = {("W5", "flower"), ("W5s", "flower")}
+"""Flower has a node for every client."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One pass of one row: seconds, and the peak of memory in MiB."""
+    """One pass of one row: seconds, and the peaks of memory in MiB."""
 
     round: float
     total: float
     rest: float
     memory: float
+    driver: float
 
 
 def measure(command: list[str], folder: Path) -> Timing:
@@ -91,7 +109,7 @@ def measure(command: list[str], folder: Path) -> Timing:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
     )
-    peak = [0.0]
+    peak = [0.0, 0.0]
     watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
     watcher.start()
     output, _ = process.communicate()
@@ -104,7 +122,8 @@ def measure(command: list[str], folder: Path) -> Timing:
         table = pd.read_csv(file)
         rounds += table[table["round"] > 0].groupby("round")["seconds"].sum().tolist()
     median = statistics.median(rounds)
-    return Timing(median, total, total - median * len(rounds), peak[0] / 2**20)
+    memory, driver = (size / 2**20 for size in peak)
+    return Timing(median, total, total - median * len(rounds), memory, driver)
 
 
 def _watch(pid: int, peak: list[float]) -> None:
@@ -113,9 +132,11 @@ def _watch(pid: int, peak: list[float]) -> None:
         with suppress(psutil.NoSuchProcess):  # it may end between the listing and the question
             for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
                 sizes.append(process.memory_info())
-        private = sum(size.rss - size.shared for size in sizes)
-        peak[0] = max(peak[0], private + max((size.shared for size in sizes), default=0))
-        time.sleep(0.5)
+        if sizes:
+            private = sum(size.rss - size.shared for size in sizes)
+            peak[0] = max(peak[0], private + max(size.shared for size in sizes))
+            peak[1] = max(peak[1], sizes[0].rss)
+        time.sleep(0.2)
 
 
 def floor(overrides: list[str]) -> None:
@@ -195,7 +216,8 @@ def _floor_half(job: tuple[list[str], int, int]) -> None:
 def report(timings: dict[tuple[str, str], list[Timing]]) -> None:
     """Print the table: medians over the passes, and each row's round as a multiple of the floor's."""
     table = Table(title="Seconds; medians", title_justify="left")
-    for column in ("work", "backend", "round", "x floor", "rest", "total", "memory MiB"):
+    heads = ("work", "backend", "round", "x floor", "rest", "total", "memory MiB", "driver MiB")
+    for column in heads:
         table.add_column(column, justify="left" if column in ("work", "backend") else "right")
     for (work, mode), passes in timings.items():
         middle = {
@@ -211,6 +233,7 @@ def report(timings: dict[tuple[str, str], list[Timing]]) -> None:
             f"{middle['rest']:.1f}",
             f"{middle['total']:.1f}",
             f"{middle['memory']:.0f}",
+            f"{middle['driver']:.0f}",
         )
     Console(width=100).print(table)
 
@@ -240,7 +263,7 @@ def main() -> None:
     for _ in range(args.repeat):
         for work in args.work:
             print(f"{work}: {WORK[work][0]}", flush=True)
-            for mode in args.modes:
+            for mode in (mode for mode in args.modes if (work, mode) not in NOT_TIMED):
                 with tempfile.TemporaryDirectory() as folder:
                     timing = measure(_command(work, mode, shared), Path(folder))
                 print(f"  {mode}: {timing.round:.3f} s a round, {timing.total:.1f} s", flush=True)

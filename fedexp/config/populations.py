@@ -8,6 +8,9 @@ from fedexp.config.schema import Config
 from fedexp.data.held_out import held_by_clients
 from fedexp.strategies.base import ISOLATED
 
+MAX_CLIENTS = 1_000_000_000
+"""Clients that there may be."""
+
 MAX_COHORT = 1_000_000
 """Clients that may take part in a round."""
 
@@ -22,6 +25,9 @@ def population_errors(config: Config) -> Iterator[str]:
     """Yield a line for everything that grows with ``clients.num`` and must not."""
     clients, partition, dataset = config.clients, config.partition, config.dataset
     yield from _number_errors(config)
+    if clients.num > MAX_CLIENTS and partition.with_replacement:
+        yield f"clients.num must be <= {MAX_CLIENTS}, got {clients.num}"
+        return
     if partition.with_replacement and held_by_clients(dataset.validation, dataset.validation_by):
         yield (
             f"partition={partition.name} draws with replacement, so that clients would hold out examples "

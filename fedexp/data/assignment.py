@@ -33,6 +33,11 @@ class Holders(ABC):
     def sha256(self) -> str:
         """Hash of who holds what, equal on every machine where that is equal."""
 
+    @property
+    @abstractmethod
+    def num_held(self) -> int | None:
+        """How many examples somebody holds; None where there are too many clients to count."""
+
     @abstractmethod
     def client(self, partition_id: int) -> Indices:
         """Return the positions of the examples that one client holds, int64, shape (n,)."""
@@ -107,6 +112,11 @@ class Assignment(Holders):
     def size(self, partition_id: int) -> int:
         """Return how many examples one client holds."""
         return int(self.offsets[partition_id + 1] - self.offsets[partition_id])
+
+    @property
+    def num_held(self) -> int:
+        """How many examples somebody holds."""
+        return len(self.indices)
 
     @property
     def listed(self) -> Sequence[int]:

@@ -147,11 +147,14 @@ def group_counts(config: Config, data: FederatedData) -> tuple[Indices, list[str
     return data.partition.class_counts(train, len(names)), names
 
 
-def unassigned(data: FederatedData) -> int:
-    """Return how many training examples nobody holds, neither to train on nor for validation."""
+def unassigned(data: FederatedData) -> int | None:
+    """Return how many training examples nobody holds, neither to train on nor for validation.
+
+    None where there are too many clients to count.
+    """
     own = 0 if data.client_val is None else len(data.client_val.indices)
-    held = sum(len(part) for part in data.partition.pooled())
-    return len(data.train) - held - own - len(data.server_val)
+    held = data.partition.num_held
+    return None if held is None else len(data.train) - held - own - len(data.server_val)
 
 
 def validation_sha256(data: FederatedData) -> str:

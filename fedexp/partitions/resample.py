@@ -178,6 +178,13 @@ class Drawn(Holders):
         rng = derive_rng(self.panel_seed, "panel")
         return sorted(rng.choice(self.clients, self.panel, replace=False).tolist())
 
+    @property
+    def num_held(self) -> int | None:
+        """How many examples somebody draws; None where not all clients are listed."""
+        if self.clients > self.panel:
+            return None
+        return len(np.unique(np.concatenate([self.client(client) for client in self.listed])))
+
     @cached_property
     def sha256(self) -> str:
         """Hash of the rule, of the examples that can be drawn, and of what the first clients draw."""

@@ -154,7 +154,7 @@ def test_nothing_of_the_size_of_the_population_is_made() -> None:
     assert many["num_clients"] == MANY
     assert len(many["clients"]) == len(many["num_examples"]) == len(many["class_counts"]) == 5
     assert many["drawn"] == {"samples_per_client": 10, "dirichlet": None, "seed": 0}
-    assert many["num_unassigned"] == 0
+    assert many["num_unassigned"] is None
     assert [sum(row) for row in many["class_counts"]] == [10] * 5
 
 
@@ -168,7 +168,6 @@ def test_the_server_may_hold_examples_out_that_nobody_draws() -> None:
     drawn = np.concatenate(_draws(data.partition, 50))
     assert {*drawn.tolist()} <= {*pool.tolist()}
     told = describe_partition(plan, data)
-    assert told["num_unassigned"] == 0
     assert told["num_validation_examples"] == [0] * 5
 
 
@@ -178,6 +177,7 @@ def test_the_server_may_hold_examples_out_that_nobody_draws() -> None:
         ({"partition": Resample(samples_per_client=100_000)}, "partition.samples_per_client"),
         ({"partition": Resample(samples_per_client=1, alpha=1.0), "dataset": TinyText()}, "alpha"),
         ({"dataset": TinyImages(validation=0.2, validation_by="clients")}, "validation_by"),
+        ({"clients": ClientsConfig(10**20, 1e-19)}, "clients.num must be"),
         ({"clients": ClientsConfig(MANY)}, "clients.fraction_train"),
         ({"clients": ClientsConfig(MANY, 1e-7, fraction_evaluate=0.5)}, "fraction_evaluate"),
         ({"clients": ClientsConfig(MANY, 1e-7, unseen=0.1)}, "clients.unseen"),
@@ -208,6 +208,8 @@ def test_few_clients_are_all_listed_and_may_train_alone() -> None:
     told = describe_partition(plan, federate(plan))
     assert "clients" not in told
     assert len(told["num_examples"]) == 5
+    drawn = np.concatenate(_draws(federate(plan).partition, 5))
+    assert told["num_unassigned"] == 400 - len({*drawn.tolist()})
 
 
 def test_what_is_drawn_is_a_small_thing_to_send() -> None:
