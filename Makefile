@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-EXTRAS = jax,keras,mlx,transformers
+EXTRAS = jax,keras,mlx,seglearn,transformers
 READY_EXTRAS = $(VENV)/.ready-extras
 
 .PHONY: help run test test-slow test-extras lint install reproduce benchmark clean

@@ -25,11 +25,15 @@ class Table(NamedTuple):
         inputs: float64, shape (N, columns); NaN where a number is missing.
         targets: Labels, int64, or numbers, float32, shape (N,).
         is_number: Which columns are numbers to be scaled, and not the 0 or 1 of a category.
+        owners: Whose each row is, int64, shape (N,); None where nobody says.
+        owner_names: What the owners are called.
     """
 
     inputs: npt.NDArray[np.float64]
     targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
     is_number: npt.NDArray[np.bool_]
+    owners: npt.NDArray[np.int64] | None = None
+    owner_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,10 @@ class TableDataset(Dataset):
 
     @property
     def spec(self) -> Spec:
-        """Columns, classes and sizes, of a table that was read."""
-        return replace(measure(self), classes=self.classes)
+        """Columns, classes, owners and sizes, of a table that was read."""
+        found = measure(self)
+        owners = self.table().owner_names if found.owners else ()
+        return replace(found, classes=self.classes, owners=owners)
 
     def ensure(self) -> None:
         """See to it that the package is there."""
@@ -65,12 +71,12 @@ class TableDataset(Dataset):
 
     def load(self) -> tuple[Examples, Examples]:
         """Return training and test rows, not scaled yet."""
-        inputs, targets, _ = self.table()
+        inputs, targets, _, owners, _ = self.table()
         label = targets if self.classes else np.zeros(len(targets), dtype=np.int64)
         is_test = np.zeros(len(targets), dtype=bool)
         for name in np.unique(label):
             is_test[np.flatnonzero(label == name)[EVERY - 1 :: EVERY]] = True
-        whole = Examples(inputs, targets)
+        whole = Examples(inputs, targets, owners)
         return whole.subset(np.flatnonzero(~is_test)), whole.subset(np.flatnonzero(is_test))
 
     def fitted(self, train: Examples, test: Examples, held: Holders) -> Fitted:

@@ -33,7 +33,11 @@ PAGES = [
     for name in registry.choices()
     if registry.is_built_in(name)
 ]
-AWAY = ("dataset/newsgroups20.yaml", "dataset/shakespeare.yaml", "model/transformers.yaml")
+AWAY = {
+    *(f"dataset/{name}.yaml" for name in ("churn", "credit", "newsgroups20", "reuters8")),
+    *("dataset/shakespeare.yaml", "dataset/watch.yaml"),
+    "model/transformers.yaml",
+}
 """What needs an extra or files of the user's; its commands are tried by the tests of extras."""
 
 LESSON = Exclude(seed=42, exclude=[[1, 3, 7], [2, 5, 8], [4, 6, 9]])

