@@ -28,7 +28,7 @@ class InlineGrid(CohortGrid):
             client = message.metadata.dst_node_id
             state = self.states.get(client, RecordDict())
             reply, state = call_client(self._app, message, self._num_partitions, state)
-            self.states[client] = kept(state)
+            self.keep(client, kept(state))
             self.on_reply(done)
             yield reply
             del reply  # who took it may be done with it

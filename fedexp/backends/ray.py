@@ -229,7 +229,7 @@ class RayGrid(CohortGrid):
     def _take_in(self, results: list[tuple[Message, RecordDict]]) -> Iterator[Message]:
         for reply, state in results:
             if not reply.has_error():
-                self.states[reply.metadata.src_node_id] = kept(state)
+                self.keep(reply.metadata.src_node_id, kept(state))
         self._tell(len(results))
         while results:  # no name keeps what was taken
             yield results.pop(0)[0]

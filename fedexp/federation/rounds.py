@@ -254,7 +254,8 @@ class RoundLoop:
         """Report what each client measured on its own share of the test examples, and the mean."""
         models = self._personal.now(self.outcome)
         for found in tested:
-            self.outcome.own[found.client] = dict(found.numbers)
+            if found.client in self._evaluation.listed:
+                self.outcome.own[found.client] = dict(found.numbers)
             model = "local" if found.client in models else "global"
             for name, value in found.numbers.items():
                 self._measured(server_round, model, "client_test", found.client, name, value)

@@ -44,6 +44,13 @@ class CohortGrid(Grid):
         kept = {client: unpack_state(records) for client, records in self.states.items()}
         return {client: state for client, state in sorted(kept.items()) if state}
 
+    def keep(self, client: int, state: RecordDict) -> None:
+        """Keep what a client keeps; nothing of one that keeps nothing, of which millions may come by."""
+        if state:
+            self.states[client] = state
+        else:
+            self.states.pop(client, None)
+
     def take_back(self, clients: Iterable[int]) -> None:
         """Give clients back what they kept before the last exchange: what they sent was refused."""
         for client in clients:

@@ -26,10 +26,13 @@ from fedexp.experiment import run_experiment
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.dealing import federate
 from fedexp.federation.events import RunInfo
+from fedexp.federation.rounds import RoundLoop
+from fedexp.flower.grid import CohortGrid
 from fedexp.partitions.iid import Iid
 from fedexp.partitions.resample import Resample
 from fedexp.preview import partition_table
 from fedexp.strategies.centralized import Centralized
+from fedexp.strategies.fedavg import FedAvg
 from fedexp.strategies.local_only import LocalOnly
 from fedexp.strategies.scaffold import Scaffold
 from fedexp.testing.runs import resumes_alike, run, same_everywhere, small
@@ -83,6 +86,23 @@ def test_numbers_are_those_of_cohorts_and_of_the_panel() -> None:
     assert ending.summary["fairness"]["mean"] == pytest.approx(sum(mine) / PANEL)
     (note,) = (line for line in ending.notes if "panel" in line)
     assert f"{PANEL} of 100,000,000" in note
+
+
+def test_of_clients_that_keep_nothing_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[CohortGrid] = []
+    loops: list[RoundLoop] = []
+    whole = RoundLoop.run
+
+    def watched(loop: RoundLoop, grid: CohortGrid, *args: Any) -> None:
+        kept.append(grid)
+        loops.append(loop)
+        whole(loop, grid, *args)
+
+    monkeypatch.setattr(RoundLoop, "run", watched)
+    for strategy, number in ((FedAvg(), 0), (Scaffold(), 8)):
+        run(population(strategy=strategy))
+        assert len(kept[-1].states) == number
+        assert not loops[-1].outcome.own, "nobody who was asked is listed"
 
 
 def test_further_steps_and_references_are_of_the_panel_and_of_cohorts() -> None:
