@@ -27,6 +27,7 @@ from fedexp.federation.events import (
 )
 from fedexp.federation.guards import Holdings
 from fedexp.federation.outcome import Outcome
+from fedexp.federation.room import ensure_room
 from fedexp.federation.rounds import RoundLoop
 from fedexp.federation.servers import build_server
 from fedexp.federation.snapshot import Keeper
@@ -130,6 +131,7 @@ class Attempt:
         evaluation = ServerEvaluation(config, data)
         holdings = Holdings(data.partition.size, data.client_test.size)
         server = build_server(config, evaluation)
+        ensure_room(config, server, evaluation.initial)
         loop = RoundLoop(config, server, evaluation, self._listener, holdings)
         self._outcome = loop.outcome
         # A module per backend: whoever reads the command line knows the file.

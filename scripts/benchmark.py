@@ -1,15 +1,16 @@
 """Time the backends against a plain PyTorch loop, all in one run.
 
-    python scripts/benchmark.py dataset.root=data               every work item, one table
+    python scripts/benchmark.py dataset.root=data               the usual work items, one table
     python scripts/benchmark.py --work W3 --repeat 3            one item, medians of three passes
 
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
 training, aggregation and evaluation; `rest` is the total less the rounds (imports, Ray's start,
 reading data, figures, shutdown); `memory` is the peak of the private pages of the process and its
 children plus the largest shared part (mapped files and Ray's object store); `driver` is the peak of
-the process alone, all that it has mapped included. The floor does the same
-SGD steps on float tensors in memory, with torch's default SGD, in two processes of one thread each,
-and nothing else: no messages, aggregation, evaluation or files.
+the process alone, all that it has mapped included. W5 and W6, which are about memory, run where
+they are asked for (`--work W6 --modes "ray, 2 workers"`). The floor does the same SGD steps on
+float tensors in memory, with torch's default SGD, in two processes of one thread each, and nothing
+else: no messages, aggregation, evaluation or files.
 """
 
 from __future__ import annotations
@@ -60,6 +61,13 @@ MANY = [
     "partition.samples_per_client=60",
     "rounds=5",
 ]
+LARGE = [
+    "model=cnn",
+    "clients.num=10000",
+    "clients.fraction_train=0.2",
+    "training.local_steps=1",
+    "rounds=1",
+]
 WORK = {
     "W1": ("100 clients of 600, 10 sampled, 20 rounds", [*DEVICES, "rounds=20"]),
     "W2": ("the lesson, isolated clients included", ["experiment=lesson"]),
@@ -76,7 +84,15 @@ WORK = {
         "the same with 100,000 clients: a round should cost the same",
         [*MANY, "clients.num=100000", "clients.fraction_train=0.01"],
     ),
+    "W6": ("10,000 clients, 2,000 sampled, McMahan's CNN, one step each", [*DEVICES, *LARGE]),
+    "W6m": (
+        "the same, the median of every coordinate",
+        [*DEVICES, *LARGE, "strategy=fedmedian"],
+    ),
 }
+USUAL = ("W1", "W2", "W3", "S")
+"""Those that run where none is asked for: with the others, Flower's runtime would take hours."""
+
 MODES = {
     "floor": [],
     "inline": ["backend=inline"],
@@ -248,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", nargs="*", choices=WORK, default=list(WORK))
+    parser.add_argument("--work", nargs="*", choices=WORK, default=USUAL)
     parser.add_argument("--modes", nargs="*", choices=MODES, default=list(MODES))
     parser.add_argument("--repeat", type=int, default=1, help="passes over everything")
     parser.add_argument("--floor", choices=WORK, help=argparse.SUPPRESS)

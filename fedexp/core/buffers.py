@@ -40,6 +40,10 @@ class BuffersApart(Server):
         both = {**moved, **self._updates(updates, buffers=True).mean()}
         return {name: both[name] for name in model}
 
+    def memory(self, count: int, model: Weights) -> int:
+        """Ask the inner strategy."""
+        return self.inner.memory(count, self._part(model, buffers=False))
+
     def models(self, model: Weights) -> dict[int | None, Weights]:
         """Ask the inner strategy; a client's own model has the global one's buffers."""
         parameters = self._part(model, buffers=False)

@@ -32,8 +32,26 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(limits, default=None)
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of this process's control groups that limit CPUs, and of those above them."""
+def usable_memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process may still take; None where nobody says.
+
+    Args:
+        root: Below which ``proc`` and ``sys`` are.
+    """
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        free = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(1024 * int(free.split()[1]))
+    for folder in _groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):  # "max" is no number
+                found.append(int((folder / name).read_text()))
+    return min(found, default=None)
+
+
+def _groups(root: Path, kind: str = "cpu") -> Iterator[Path]:
+    """Yield the folders of this process's control groups that limit something, and of those above."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -42,8 +60,8 @@ def _groups(root: Path) -> Iterator[Path]:
         number, kinds, inside = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not kinds:
             tops = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
-        elif "cpu" in kinds.split(","):
-            tops = [root / "sys/fs/cgroup" / name for name in dict.fromkeys((kinds, "cpu"))]
+        elif kind in kinds.split(","):
+            tops = [root / "sys/fs/cgroup" / name for name in dict.fromkeys((kinds, kind))]
         else:
             continue
         # A container may see its own group as the top, whatever the path says.

@@ -103,6 +103,18 @@ class Server:
         """
         return updates.mean()
 
+    def memory(self, count: int, model: Weights) -> int:
+        """Return the bytes that :meth:`combine` needs at least, beyond a few models.
+
+        A run that needs more than there is, is refused before it starts. What goes through updates one by
+        one, or by ``updates.blocks``, needs none.
+
+        Args:
+            count: Updates of a round.
+            model: The global model.
+        """
+        return 0
+
     def models(self, model: Weights) -> dict[int | None, Weights]:
         """Return the models that are tested: None -> the global one, or partition id -> a client's own.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Collection, Mapping
@@ -42,12 +43,17 @@ class Shelf:
     Args:
         model: The global model; what an update has of it, as the same object, is not stored.
         count: Updates that are expected.
+
+    Raises:
+        FedexpError: If the disk has no room for them.
     """
 
     def __init__(self, model: Weights, count: int) -> None:
         expected = count * sum(array.nbytes for array in model.values())
         self._file: IO[bytes] | None = None
         self._left = HELD if expected <= HELD else 0
+        if expected > HELD:
+            _ensure_room(expected)
         self._model, self._end = model, 0
         # No references to who refers to this: the file is to be gone at once, not some time.
         self._recent: list[tuple[weakref.ref[Stored], Weights]] = []
@@ -126,8 +132,7 @@ class Shelf:
         except OSError as error:
             raise FedexpError(
                 f"a round's updates do not fit into {tempfile.gettempdir()}: {error.strerror}, after "
-                f"{self._end / 1e9:.3g} GB. Let TMPDIR name a folder with more room, or sample fewer "
-                "clients (clients.fraction_train)"
+                f"{self._end / 1e9:.3g} GB. {_REMEDY}"
             ) from error
 
     def _read_into(self, array: npt.NDArray[Any], start: int) -> None:
@@ -214,3 +219,19 @@ def _read(arrays: Weights | Stored) -> Weights:
 
 def _bytes(array: npt.NDArray[Any]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
+
+
+_REMEDY = (
+    "Let TMPDIR name a folder on a disk with more, or sample fewer clients (clients.fraction_train)"
+)
+
+
+def _ensure_room(expected: int) -> None:
+    """Refuse a round whose updates the disk cannot hold, before anybody trains."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if expected > free:
+        raise FedexpError(
+            f"a round's updates need {expected / 1e9:.3g} GB, {folder} has {free / 1e9:.3g} GB free. "
+            f"{_REMEDY}"
+        )

@@ -170,7 +170,6 @@ class RoundLoop:
         config, model = self._config, self.outcome.weights
         cohort = draw_cohort(config, "cohort", config.clients.fraction_train, server_round)
         self._cohort = cohort
-        shelf = Shelf(model, len(cohort))
 
         def read(reply: Message) -> Update:
             order = orders[reply.metadata.src_node_id]
@@ -180,6 +179,7 @@ class RoundLoop:
 
         with self._timed("train"):
             orders = self._server.instruct(server_round, model, cohort)
+            shelf = Shelf(model, len(orders))
             found = self._exchange(server_round, "train", orders, grid, cohort, read)
         # Replies are read while others are still on their way.
         self._report.seconds["train"] -= found.seconds

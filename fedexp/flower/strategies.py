@@ -53,6 +53,8 @@ class FlowerServer(Server):
             nothing is known gets everything. One that goes through replies once, and keeps what it
             computes, not the arrays, can do with ``"one by one"``; one that looks at every coordinate
             alone, and has no state, with ``"coordinates"``.
+        memory: What :meth:`Server.memory` is to say; by default, copies of all updates where the strategy
+            gets everything, else nothing.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class FlowerServer(Server):
         strategy: Strategy,
         before_round: Callable[[int], None] = lambda t: None,
         reads: Literal["everything", "one by one", "coordinates"] = "everything",
+        memory: Callable[[int, Weights], int] | None = None,
     ) -> None:
-        self.strategy, self._reads = strategy, reads
+        self.strategy, self._reads, self._memory = strategy, reads, memory
         self._before_round = before_round
         self._asked: dict[int, Message] = {}
         self._loss: float | None = None
@@ -88,6 +91,13 @@ class FlowerServer(Server):
         if self._reads == "coordinates":
             return by_blocks(updates, lambda some: self._aggregate(t, some))
         return self._aggregate(t, updates)
+
+    def memory(self, count: int, model: Weights) -> int:
+        """Return the bytes that the strategy needs at least."""
+        if self._memory is not None:
+            return self._memory(count, model)
+        everything = self._reads == "everything"
+        return count * sum(array.nbytes for array in model.values()) if everything else 0
 
     def _aggregate(self, t: int, updates: Updates) -> Weights:
         like = updates[0].weights if self._reads == "one by one" else None

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fedexp.core.roles import Server, Setup
+from fedexp.core.weights import Weights
 from fedexp.strategies.base import register
-from fedexp.strategies.krum import Krum, scores, squared_distances
+from fedexp.strategies.krum import Krum, memory_of_distances, scores, squared_distances
 
 
 @register
@@ -42,7 +43,13 @@ class Bulyan(Krum):
             selection_rule=_select_one_by_one,
             **WHOLE_COHORT,
         )
-        return FlowerServer(flowers)
+        return FlowerServer(flowers, memory=_memory)
+
+
+def _memory(count: int, model: Weights) -> int:
+    """Return the bytes of copies of all updates, and of Krum's work on them."""
+    copies = count * sum(array.nbytes for array in model.values())
+    return copies + memory_of_distances(count, model)
 
 
 def _select_one_by_one(contents: list[Any], num_malicious: int, num_selected: int) -> list[Any]:

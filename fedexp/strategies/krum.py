@@ -58,6 +58,10 @@ class KrumServer(Server):
         self._chosen = ranked[: self._num_selected].tolist()
         return updates.only(self._chosen).mean()
 
+    def memory(self, count: int, model: Weights) -> int:
+        """Return what the largest array of all updates takes, as it is and in float64."""
+        return memory_of_distances(count, model)
+
     def loss(self, updates: Updates) -> float | None:
         """Return the loss of those that were selected."""
         return updates.only(self._chosen).mean_loss()
@@ -75,6 +79,11 @@ def squared_distances(arrays: Iterable[npt.NDArray[Any]]) -> Floats:
         products = products + rows @ rows.T
     norms = products.diagonal()
     return np.asarray(norms[:, None] + norms[None, :] - 2 * products)
+
+
+def memory_of_distances(count: int, model: Weights) -> int:
+    """Return the bytes of the largest array of so many models, as it is and in float64."""
+    return count * max(array.nbytes + 8 * array.size for array in model.values())
 
 
 def scores(distances: Floats, num_malicious: int) -> Floats:

@@ -1,4 +1,4 @@
-"""CPUs that a container may see, and those that it is given."""
+"""CPUs and memory that a container may see, and those that it is given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedexp.core import machine
-from fedexp.core.machine import cpu_quota, usable_cpus
+from fedexp.core.machine import cpu_quota, usable_cpus, usable_memory
 
 SECOND = {"proc/self/cgroup": "0::/a/b\n"}
 FIRST = {"proc/self/cgroup": "4:cpu,cpuacct:/docker/x\n3:cpuset:/docker/x\n0::/\n"}
@@ -68,3 +68,34 @@ def test_the_smaller_of_what_is_seen_and_given_counts(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(seen)), raising=False)
     monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
     assert usable_cpus() == usable
+
+
+FREE = {"proc/meminfo": "MemTotal:  9000 kB\nMemFree:  10 kB\nMemAvailable:    2000 kB\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "memory"),
+    [
+        ({}, None),
+        ({"proc/meminfo": "MemTotal:  9000 kB\n"}, None),
+        (FREE, 2_048_000),
+        ({**FREE, **SECOND, "sys/fs/cgroup/a/b/memory.max": "max\n"}, 2_048_000),
+        ({**FREE, **SECOND, "sys/fs/cgroup/a/b/memory.max": "3000000\n"}, 2_048_000),
+        ({**FREE, **SECOND, "sys/fs/cgroup/a/memory.max": "1000000\n"}, 1_000_000),
+        (
+            {
+                **FREE,
+                "proc/self/cgroup": "7:memory:/docker/x\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "500000\n",
+            },
+            500_000,
+        ),
+    ],
+)
+def test_memory_is_what_is_free_or_what_a_container_is_given(
+    files: dict[str, str], memory: int | None, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert usable_memory(tmp_path) == memory

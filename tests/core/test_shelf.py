@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 import tempfile
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,3 +179,15 @@ def test_blocks_are_the_array_in_parts(
     for name in ("mean", "std"):
         parts = [getattr(v.astype(np.float64), name)(axis=0) for _, v in blocks]
         assert np.concatenate(parts).tobytes() == getattr(whole, name)(axis=0).tobytes()
+
+
+def test_a_round_that_the_disk_cannot_hold_is_refused_with_the_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    model = {"w": np.zeros(250_000, np.float32)}
+    Shelf(model, 268)  # within what memory holds
+    Shelf(model, 1000)
+    with pytest.raises(FedexpError, match=r"need 1\.5 GB, .* has 1 GB free") as caught:
+        Shelf(model, 1500)
+    assert "TMPDIR" in str(caught.value)
