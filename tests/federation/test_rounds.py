@@ -59,7 +59,7 @@ class Watched(InlineGrid):
         self.calls: list[tuple[str, list[int]]] = []
         self.contents: list[int] = []
 
-    def exchange(self, messages: list[Message]) -> list[Message]:
+    def exchange(self, messages: list[Message]) -> Iterator[Message]:
         clients = [message.metadata.dst_node_id for message in messages]
         self.calls.append((messages[0].metadata.message_type, clients))
         self.contents.append(len({id(message.content) for message in messages}))
@@ -435,8 +435,8 @@ def test_a_server_that_asks_nobody_ends_the_run() -> None:
             return {}
 
     class Quiet(InlineGrid):
-        def exchange(self, messages: list[Message]) -> list[Message]:
-            return []
+        def exchange(self, messages: list[Message]) -> Iterator[Message]:
+            return iter([])
 
     experiment, evaluation = config(rounds=1), FirstWeight(0.0)
     loop = RoundLoop(experiment, Nobody(), evaluation, Listener())
