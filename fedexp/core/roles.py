@@ -66,12 +66,14 @@ class Setup:
         parameters: Names of what gradients move, in the model's order.
         buffers: Names of the model's entries that are no parameters, such as BatchNorm's statistics.
         learning_rate: From a round, which counts from 1, to the clients' learning rate in it.
+        seed: The run's, for what the server draws.
     """
 
     num_clients: int
     parameters: tuple[str, ...]
     buffers: frozenset[str]
     learning_rate: Callable[[int], float]
+    seed: int = 0
 
 
 class Server:

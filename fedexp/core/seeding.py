@@ -29,6 +29,7 @@ Purpose = Literal[
     "unseen",
     "mix",
     "panel",
+    "clusters",
 ]
 
 # Fixed numbers: renumbering them would change the results of every published run.
@@ -50,6 +51,7 @@ _PURPOSE_IDS: dict[str, int] = {
     "unseen": 14,
     "mix": 15,
     "panel": 16,
+    "clusters": 17,
 }
 
 

@@ -11,7 +11,8 @@ from fedexp.federation.evaluation import ServerEvaluation
 def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
     """Return the server's side of the strategy, kept away from buffers where it must be."""
     buffers = evaluation.buffers
-    setup = Setup(config.clients.num, evaluation.parameters, buffers, config.training.rate)
+    rate, num = config.training.rate, config.clients.num
+    setup = Setup(num, evaluation.parameters, buffers, rate, config.seed)
     server = config.strategy.server(setup)
     apart = buffers and config.strategy.averages_buffers
     return BuffersApart(server, buffers) if apart else server

@@ -73,5 +73,5 @@ def test_clients_of_their_own() -> None:
         *("fedprox", "fednova", "qfedavg", "scaffold"),
         *("finetune", "fedper", "lgfedavg", "fedrep", "fedbn", "fedbabu", "ditto", "apfl"),
         *("fedala", "pfedme", "perfedavg", "fedrod"),
-        *("feddyn", "fedcm", "fedsam", "moon", "fedlc", "fedntd"),
+        *("feddyn", "fedcm", "fedsam", "moon", "fedlc", "fedntd", "afl", "ifca"),
     }

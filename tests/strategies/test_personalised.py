@@ -35,6 +35,7 @@ from fedexp.strategies.fedper import FedPer
 from fedexp.strategies.fedrep import FedRep
 from fedexp.strategies.fedrod import FedRod
 from fedexp.strategies.finetune import Finetune
+from fedexp.strategies.ifca import Ifca, shuffled
 from fedexp.strategies.lgfedavg import LgFedAvg
 from fedexp.strategies.local_only import LocalOnly
 from fedexp.strategies.perfedavg import PerFedAvg
@@ -102,6 +103,7 @@ def test_what_nobody_shares_is_isolated_training(alone: Strategy) -> None:
         Apfl(alpha=0.0),
         FedAla(eta=0.0),
         LgFedAvg(shared_layers=["1", "3"]),
+        Ifca(num_clusters=1),
     ],
 )
 def test_what_nobody_keeps_is_fedavg(shared: Strategy) -> None:
@@ -309,6 +311,22 @@ def _fedrod(clients: list[Holder], net: Net) -> list[Net]:
     return [{**net, **{n: net[n] + head[n] for n in HEAD}} for head in heads]
 
 
+def _ifca(clients: list[Holder], net: Net) -> list[Net]:
+    models = [net, shuffled(net, _plain(FedAvg()).seed, 1)]
+
+    def choice(client: Holder) -> int:
+        return int(np.argmin([client.loss(model) for model in models]))
+
+    for _ in range(ROUNDS):
+        chosen = [choice(c) for c in clients]
+        trained = [c.sgd(models[k], RATE, STEPS) for c, k in zip(clients, chosen, strict=True)]
+        for k in set(chosen):
+            members = [place for place, choice in enumerate(chosen) if choice == k]
+            counts = [len(clients[place].labels) for place in members]
+            models[k] = mean([trained[place] for place in members], counts)
+    return [models[choice(c)] for c in clients]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "algorithm"),
@@ -323,6 +341,7 @@ def _fedrod(clients: list[Holder], net: Net) -> list[Net]:
         (PFedMe(lam=10.0, inner_steps=3, eta=0.01, beta=0.8), _pfedme),
         (PerFedAvg(alpha=0.2, adaptation_steps=2), _perfedavg),
         (FedRod(), _fedrod),
+        (Ifca(num_clusters=2), _ifca),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -394,5 +413,5 @@ PERSONALISED = [name for name, page in strategies.REGISTRY.pages().items() if pa
 def test_who_is_personalised() -> None:
     assert set(PERSONALISED) == {
         *("finetune", "fedper", "lgfedavg", "fedrep", "fedbn", "fedbabu", "ditto", "apfl"),
-        *("fedala", "pfedme", "perfedavg", "fedrod"),
+        *("fedala", "pfedme", "perfedavg", "fedrod", "ifca"),
     }
