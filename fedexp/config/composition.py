@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fedexp.config import sweeper
 from fedexp.config.backend import InlineBackend
 from fedexp.config.composing import composed, from_hydra, lines_of, parse, parse_all, register
-from fedexp.config.folders import folder_errors, folder_of, pinned, sweep_of
+from fedexp.config.folders import folder_errors, folder_of, moved_errors, pinned, sweep_of
 from fedexp.config.hydra_internals import (
     BASIC,
     is_basic_sweeper,
@@ -140,7 +140,7 @@ def plan(
                 jobs = _check_jobs(begin, base, parsed, tell)
             else:
                 errors += [f"{o.input_line}: several values need a multirun (-m)" for o in swept]
-                jobs = [Job(lines_of(parsed), from_hydra(base), folder=folder_of(base, None))]
+                jobs = [Job(lines_of(parsed), _settled(base), folder=folder_of(base, None))]
                 errors += folder_errors([jobs[0].folder], multirun=False, configs=[jobs[0].config])
         except ConfigError as error:
             errors += error.errors
@@ -215,7 +215,7 @@ def _check_jobs(
             if elsewhere := pinned(node, sweep):
                 raise ConfigError(elsewhere)
             folder = folder_of(node, number)
-            config = from_hydra(node)
+            config = _settled(node)
             jobs.append(Job(lines, config, False, None, folder, sweep, command, launcher))
         except ConfigError as error:
             errors += [line for line in error.errors if line not in errors]
@@ -234,9 +234,17 @@ def _chosen_later(begin: Source, base: DictConfig, parsed: list[Override]) -> Jo
         study = sweeper.study(
             base.hydra, parsed, parse, lambda lines: from_hydra(composed(begin, list(lines)))
         )
-    config = from_hydra(base) if study is None else study.config
+    config = _settled(base) if study is None else study.config
     launcher = launcher_of(base.hydra)
     return Job(lines, config, True, study, None, sweep_of(base), lines, launcher)
+
+
+def _settled(node: DictConfig) -> Config:
+    """Return a job's configuration, if Hydra's part goes with it."""
+    config = from_hydra(node)
+    if errors := moved_errors(node, config):
+        raise ConfigError(errors)
+    return config
 
 
 def _of_multirun(node: DictConfig) -> dict[str, object]:

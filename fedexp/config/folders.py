@@ -101,6 +101,26 @@ def pinned(node: DictConfig, sweep: Path | None) -> list[str]:
     return []
 
 
+def moved_errors(node: DictConfig, config: Config) -> list[str]:
+    """Return a line for every folder that a job would look for in a folder of its own.
+
+    Args:
+        node: The composed configuration, Hydra's part included.
+        config: What it says.
+    """
+    if not OmegaConf.select(node, "hydra.job.chdir"):
+        return []
+    dataset, model = config.dataset, config.model
+    told = {f"dataset.{name}": getattr(dataset, name) for name in dataset.folders}
+    told |= {f"model.{name}": getattr(model, name) for name in model.folders}
+    return [
+        f"{option}={path}: with hydra.job.chdir a job runs in a folder of its own; name the whole path, "
+        f"{Path(path).absolute()}"
+        for option, path in told.items()
+        if path and not Path(path).is_absolute()
+    ]
+
+
 def folder_errors(
     folders: Sequence[Path | None], *, multirun: bool, configs: Sequence[Config] = ()
 ) -> list[str]:

@@ -51,6 +51,7 @@ class Dataset:
         facts: What is known before anything is read; None has the data read and measured first.
         fills: Whether inputs may be NaN until :meth:`fitted` fills them.
         metrics: Measured beside those of the task where ``metrics`` names none.
+        folders: Options that name folders which a run reads more than once, such as a tokenizer's.
     """
 
     task: ClassVar[str] = "classification"
@@ -58,6 +59,7 @@ class Dataset:
     facts: ClassVar[Spec | None] = None
     fills: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ()
+    folders: ClassVar[tuple[str, ...]] = ()
 
     name: str = ""
     root: str = "data"

@@ -42,6 +42,7 @@ class TextDataset(Dataset):
     """
 
     kind = TOKENS
+    folders = ("tokenizer",)
 
     tokenizer: str = ""
     """Folder with the tokenizer.json of a pre-trained network, mostly the same as model.path; empty cuts

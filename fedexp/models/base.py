@@ -38,6 +38,7 @@ class Model:
         keeps_frozen: Whether parameters that gradients do not move stay where the network is built: they
             are neither sent nor saved, because ``build`` gives the same ones everywhere.
         tested_at_once: Examples that are tested in one go; more take more memory.
+        folders: Options that name folders which a run reads, such as that of a pre-trained network.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
@@ -52,6 +53,7 @@ class Model:
     lacks: ClassVar[tuple[str, ...]] = ()
     keeps_frozen: ClassVar[bool] = False
     tested_at_once: ClassVar[int] = 500
+    folders: ClassVar[tuple[str, ...]] = ()
 
     name: str = ""
 

@@ -43,6 +43,7 @@ class Transformers(Model):
     tested_at_once = 32
     packages = ("transformers", "tokenizers", "peft")
     extra = "transformers"
+    folders = ("path",)
 
     name: str = "transformers"
     path: str = ""

@@ -103,9 +103,14 @@ class Network:
         return Layers(
             tuple(self._state),
             tuple(self.parameters),
-            frozenset(self._below([self._head[0]])),
+            frozenset(self._below([self._head[0]]) or self._same_as_head()),
             frozenset(self._below(norms)),
         )
+
+    def _same_as_head(self) -> list[str]:
+        """Return the entries that are the head's under other names, as GPT-2's embedding is."""
+        own = {id(part) for part in self.head._parameters.values() if part is not None}
+        return [name for name in self._state if id(self.parameters.get(name)) in own]
 
     def _below(self, modules: Sequence[str]) -> list[str]:
         return [name for name in self._state if name.rpartition(".")[0] in modules]

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from support.helpers import config
 from support.programs import program
 
 from fedexp import runner
 from fedexp.config.callbacks import add_to_manifest, manifest_of, refuse_promised
 from fedexp.config.composition import compose_config, plan
-from fedexp.config.folders import SWEEP_DIR, free_name
+from fedexp.config.folders import SWEEP_DIR, free_name, moved_errors
 from fedexp.config.hydra_internals import quoted
 from fedexp.config.schema import config_bytes
 from fedexp.config.source import conf_dir
 from fedexp.core.files import try_folder
 from fedexp.core.options import ConfigError, FedexpError
+from fedexp.datasets.newsgroups20 import Newsgroups20
+from fedexp.models.transformers import Transformers
 
 B = ("backend=inline", "model=logistic", "rounds=1", "training.local_steps=2")
 
@@ -188,3 +191,21 @@ def _moved(files: dict[str, bytes]) -> dict[str, bytes]:
     names["multirun-1.yaml"] = names.pop("multirun.yaml")
     del names["sweep.json"]
     return names
+
+
+def test_a_job_with_a_folder_of_its_own_is_told_whole_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = config(model=Transformers(path="gpt"), dataset=Newsgroups20(tokenizer="words"))
+    moves, stays = (
+        OmegaConf.create({"hydra": {"job": {"chdir": chdir}}}) for chdir in (True, None)
+    )
+    assert moved_errors(stays, found) == []
+    lines = moved_errors(moves, found)
+    assert [line.split(":")[0] for line in lines] == ["dataset.tokenizer=words", "model.path=gpt"]
+    assert all(
+        line.endswith(f"the whole path, {tmp_path / name}")
+        for line, name in zip(lines, ("words", "gpt"), strict=True)
+    )
+    assert moved_errors(moves, config(model=Transformers(path=str(tmp_path)))) == []

@@ -30,6 +30,7 @@ from fedexp.datasets.texts import TextDataset, Texts
 from fedexp.datasets.toy_text import ToyText
 from fedexp.models.transformers import Transformers
 from fedexp.partitions.iid import Iid
+from fedexp.strategies.fedper import FedPer
 from fedexp.strategies.local_only import LocalOnly
 from fedexp.testing import conforms
 from fedexp.testing.runs import run, same_everywhere, small
@@ -258,6 +259,13 @@ def test_the_script_of_the_document_trains_a_language_model(gpt: str, tmp_path: 
     perplexity = [float(row["value"]) for row in rows if row["metric"] == "perplexity"]
     assert len(perplexity) >= 3
     assert perplexity[-1] < perplexity[0]
+
+
+def test_a_head_that_is_the_embedding_stays_with_the_client(gpt: str) -> None:
+    model, dataset = Transformers(path=gpt), ToyText()
+    network = _network(model, dataset)
+    assert network.layers.head == {"network.transformer.wte.weight"}
+    _trained(model=model, dataset=dataset, partition=Iid(), strategy=FedPer())
 
 
 def test_isolated_clients_have_adapters_of_their_own(bert: str) -> None:

@@ -54,3 +54,20 @@ def test_integers_stay_integers() -> None:
     assert int(network.weights()["num_batches_tracked"]) == 2**53 + 1
     with pytest.raises(TypeError):  # a mean that nobody rounded
         network.load({**weights, "num_batches_tracked": np.array(1.5)})
+
+
+class _Tied(nn.Module):
+    """A language model whose head is its embedding, as GPT-2's is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.middle = nn.Embedding(5, 3), nn.Linear(3, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_a_head_is_found_under_the_name_that_it_has_among_the_weights() -> None:
+    once = Network(_Tied(), CPU, keeps_frozen=True)
+    assert "head.weight" not in once.weights()
+    assert once.layers.head == {"embedding.weight"}
+    assert Network(_Tied(), CPU).layers.head == {"head.weight"}
