@@ -253,11 +253,11 @@ def _start_up(configs: list[Config]) -> None:
 
         with suppress(FedexpError) if len(configs) > 1 else nullcontext():
             start_ray(configs[0])
-    nodes = configs[0].backend.nodes_here(configs[0].clients.num)
-    if nodes:
+    held = configs[0].backend.nodes_here(configs[0].clients.num, own_data=configs[0].dataset.remote)
+    if held:
         from fedexp.backends.rehearsal import rehearsal
 
-        rehearsal(nodes)
+        rehearsal(held)
 
 
 def _complain(error: Exception) -> int:
@@ -293,7 +293,7 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
                 "" if is_basic_launcher(hydra) else folder.name,
             )
             if (
-                hydra.job.chdir
+                hydra.job.chdir and not run.config.dataset.remote
             ):  # which moves the job, not the data; the run tells what is wrong with it
                 with chdir(hydra.runtime.cwd), suppress(FedexpError):
                     load(run.config.dataset)

@@ -52,6 +52,12 @@ def _app(arguments: Sequence[str]) -> None:
     app_program(arguments)
 
 
+def _survey(arguments: Sequence[str]) -> None:
+    from fedexp.surveying import survey_program
+
+    survey_program(arguments)
+
+
 def _help(arguments: Sequence[str]) -> None:
     if len(arguments) == 1 and arguments[0] in COMMANDS:
         COMMANDS[arguments[0]](["--help"])
@@ -69,6 +75,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "tune": _tune,
     "new": _new,
     "app": _app,
+    "survey": _survey,
     "help": _help,
 }
 """Name -> what runs it, given the words after the name."""

@@ -15,7 +15,7 @@ from fedexp.core.files import reason
 from fedexp.core.options import DivergedError, FedexpError
 from fedexp.federation.conclusion import conclude, head
 from fedexp.federation.dealing import client_rows, describe_partition, federate
-from fedexp.federation.evaluation import ServerEvaluation
+from fedexp.federation.evaluation import NodeEvaluation, ServerEvaluation
 from fedexp.federation.events import (
     DIVERGED,
     FAILED,
@@ -26,6 +26,7 @@ from fedexp.federation.events import (
     RunInfo,
 )
 from fedexp.federation.guards import Holdings
+from fedexp.federation.on_nodes import agreement_of, describe_agreement
 from fedexp.federation.outcome import Outcome
 from fedexp.federation.room import ensure_room
 from fedexp.federation.rounds import RoundLoop
@@ -125,11 +126,18 @@ class Attempt:
     def complete(self) -> Ending:
         """Run from the data to the conclusion."""
         config = self._config
-        data = federate(config)
-        self._partition = describe_partition(config, data)
+        data = None if config.dataset.remote else federate(config)
+        evaluation: ServerEvaluation | NodeEvaluation
+        if data is None:
+            found = agreement_of(config)
+            self._partition = describe_agreement(config)
+            evaluation = NodeEvaluation(config, found.spec, found.mean_square)
+            holdings = Holdings(found.num_train.__getitem__, found.num_test.__getitem__)
+        else:
+            self._partition = describe_partition(config, data)
+            evaluation = ServerEvaluation(config, data)
+            holdings = Holdings(data.partition.size, data.client_test.size)
         self._listener.dealt(self._partition)
-        evaluation = ServerEvaluation(config, data)
-        holdings = Holdings(data.partition.size, data.client_test.size)
         server = build_server(config, evaluation)
         ensure_room(config, server, evaluation.initial)
         loop = RoundLoop(config, server, evaluation, self._listener, holdings)
@@ -137,7 +145,7 @@ class Attempt:
         # A module per backend: whoever reads the command line knows the file.
         backend = import_module(f"fedexp.backends.{config.backend.name}")
         backend.run(config, data, self._body(loop), verbose=self._verbose)
-        ending = conclude(config, data, self._partition, evaluation, loop.outcome)
+        ending = conclude(config, self._partition, evaluation, loop.outcome)
         return dataclasses.replace(ending, summary={**ending.summary, "seconds": self._seconds()})
 
     def broken_off(self, status: str, error: str | None = None) -> Ending:

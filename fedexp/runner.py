@@ -111,7 +111,8 @@ def warm_up(config: Config) -> None:
     """Import what a run needs and read its data, while something else is being waited for."""
     import fedexp.experiment  # noqa: F401
 
-    load(config.dataset)
+    if not config.dataset.remote:
+        load(config.dataset)
 
 
 def planned(

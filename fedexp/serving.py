@@ -43,10 +43,11 @@ def app_program(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], help="such as strategy=scaffold rounds=20"
     )
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of presets")
     args = parser.parse_args(arguments)
     try:
         load_plugins()
-        write_app(args.folder, args.overrides)
+        write_app(args.folder, args.overrides, args.config_dir)
     except (ConfigError, FedexpError) as error:
         complain("fedexp app", error)
         sys.exit(2)
@@ -57,18 +58,19 @@ def app_program(arguments: Sequence[str]) -> None:
     )
 
 
-def write_app(folder: Path, overrides: Sequence[str]) -> None:
+def write_app(folder: Path, overrides: Sequence[str], presets: str | None = None) -> None:
     """Write an experiment as a Flower app.
 
     Args:
         folder: Must not be there, or be empty.
         overrides: As on the command line.
+        presets: A further folder of YAML files.
 
     Raises:
         ConfigError: If the configuration cannot be run, or is not for a deployment; a line each.
         FedexpError: If the folder holds something, or cannot be written.
     """
-    (job,) = plan(["backend=deployment", *overrides], multirun=False)
+    (job,) = plan(["backend=deployment", *overrides], multirun=False, config_dir=presets)
     if job.config.backend.takes_code:
         raise ConfigError(
             [f"a Flower app runs on SuperNodes: leave out backend={job.config.backend.name}"]

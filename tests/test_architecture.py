@@ -30,7 +30,7 @@ LEVELS = (
     {"experiment", "preview"},
     {"testing"},
     {"runner"},
-    {"api", "reproduce", "resume", "starting", "manual", "serving"},
+    {"api", "reproduce", "resume", "starting", "manual", "serving", "surveying"},
     {"tune"},
     {"commands"},
     {"__main__"},

@@ -196,6 +196,10 @@ def compare(
     partitions = found.runs["partition_sha256"].loc[labels.index].groupby(labels).nunique()
     anew = set(partitions.index[partitions > 1])
     first, compared = everyone.drop_duplicates(), found.select(labels.index)
+    alone = measures.isolated(found, labels, anew)
+    apart = measures.tested_apart(compared, alone)
+    if apart:  # of which none is known to be the best
+        table["gain_best"] = math.nan
     told = {
         key: {name: value(found, int(run), key) for run, name in first.items()}
         for key in pairing.factors
@@ -204,7 +208,7 @@ def compare(
         table=_with_factors(table, told),
         factors=pairing.factors,
         methods=pairing.methods,
-        isolated=_with_factors(measures.isolated(found, labels, anew), told),
+        isolated=_with_factors(alone, told),
         gains=_with_factors(gains, told),
         personal=None if own is None else _with_factors(own.table, told),
         own=by_owner(compared, labels, anew),
@@ -217,7 +221,14 @@ def compare(
         about=about(compared),
         moment=moment(compared),
         selection=sentences(compared),
-        notes=[*found.problems(), *_again(found), *other_tasks, *pairing.notes, *tests.notes],
+        notes=[
+            *found.problems(),
+            *_again(found),
+            *other_tasks,
+            *pairing.notes,
+            *tests.notes,
+            *apart,
+        ],
     )
 
 

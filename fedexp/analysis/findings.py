@@ -139,18 +139,17 @@ def _loss_on_own(rows: Rows, row: str) -> str:
 
 
 def _gain_facts(rows: Rows, row: str) -> list[Fact]:
-    best = rows.number(row, "gain_best").number(signed=True)
+    best, gain = "each on its own test examples", "by examples, each client's own"
+    if rows.has(row, "gain_best"):
+        best = f"best client {rows.alone_best(row).number()}"
+        gain = f"over the best client {rows.number(row, 'gain_best').number(signed=True)}"
     facts = [
-        Fact(
-            "Isolated, mean client",
-            rows.alone(row).text(),
-            f"best client {rows.alone_best(row).number()}",
-        ),
+        Fact("Isolated, mean client", rows.alone(row).text(), best),
         Fact(f"Federated: {brief(row)}", rows.together(row).text(), _where(rows)),
         Fact(
             "Gain per client",
             rows.number(row, "gain").text(signed=True),
-            f"over the best client {best}",
+            gain,
         ),
     ]
     if rows.has(row, "gain_unseen"):
@@ -295,11 +294,12 @@ def _of_references(rows: Rows) -> Headline:
     else:
         clients = rows.comparison.isolated
         each = rows.goal.sign * clients[clients["row"] == row][rows.goal.metric]
-        best = Estimate(rows.goal.sign * float(each.max())).number()
-        title = (
-            f"Isolated clients reach {judged}{final} on average, the best {best}{which}; {nothing}"
-        )
-        facts = [Fact("Isolated, mean client", final, f"best client {best}")]
+        then, detail = "", "each on its own test examples"
+        if len(each):
+            best = Estimate(rows.goal.sign * float(each.max())).number()
+            then, detail = f", the best {best}", f"best client {best}"
+        title = f"Isolated clients reach {judged}{final} on average{then}{which}; {nothing}"
+        facts = [Fact("Isolated, mean client", final, detail)]
         facts += _distance(rows, row)
     return Headline(title, facts, [_certainty(rows, rows.runs(row))])
 

@@ -99,6 +99,7 @@ def isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.Data
     alone = found.finals[
         (found.finals["model"] == "local")
         & (found.finals["split"] == "test")
+        & found.finals["client"].notna()  # where clients are on nodes, only their mean is known
         & (found.finals["metric"] == goal.metric)
         & found.finals["run"].isin(labels.index)
         & (found.finals["run"].map(found.runs["kind"]) == results.ISOLATED)
@@ -117,6 +118,16 @@ def isolated(found: Results, labels: pd.Series, dealt_anew: set[str]) -> pd.Data
     means = together.groupby(["row", "client"], dropna=False, observed=True, sort=False).mean()
     frame: pd.DataFrame = means.reset_index()
     return frame.astype({"client": "Int32"})
+
+
+def tested_apart(found: Results, alone: pd.DataFrame) -> list[str]:
+    """Return a note where no isolated client was tested on the examples of others."""
+    if not alone.empty or not (found.runs["kind"] == results.ISOLATED).any():
+        return []
+    return [
+        "isolated clients were tested on nobody's examples but their own: what stands for them on the "
+        "whole test set is their mean, by examples"
+    ]
 
 
 def gains(found: Results, pairing: Pairing) -> pd.DataFrame:

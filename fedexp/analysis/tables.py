@@ -309,7 +309,7 @@ def _gain_rows(found: Comparison) -> list[Row]:
                 factors.title(key): factors.shown(keys.at[row["row"], key]) for key in found.factors
             },
             "client": str(row["client"]),
-            "whole test set": cells.plain(row["gain"], "+.3f"),
+            "whole test set": "" if found.isolated.empty else cells.plain(row["gain"], "+.3f"),
             "own examples": cells.plain(row["gain_own"], "+.3f"),
             "unseen labels": cells.plain(row["gain_unseen"], "+.3f"),
             "over finetune": cells.plain(row.get("gain_finetune", math.nan), "+.3f"),

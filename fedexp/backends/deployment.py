@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,12 +37,12 @@ def through(grid: Grid) -> Iterator[None]:
         _given.pop()
 
 
-def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = False) -> None:
+def run(config: Config, data: FederatedData | None, server: Body, *, verbose: bool = False) -> None:
     """Run a server function against the clients on SuperNodes.
 
     Args:
         config: The experiment.
-        data: Not sent: nodes read their own.
+        data: Not sent: nodes read their own. None where nobody else has them.
         server: The body of the ServerApp.
         verbose: Let Flower speak.
 
@@ -51,30 +51,53 @@ def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = Fa
     """
     backend = config.backend
     assert isinstance(backend, DeploymentBackend)
-    try:
+    with reached("once it does, fedexp resume goes on with the run"):
         if _given:
             _serve(_given[-1], config, backend, server)
         else:
             _submit(config, backend, server)
+
+
+@contextmanager
+def reached(remedy: str) -> Iterator[None]:
+    """Run a block that needs the SuperLink; say in a line that it is not there."""
+    try:
+        yield
     except UNREACHABLE as error:
         raise FedexpError(
-            f"backend=deployment: the SuperLink does not answer, or refuses ({told(error)}); once it "
-            "does, fedexp resume goes on with the run"
+            f"backend=deployment: the SuperLink does not answer, or refuses ({told(error)}); {remedy}"
         ) from error
 
 
 def _serve(grid: Grid, config: Config, backend: DeploymentBackend, server: Body) -> None:
-    nodes = NodeGrid(grid, config.clients.num, backend.timeout)
+    owners = config.dataset.spec.owners if config.dataset.remote else ()
+    nodes = NodeGrid(grid, config.clients.num, backend.timeout, owners)
     nodes.discover()
     run_server(nodes, server)
 
 
 def _submit(config: Config, backend: DeploymentBackend, server: Body) -> None:
     """Submit the experiment to a SuperLink, and be its ServerApp."""
-    app = bundle(app_files(config, driven=True))
-    submission, problem = _submission(config, backend), "it was broken off"
+    held = backend.nodes_here(config.clients.num, own_data=config.dataset.remote)
+    with joined(backend, held, bundle(app_files(config, driven=True))) as grid:
+        _serve(grid, config, backend, server)
+
+
+@contextmanager
+def joined(backend: DeploymentBackend, held: Sequence[str], app: bytes) -> Iterator[Grid]:
+    """Run a block as the ServerApp of an app that is submitted to a SuperLink.
+
+    Args:
+        backend: Which SuperLink, or that one is to be started here.
+        held: What SuperNodes hold, where they are to be started here.
+        app: What :func:`fedexp.flower.superlink.bundle` returned.
+
+    Raises:
+        FedexpError: If somebody else is its ServerApp, or another run waited longer.
+    """
+    submission, problem = _submission(backend, held), "it was broken off"
     try:
-        _serve(_joined(submission, submission.submit(app)), config, backend, server)
+        yield _joined(submission, submission.submit(app))
         problem = ""
     except FedexpError as error:
         problem = str(error)
@@ -83,9 +106,9 @@ def _submit(config: Config, backend: DeploymentBackend, server: Body) -> None:
         submission.finish(problem)
 
 
-def _submission(config: Config, backend: DeploymentBackend) -> Submission:
+def _submission(backend: DeploymentBackend, held: Sequence[str]) -> Submission:
     if backend.superlink is None:
-        here = rehearsal(config.clients.num)
+        here = rehearsal(held)
         return Submission(here.address, insecure=True, secret=here.secret)
     return Submission(
         backend.superlink,

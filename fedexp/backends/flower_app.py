@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -51,16 +52,25 @@ def app_files(config: Config, *, driven: bool = False) -> dict[str, str]:
     told = DeploymentBackend(
         device=backend.device, threads=backend.threads, timeout=backend.timeout
     )
+    return _files(flat(replace(config, backend=told)), driven=driven)
+
+
+def survey_files() -> dict[str, str]:
+    """Return the app that asks nodes what they hold: no experiment, as nobody can say one yet."""
+    return _files({}, driven=True)
+
+
+def _files(options: Mapping[str, Value], *, driven: bool) -> dict[str, str]:
     return {
-        "pyproject.toml": _project(replace(config, backend=told)),
+        "pyproject.toml": _project(options),
         f"{PACKAGE}/__init__.py": '"""An experiment of fedexp, as a Flower app."""\n',
         f"{PACKAGE}/server.py": _DRIVEN if driven else _SERVER,
         f"{PACKAGE}/client.py": _CLIENT,
     }
 
 
-def _project(config: Config) -> str:
-    options = "\n".join(f"{name} = {_toml(value)}" for name, value in flat(config).items())
+def _project(values: Mapping[str, Value]) -> str:
+    options = "\n".join(f"{name} = {_toml(value)}" for name, value in values.items())
     return f"""\
 [build-system]
 requires = ["hatchling"]

@@ -36,12 +36,12 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Start what standard input asks for, say where it is, and stay until nobody listens."""
     wanted = json.loads(sys.stdin.buffer.readline())
-    folder, num_nodes = Path(wanted["folder"]), int(wanted["nodes"])
+    folder, held = Path(wanted["folder"]), list(map(str, wanted["held"]))
     children: list[int] = []
     try:
         from fedexp.flower import hosting, superlink
 
-        ports = _free_ports(1 + num_nodes)
+        ports = _free_ports(1 + len(held))
         addresses = [f"{HOST}:{port}" for port in ports]
         secret = folder / "secret"
         common = [
@@ -57,8 +57,8 @@ def main() -> None:
         children.append(_fork(partial(hosting.serve, "flower-superlink", link), folder))
         _wait_for(ports[0], children[0])
         for number, port in enumerate(ports[1:]):
-            held = f"partition-id={number} num-partitions={num_nodes}"
-            node = [*common, *at, str(port), "--superlink", addresses[0], "--node-config", held]
+            node = [*common, *at, str(port), "--superlink", addresses[0]]
+            node += ["--node-config", held[number]]
             children.append(_fork(partial(hosting.serve, "flower-supernode", node), folder))
         print(json.dumps({"superlink": addresses[0], "pids": children}), flush=True)
         import fedexp.backends.node  # noqa: F401  # so that no client need import it

@@ -6,13 +6,13 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from fedexp.backends.sending import ABSENT, reason, send
 from fedexp.core.options import FedexpError
-from fedexp.core.replies import one_line
 from fedexp.core.roles import State
 from fedexp.flower.app import RESTORE, STATE
 from fedexp.flower.calling import out_of_time
@@ -20,7 +20,6 @@ from fedexp.flower.grid import CohortGrid
 from fedexp.flower.internals import (
     CLIENT_RAISED,
     GONE,
-    OURS,
     UNHEARD,
     current_run,
     identify,
@@ -37,9 +36,6 @@ JOIN = 300.0
 ASK = 120.0
 """Seconds that a SuperNode may take to say what it holds."""
 
-PULL_INTERVAL = 0.1
-"""Seconds between two looks for replies."""
-
 
 class NodeGrid(CohortGrid):
     """Flower's grid, with partition ids in place of node ids.
@@ -51,13 +47,21 @@ class NodeGrid(CohortGrid):
         inner: Flower's.
         num_clients: Clients in all.
         timeout: Seconds that a node may take to answer; None waits until the SuperLink has missed it.
+        owners: What clients are called whose nodes have files of their own; none where they have shares.
     """
 
-    def __init__(self, inner: Grid, num_clients: int, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        inner: Grid,
+        num_clients: int,
+        timeout: float | None = None,
+        owners: Sequence[str] = (),
+    ) -> None:
         run_id = current_run()
         super().__init__()
         identify(run_id)  # messages must keep the run that the SuperLink knows
         self._inner, self._num, self._timeout = inner, num_clients, timeout
+        self._owners = owners
         self._node_of: dict[int, int] = {}
         self._mute: dict[int, str] = {}
         self._replaced: set[int] = set()
@@ -78,9 +82,8 @@ class NodeGrid(CohortGrid):
             missing = sorted(set(range(self._num)) - set(self._node_of))
             if missing and time.monotonic() > until:
                 raise FedexpError(
-                    f"backend=deployment: after {JOIN:g} s no SuperNode holds "
-                    f"{', '.join(f'partition {k}' for k in missing)}: start one with --node-config "
-                    f"'partition-id={missing[0]} num-partitions={self._num}'{self._complaints()}"
+                    f"backend=deployment: after {JOIN:g} s no SuperNode holds {self._lacking(missing)}"
+                    f"{self._complaints()}"
                 )
             if missing:
                 time.sleep(0.3)
@@ -179,7 +182,17 @@ class NodeGrid(CohortGrid):
         """Return why there is no reply, in our words."""
         if reply.error.code in UNHEARD and self._timeout is not None:
             return out_of_time(self._timeout)
-        return SILENT if reply.error.code == GONE else _reason(reply)
+        return SILENT if reply.error.code == GONE else reason(reply)
+
+    def _lacking(self, missing: Sequence[int]) -> str:
+        """Say what no node holds, and how one is started that does."""
+        if self._owners:
+            names = [self._owners[client] for client in missing]
+            held = f'\'data="PATH" client="{names[0]}"\''
+            return f"the files of {', '.join(names)}: start one with --node-config {held}"
+        held = f"'partition-id={missing[0]} num-partitions={self._num}'"
+        partitions = ", ".join(f"partition {k}" for k in missing)
+        return f"{partitions}: start one with --node-config {held}"
 
     def _complaints(self) -> str:
         return "".join(f"; SuperNode {node}: {why}" for node, why in self._mute.items())
@@ -210,47 +223,17 @@ class NodeGrid(CohortGrid):
         self, asked: Mapping[int, tuple[RecordDict, str]], patience: float, *, tell: bool = False
     ) -> dict[int, Message]:
         """Send one message to each of some nodes, and wait for replies for so many seconds."""
-        # A node that returns must not find old messages.
-        ttl = None if math.isinf(patience) else patience
-        messages = [
-            Message(content, node, kind, ttl=ttl) for node, (content, kind) in asked.items()
-        ]
-        if not messages:
-            return {}
-        pushed = zip(self._inner.push_messages(messages), asked, strict=True)
-        node_of = {key: node for key, node in pushed if key}  # one that has just left gets none
-        until, found = time.monotonic() + patience, dict[int, Message]()
-        while len(found) < len(node_of) and time.monotonic() < until:
-            pending = [key for key, node in node_of.items() if node not in found]
-            for reply in self._inner.pull_messages(pending):
-                node = node_of.get(reply.metadata.reply_to_message_id)
-                if node is not None:
-                    found.setdefault(node, reply)
-                    if tell:
-                        self.on_reply(len(found))
-            if len(found) < len(node_of):
-                time.sleep(PULL_INTERVAL)
-        late, sent = out_of_time(self._timeout or patience), set(node_of.values())
-        return {
-            node: found.get(node) or _silence(message, late if node in sent else ABSENT)
-            for node, message in zip(asked, messages, strict=True)
-        }
+        late = out_of_time(self._timeout or patience)
+        told = self.on_reply if tell else _nobody
+        return send(self._inner, asked, patience, late, told)
 
-
-ABSENT = "no SuperNode holds this partition now"
-"""The reason of a client whose node is gone."""
 
 SILENT = "its SuperNode gives no sign of life any more"
 """The reason of a client whose node the SuperLink has missed before the time was up."""
 
 
-def _reason(reply: Message) -> str:
-    return one_line(reply.error.reason or "no reason given")
-
-
-def _silence(message: Message, reason: str) -> Message:
-    """Return the reply of a node that has none."""
-    return Message(Error(OURS, reason), reply_to=message)
+def _nobody(num_replies: int) -> None:
+    """Tell nobody how many have answered."""
 
 
 def _is_lost(reply: Message) -> bool:
@@ -260,7 +243,7 @@ def _is_lost(reply: Message) -> bool:
 def _partition_in(reply: Message, num_clients: int) -> int | str:
     """Return which partition a node says that it holds, or what is wrong with its answer."""
     if reply.has_error():
-        return _reason(reply)
+        return reason(reply)
     record = reply.content.get(CONFIG)
     client = record.get(PARTITION_ID) if isinstance(record, ConfigRecord) else None
     if not isinstance(client, int) or not 0 <= client < num_clients:

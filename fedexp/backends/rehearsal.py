@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ class Rehearsal:
     """A SuperLink and its SuperNodes, which all start when this is made.
 
     Args:
-        nodes: SuperNodes, one per client.
+        held: What each SuperNode holds, as ``flower-supernode --node-config`` takes it.
 
     Attributes:
         secret: Without it, nobody is given a run's messages: other users of the machine reach the ports.
     """
 
-    def __init__(self, nodes: int) -> None:
-        self.nodes, self.secret = nodes, secrets.token_bytes(32)
+    def __init__(self, held: Sequence[str]) -> None:
+        self.held, self.secret = list(held), secrets.token_bytes(32)
         folder = Path(tempfile.mkdtemp(prefix="fedexp-rehearsal-"))  # for this user alone
         (folder / "secret").write_bytes(self.secret)
         with (folder / "flower.log").open("wb") as log:
@@ -47,7 +48,7 @@ class Rehearsal:
                 start_new_session=True,  # Ctrl-C is for this process, which then ends the others
                 env={**os.environ, **_QUIET},
             )
-        self._say({"folder": str(folder), "nodes": nodes})
+        self._say({"folder": str(folder), "held": self.held})
         self._found: dict[str, Any] | None = None
 
     @property
@@ -95,12 +96,12 @@ class Rehearsal:
 _current: Rehearsal | None = None
 
 
-def rehearsal(nodes: int) -> Rehearsal:
-    """Start SuperLink and SuperNodes, or keep those that run if they are as many."""
+def rehearsal(held: Sequence[str]) -> Rehearsal:
+    """Start SuperLink and SuperNodes, or keep those that run if they hold the same."""
     global _current
-    if _current is None or _current.nodes != nodes or not _current.is_alive:
+    if _current is None or _current.held != list(held) or not _current.is_alive:
         shutdown()
-        _current = Rehearsal(nodes)
+        _current = Rehearsal(held)
     return _current
 
 

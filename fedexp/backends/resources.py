@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fedexp.config.backend import BackendConfig, RayBackend
+from pathlib import Path
+
+from fedexp.config.backend import BackendConfig, DeploymentBackend, RayBackend
 from fedexp.core.machine import usable_cpus
 from fedexp.core.options import FedexpError
 
@@ -19,6 +21,10 @@ def ensure(backend: BackendConfig) -> None:
         raise FedexpError(
             "backend.device=cuda: torch finds no GPU on this machine; backend.device=cpu runs without"
         )
+    if isinstance(backend, DeploymentBackend):
+        for path in backend.data:
+            if not Path(path).exists():
+                raise FedexpError(f"backend.data: {path} is not there")
     if not isinstance(backend, RayBackend) or backend.address is not None:
         return
     if backend.num_cpus_per_worker > usable_cpus():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
-from fedexp.core.options import AUTO, Plan, one_of, ranged
+from fedexp.core.options import AUTO, ConfigError, Plan, one_of, ranged
 from fedexp.core.registry import Registry
 
 
@@ -19,11 +20,13 @@ class BackendConfig:
         takes_code: Whether clients are sent what a script has registered; else it must be installed where
             they run.
         has_nodes: Whether every client has a node of Flower's, so that a run's cost follows their number.
+        has_own_data: Whether clients are on machines that may have examples of their own.
     """
 
     on_ray: ClassVar[bool] = False
     takes_code: ClassVar[bool] = True
     has_nodes: ClassVar[bool] = False
+    has_own_data: ClassVar[bool] = False
 
     name: str = ""
     device: str = one_of(AUTO, AUTO, "cpu", "cuda")
@@ -36,9 +39,14 @@ class BackendConfig:
         """Whether a client may take a GPU where there is one."""
         return True
 
-    def nodes_here(self, num_clients: int) -> int:
-        """Return how many of Flower's SuperNodes have to be started on this machine."""
-        return 0
+    def nodes_here(self, num_clients: int, *, own_data: bool = False) -> list[str]:
+        """Return what each of Flower's SuperNodes holds that are to be started on this machine.
+
+        Args:
+            num_clients: Clients in all.
+            own_data: Whether each must have files of its own.
+        """
+        return []
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Return a line for every rule between options that is broken."""
@@ -99,10 +107,13 @@ class DeploymentBackend(BackendConfig):
 
     takes_code: ClassVar[bool] = False
     has_nodes: ClassVar[bool] = True
+    has_own_data: ClassVar[bool] = True
 
     name: str = "deployment"
     nodes: int | None = ranged(None, ge=1)
     """SuperNodes to start on this machine, with a SuperLink, for a rehearsal; null is one per client."""
+    data: list[str] = field(default_factory=list)
+    """For dataset=on_nodes in a rehearsal: file or folder of each SuperNode, which nobody else reads."""
     superlink: str | None = None
     """HOST:PORT of a SuperLink that runs, and that SuperNodes have joined; null starts both here."""
     root_certificates: str | None = None
@@ -114,13 +125,30 @@ class DeploymentBackend(BackendConfig):
     timeout: float | None = ranged(None, gt=0)
     """Seconds that a SuperNode may take to answer; null waits until the SuperLink has missed it."""
 
-    def nodes_here(self, num_clients: int) -> int:
-        """Return how many SuperNodes have to be started on this machine."""
-        return num_clients if self.superlink is None else 0
+    def nodes_here(self, num_clients: int, *, own_data: bool = False) -> list[str]:
+        """Return what SuperNodes hold that are to be started on this machine, as their node config.
+
+        Raises:
+            ConfigError: If each must have files of its own, and these are not named.
+        """
+        if self.superlink is not None:
+            return []
+        if own_data and not self.data:
+            raise ConfigError(
+                [
+                    f"dataset=on_nodes: name the file of each of the {num_clients} SuperNodes that are "
+                    "started here, backend.data=[a.csv,b.csv], or backend.superlink=HOST:PORT"
+                ]
+            )
+        files = [f" data='{Path(path).absolute()}'" for path in self.data] or [""] * num_clients
+        return [
+            f"partition-id={k} num-partitions={num_clients}{held}" for k, held in enumerate(files)
+        ]
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """A node is a client, and what is said of a SuperLink needs one."""
         num = plan.clients.num
+        yield from self._data_errors(plan)
         if self.superlink is None:
             if self.nodes not in (None, num):
                 yield (
@@ -144,3 +172,24 @@ class DeploymentBackend(BackendConfig):
             )
         if self.insecure and self.root_certificates is not None:
             yield "backend.insecure=true encrypts nothing: leave out backend.root_certificates"
+
+    def _data_errors(self, plan: Plan) -> Iterable[str]:
+        """Nodes of a rehearsal have files of their own where the dataset asks for that."""
+        named = f"dataset={plan.dataset.name}"
+        if not plan.dataset.remote:
+            if self.data:
+                yield f"backend.data is for dataset=on_nodes: leave it out, {named} is dealt in shares"
+        elif self.superlink is not None:
+            if self.data:
+                yield (
+                    f"backend.data starts SuperNodes on this machine; those of backend.superlink="
+                    f"{self.superlink} say themselves what they hold (--node-config 'data=PATH')"
+                )
+        elif self.data and len(self.data) != plan.clients.num:
+            yield (
+                f"backend.data must name a file for each of clients.num={plan.clients.num} SuperNodes, "
+                f"got {len(self.data)}"
+            )
+        for path in self.data:
+            if "'" in path:
+                yield f"backend.data: a path must not hold ', got {path}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedexp import attacks, metrics, tasks
+from fedexp import attacks, metrics, strategies, tasks
 from fedexp.config.frameworks import framework_errors
 from fedexp.config.populations import population_errors
 from fedexp.config.schema import GROUPS, Config
@@ -104,12 +104,16 @@ def _judging(task: tasks.Task) -> list[str]:
 
 
 def _relation_errors(config: Config) -> Iterator[str]:
+    if config.dataset.remote and not config.dataset.spec.owners:  # nobody knows anything yet
+        yield from _own_errors("dataset", config)
+        return
     if config.name in ("", ".", "..") or not config.name.isprintable() or {*"/\\"} & {*config.name}:
         yield (
             "name must be a word without slashes and control characters: it names a folder of "
             f"results/, got {config.name!r}"
         )
     yield from population_errors(config)
+    yield from _remote_errors(config)
     yield from _validation_errors(config)
     yield from _own_errors("dataset", config)
     yield from _task_errors(config)
@@ -122,6 +126,46 @@ def _relation_errors(config: Config) -> Iterator[str]:
     yield from _own_errors("model", config)
     yield from _model_errors(config)
     yield from framework_errors(config)
+
+
+def _remote_errors(config: Config) -> Iterator[str]:
+    """What a server cannot do that has no examples, only nodes that have."""
+    if not config.dataset.remote:
+        return
+    named, clients = f"dataset={config.dataset.name}", config.clients
+    if not config.backend.has_own_data:
+        yield (
+            f"{named}: the examples lie on SuperNodes: backend=deployment; backend={config.backend.name} "
+            "reads files that lie together, by dataset=files"
+        )
+    if config.mode != "train":
+        yield f"mode={config.mode} shows examples, which with {named} only the nodes have"
+    if not config.partition.by_owner:
+        yield (
+            f"partition={config.partition.name} deals examples, which with {named} only the nodes have: "
+            "partition=given"
+        )
+    if config.strategy.kind == strategies.CENTRALIZED:
+        yield (
+            f"strategy={config.strategy.name} trains on the examples of all clients in one place; with "
+            f"{named} there is no such place"
+        )
+    if config.dataset.validation:
+        yield (
+            f"dataset.validation={config.dataset.validation:g}: {named} holds nothing out yet; leave it "
+            "out"
+        )
+    if 0 < clients.fraction_evaluate < 1:
+        yield (
+            f"clients.fraction_evaluate={clients.fraction_evaluate:g}: with {named} every client tests "
+            "every round, because nobody else can; leave it out"
+        )
+    for option in ("unseen", "tuned_steps"):
+        if getattr(clients, option):
+            yield (
+                f"clients.{option}={getattr(clients, option):g}: its models are tested by the server, "
+                f"which with {named} has no examples; leave it out"
+            )
 
 
 def _validation_errors(config: Config) -> Iterator[str]:

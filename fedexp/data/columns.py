@@ -39,7 +39,7 @@ class Cells(NamedTuple):
         words: How many hold a word.
         categories: The different cells, where there are not too many.
         a_number: Where the first number is; empty without one.
-        a_word: Where the first word is, and the word; empty without one.
+        a_word: Where the first word is, and the word (or ``a word``); empty without one.
     """
 
     numbers: int
@@ -107,13 +107,16 @@ class Schema:
         )
 
 
-def survey(table: Table, target: str, categories: Collection[str] = ()) -> Survey:
+def survey(
+    table: Table, target: str, categories: Collection[str] = (), *, quoting: bool = True
+) -> Survey:
     """Say what an owner's rows hold.
 
     Args:
         table: Its rows.
         target: Name of the target's column.
         categories: Columns whose numbers are categories, too.
+        quoting: Whether to quote a word where it may have to be complained about.
 
     Raises:
         FedexpError: If there is no such target, or it is missing in a row.
@@ -131,7 +134,7 @@ def survey(table: Table, target: str, categories: Collection[str] = ()) -> Surve
         )
     words = frozenset(word for word in (told.words if told.words is not None else ()) if word)
     found = {
-        name: _cells(table, name, column, name in categories)
+        name: _cells(table, name, column, name in categories, quoting)
         for name, column in table.columns.items()
         if name != target
     }
@@ -140,7 +143,7 @@ def survey(table: Table, target: str, categories: Collection[str] = ()) -> Surve
     return Survey(table.source, found, frozenset(numbers.tolist()), words, a_word)
 
 
-def _cells(table: Table, name: str, column: Column, as_categories: bool) -> Cells:
+def _cells(table: Table, name: str, column: Column, as_categories: bool, quoting: bool) -> Cells:
     is_number, is_word = column.is_number, column.is_word
     known: set[str] = set()
     if as_categories or is_word.any():
@@ -149,7 +152,7 @@ def _cells(table: Table, name: str, column: Column, as_categories: bool) -> Cell
     if is_word.any():
         row = int(np.flatnonzero(is_word)[0])
         assert column.words is not None
-        a_word = f"{table.place(row, name)}: {column.words[row]!r}"
+        a_word = table.place(row, name) + (f": {column.words[row]!r}" if quoting else ": a word")
     return Cells(
         int(is_number.sum()),
         int(is_word.sum()),

@@ -41,6 +41,7 @@ def hold_out(
     share: float,
     seed: int,
     purpose: Purpose,
+    skip: int = 0,
 ) -> tuple[Assignment, Assignment]:
     """Divide what every holder has into what it trains on and what it selects on.
 
@@ -54,13 +55,14 @@ def hold_out(
         share: In (0, 1).
         seed: Decides which examples of a label are held out.
         purpose: What the draw is for.
+        skip: Examples of holders before these, which are not here: the draw is the same as with them.
 
     Returns:
         What is trained on, in the order of before, and what is held out. Together they are ``held``.
     """
     rng, sizes = derive_rng(seed, purpose), held.sizes
     holder = np.repeat(np.arange(held.num_clients), sizes)
-    chance = rng.random(len(holder))
+    chance = rng.random(skip + len(holder))[skip:]
     label = np.zeros(len(holder), dtype=np.int64) if labels is None else labels[held.indices]
     by_label = np.lexsort((chance, label, holder))
     starts = np.flatnonzero(

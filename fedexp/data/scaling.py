@@ -57,10 +57,19 @@ def agreed(inputs: npt.NDArray[Any], held: Holders) -> Scaling:
         held: Who has which of them; what nobody has is not looked at.
     """
     own = [inputs[part] for part in held.pooled()]
-    sent = [sums(part) for part in own]
-    counts, total = _added([count for count, _ in sent]), _added([total for _, total in sent])
-    mean = np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)
-    spread = _added([squares(part, mean) for part in own])
+    counts, mean = mean_of([sums(part) for part in own])
+    return scaling_of(counts, mean, [squares(part, mean) for part in own])
+
+
+def mean_of(sent: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """Return how many values are known, and their mean, of what clients sent first."""
+    counts, total = added([count for count, _ in sent]), added([total for _, total in sent])
+    return counts, np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)
+
+
+def scaling_of(counts: Floats, mean: Floats, sent: Sequence[Floats]) -> Scaling:
+    """Return mean and scale, of what clients sent next."""
+    spread = added(sent)
     variance = np.divide(spread, counts, out=np.zeros_like(spread), where=counts > 0)
     scale = np.sqrt(variance)
     # What rounding leaves of a column of one value is no deviation.
@@ -87,12 +96,27 @@ def applied(
     return np.where(scaled.reshape(shape), (filled - mean) / scale, filled).astype(np.float32)
 
 
+def described(
+    names: Sequence[str],
+    found: Scaling,
+    is_number: npt.NDArray[np.bool_],
+    scaled: npt.NDArray[np.bool_],
+) -> list[dict[str, Any]]:
+    """Say of every column how a raw value becomes what the model sees: (x - mean) / scale."""
+    told: list[dict[str, Any]] = []
+    for place, name in enumerate(names):
+        mean = {"mean": float(found.mean[place])} if is_number[place] else {}
+        scale = {"scale": float(found.scale[place])} if scaled[place] else {}
+        told.append({"name": name, **mean, **scale})
+    return told
+
+
 def _rows(inputs: npt.NDArray[Any]) -> Floats:
     """Return one row for every example, or for every moment of a series."""
     rows = np.asarray(inputs, dtype=np.float64)
     return rows if rows.ndim == 2 else np.moveaxis(rows, 1, -1).reshape(-1, rows.shape[1])
 
 
-def _added(sent: Sequence[Floats]) -> Floats:
+def added(sent: Sequence[Floats]) -> Floats:
     """Add what clients sent, exactly rounded: the order of clients does not matter."""
     return np.array([math.fsum(column) for column in zip(*sent, strict=True)])

@@ -50,6 +50,7 @@ class Dataset:
             ``series`` (channels, length) or ``tokens`` (int32 or int64 in a row).
         facts: What is known before anything is read; None has the data read and measured first.
         fills: Whether inputs may be NaN until :meth:`fitted` fills them.
+        remote: Whether the examples lie where clients are, so that nobody can load them here.
         metrics: Measured beside those of the task where ``metrics`` names none.
         folders: Options that name folders which a run reads more than once, such as a tokenizer's.
     """
@@ -58,6 +59,7 @@ class Dataset:
     kind: ClassVar[str] = "vector"
     facts: ClassVar[Spec | None] = None
     fills: ClassVar[bool] = False
+    remote: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ()
     folders: ClassVar[tuple[str, ...]] = ()
 

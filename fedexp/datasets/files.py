@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fedexp.core.options import FedexpError, one_of, range_errors, ranged
 from fedexp.data import own_files
@@ -18,15 +17,13 @@ from fedexp.data.assembling import Found, Wanted
 from fedexp.data.assignment import Holders
 from fedexp.data.columns import AUTO, CLASSIFICATION, REGRESSION
 from fedexp.data.examples import Examples, Spec
-from fedexp.data.scaling import Scaling, agreed, applied
+from fedexp.data.scaling import agreed, applied, described
 from fedexp.datasets.base import Dataset, Fitted, ImageDataset, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FEDERATED, OFF = "federated", "off"
-
-Flags = npt.NDArray[np.bool_]
 
 
 class Known(NamedTuple):
@@ -155,25 +152,13 @@ class Files(Dataset):
             for part in (train, test)
         ]
         names = known.names or [str(number) for number in range(len(found.mean))]
-        return Fitted(parts[0], parts[1], _described(names, found, is_number, scaled))
+        return Fitted(parts[0], parts[1], described(names, found, is_number, scaled))
 
     def prepare(self, batch: Tensor) -> Tensor:
         """Return numbers as float32; pixels as those of ImageDataset, -1 to 1."""
         return (
             batch.float().div_(127.5).sub_(1.0) if self.kind == ImageDataset.kind else batch.float()
         )
-
-
-def _described(
-    names: Sequence[str], found: Scaling, is_number: Flags, scaled: Flags
-) -> list[dict[str, Any]]:
-    """Say of every column how a raw value becomes what the model sees: (x - mean) / scale."""
-    described: list[dict[str, Any]] = []
-    for place, name in enumerate(names):
-        mean = {"mean": float(found.mean[place])} if is_number[place] else {}
-        scale = {"scale": float(found.scale[place])} if scaled[place] else {}
-        described.append({"name": name, **mean, **scale})
-    return described
 
 
 _KEPT = 2

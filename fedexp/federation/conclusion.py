@@ -8,19 +8,19 @@ served badly is half of what it is for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fedexp.config.schema import Config
 from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.core.statistics import fairness
 from fedexp.core.weights import hash_weights, named
-from fedexp.data.assignment import Holders
-from fedexp.data.federated import FederatedData
-from fedexp.federation.dealing import client_rows, group_counts
-from fedexp.federation.evaluation import Models, ServerEvaluation
-from fedexp.federation.events import COMPLETED, DIVERGED, Ending
+from fedexp.federation.dealing import client_rows
+from fedexp.federation.evaluation import ClientScores, Models, NodeEvaluation, ServerEvaluation
+from fedexp.federation.events import COMPLETED, DIVERGED, Ending, Measurement
 from fedexp.federation.faults import byzantine_clients
 from fedexp.federation.outcome import Outcome, of_choices
 from fedexp.federation.selection import (
@@ -30,6 +30,7 @@ from fedexp.federation.selection import (
     selected_by,
     selected_on,
     selection_notes,
+    untold_best,
 )
 from fedexp.federation.shares import client_scores, newcomers, of_chosen, of_further_points
 from fedexp.metrics import sign_of
@@ -37,30 +38,28 @@ from fedexp.metrics import sign_of
 
 def head(config: Config, status: str) -> dict[str, Any]:
     """Return how summary.json begins, while a run goes on and once it is over."""
-    strategy = config.strategy
+    strategy, lower = config.strategy, [name for name in config.measured if sign_of(name) < 0]
     return {
         "status": status,
         "strategy": strategy.name,
         "kind": strategy.kind,
         "seed": config.seed,
-        **config.task.described([name for name in config.measured if sign_of(name) < 0]),
+        **config.task.described(lower, confused=not config.dataset.remote),
     }
 
 
 def conclude(
     config: Config,
-    data: FederatedData,
     partition: dict[str, Any],
-    evaluation: ServerEvaluation,
+    evaluation: ServerEvaluation | NodeEvaluation,
     outcome: Outcome,
 ) -> Ending:
     """Return what a run came to whose rounds are over; the seconds are still to be added.
 
     Args:
         config: The experiment.
-        data: Who holds what.
         partition: What stands in partition.json.
-        evaluation: Scores models.
+        evaluation: Scores models, where the server can.
         outcome: What the round loop left.
     """
     initial = evaluation.initial
@@ -69,11 +68,10 @@ def conclude(
     best = named(chosen, initial) if chosen else None
     # With validation, what a run comes to is what the chosen models do; else what the last ones do.
     models = chosen if outcome.val else outcome.models
-    confusion = _confusion(config, evaluation, models)
-    counts, names = group_counts(config, data)
-    held = data.partition
-    unseen, judged = newcomers(config), config.task.headline
-    scores = client_scores(data, evaluation, models, outcome.newcomers)
+    found = _scored(config, evaluation, outcome, models)
+    counts, names = np.array(partition["class_counts"]), partition["classes"]
+    num_clients = int(partition["num_clients"])
+    unseen, judged, scores = newcomers(config), config.task.headline, found.clients
     values = [metrics[judged] for client, metrics in scores.items() if client not in unseen]
     status = DIVERGED if outcome.diverged else COMPLETED
     loss = outcome.judged("loss")
@@ -86,40 +84,71 @@ def conclude(
         "selected_on": selected_on(config),
         "selected_by": selected_by(config),
         "final": means(outcome.headlined),
-        "best": best_of(config, data, evaluation, outcome),
+        "best": found.best,
         "fairness": fairness(values, higher_is_better=sign_of(judged) > 0),
         "clients": {str(k): own for k, own in outcome.scores.items() if k is not None},
         "byzantine": byzantine_clients(config),
         **({"unseen": unseen} if unseen else {}),
         "model_sha256": hash_weights(weights),
         **({} if best is None else {"best_sha256": hash_weights(best)}),
-        "partition_sha256": held.sha256,
+        "partition_sha256": partition["sha256"],
         **({"error": problem} if problem else {}),
     }
     pictures, problems = drawn(
         {
-            **({"confusion": partial(confusion_png, confusion, names)} if confusion else {}),
-            "partition": partial(partition_png, counts, names, config.task.group, held.num_clients),
+            **(
+                {"confusion": partial(confusion_png, found.confusion, names)}
+                if found.confusion
+                else {}
+            ),
+            "partition": partial(partition_png, counts, names, config.task.group, num_clients),
         }
     )
     return Ending(
         status,
         summary,
         measurements=of_chosen(config, outcome, scores),
-        further=of_further_points(config, evaluation, outcome),
+        further=found.further,
         reported=_reported(outcome),
         weights=weights,
         best=best,
-        confusion=confusion,
+        confusion=found.confusion,
         pictures=pictures,
         clients=client_rows(partition, scores, config.measured),
         notes=[
             *([f"{DIVERGED}: {problem}"] if problem else []),
             *_stop_notes(config, outcome),
             *selection_notes(config, summary),
-            *_panel_notes(held),
+            *_panel_notes(len(evaluation.listed), num_clients),
             *problems,
         ],
+    )
+
+
+class _Scored(NamedTuple):
+    """What the final models do."""
+
+    clients: ClientScores
+    best: dict[str, Any]
+    further: Sequence[Measurement] = ()
+    confusion: dict[int | None, Any] | None = None
+
+
+def _scored(
+    config: Config,
+    evaluation: ServerEvaluation | NodeEvaluation,
+    outcome: Outcome,
+    models: Models,
+) -> _Scored:
+    """Score the final models; where the nodes have the test examples, they did so in the last round."""
+    if not isinstance(evaluation, ServerEvaluation):
+        own = {client: outcome.own[client] for client in sorted(outcome.reported)}
+        return _Scored(own, untold_best(config, outcome))
+    return _Scored(
+        client_scores(evaluation, models, outcome.newcomers),
+        best_of(config, evaluation, outcome),
+        of_further_points(config, evaluation, outcome),
+        _confusion(config, evaluation, models),
     )
 
 
@@ -158,11 +187,11 @@ def _confusion(
     return {owner: evaluation.confusion(weights) for owner, weights in models.items()}
 
 
-def _panel_notes(held: Holders) -> list[str]:
-    if len(held.listed) == held.num_clients:
+def _panel_notes(listed: int, num_clients: int) -> list[str]:
+    if listed == num_clients:
         return []
     return [
-        f"the clients' own numbers are those of {len(held.listed):,} of {held.num_clients:,} clients, "
+        f"the clients' own numbers are those of {listed:,} of {num_clients:,} clients, "
         "drawn at random (partition.panel)"
     ]
 

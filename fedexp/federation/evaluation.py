@@ -14,7 +14,7 @@ from fedexp.core.garbage import give_back
 from fedexp.core.machine import usable_cpus
 from fedexp.core.weights import Weights
 from fedexp.data.assignment import Holders
-from fedexp.data.examples import Examples
+from fedexp.data.examples import Examples, Spec
 from fedexp.data.federated import FederatedData
 from fedexp.federation.measuring import measure, measures, needs_probabilities
 from fedexp.metrics import Predictions
@@ -35,8 +35,8 @@ ClientScores = dict[int, dict[str, float]]
 """Partition id -> metric -> value; a client without test examples is absent."""
 
 
-class ServerEvaluation:
-    """Evaluate weights on the test set, which only the server holds.
+class BuiltModel:
+    """What the server knows of a model before anybody trains it.
 
     Attributes:
         initial: The weights that the model was built with.
@@ -48,13 +48,31 @@ class ServerEvaluation:
         listed: The clients that are tested one by one.
     """
 
-    def __init__(self, config: Config, data: FederatedData) -> None:
-        self._data, self.listed = data, data.partition.listed
-        self._measures = measures(config.measured)
-        self._trainer = build_trainer(config, data.spec)
+    largest_loss: float
+
+    def __init__(self, config: Config, spec: Spec, listed: Sequence[int]) -> None:
+        self.listed = listed
+        self._trainer = build_trainer(config, spec)
         self.initial, self.parameters = self._trainer.initial(), self._trainer.parameters
         self.buffers, self.frozen = self._trainer.buffers, self._trainer.frozen
         self.layers = self._trainer.layers
+
+
+class NodeEvaluation(BuiltModel):
+    """The evaluation of a run whose test examples lie on the nodes: they test, and tell the server."""
+
+    def __init__(self, config: Config, spec: Spec, mean_square: float) -> None:
+        super().__init__(config, spec, range(config.clients.num))
+        self.largest_loss = config.task.largest_loss(np.sqrt(np.array([mean_square])))
+
+
+class ServerEvaluation(BuiltModel):
+    """Evaluate weights on the test set, which only the server holds."""
+
+    def __init__(self, config: Config, data: FederatedData) -> None:
+        super().__init__(config, data.spec, data.partition.listed)
+        self._data = data
+        self._measures = measures(config.measured)
         self._threads = config.backend.threads
         parallel = usable_cpus() if pick_device(config.backend).type == "cpu" else 1
         self._parallel = parallel

@@ -11,7 +11,7 @@ from fedexp.core.roles import Order, Server
 from fedexp.core.weights import Weights, copied
 from fedexp.federation.client import TUNED_STEPS
 from fedexp.federation.cohort import seen_clients, unseen_clients
-from fedexp.federation.evaluation import ServerEvaluation
+from fedexp.federation.evaluation import BuiltModel
 from fedexp.federation.exchange import sharing
 from fedexp.federation.outcome import Outcome
 
@@ -19,7 +19,7 @@ Ask = Callable[[int, Mapping[int, Order]], list[tuple[int, Weights]]]
 """From a round and orders to the models that clients made, of those whose replies can be used."""
 
 
-def kept_entries(config: Config, evaluation: ServerEvaluation) -> frozenset[str]:
+def kept_entries(config: Config, evaluation: BuiltModel) -> frozenset[str]:
     """Return the model's entries that stay with every client.
 
     Raises:
@@ -45,7 +45,7 @@ class PersonalModels:
         evaluation: Tests models.
     """
 
-    def __init__(self, config: Config, server: Server, evaluation: ServerEvaluation) -> None:
+    def __init__(self, config: Config, server: Server, evaluation: BuiltModel) -> None:
         self._config, self._server, self._initial = config, server, evaluation.initial
         self._listed = evaluation.listed
 

@@ -18,11 +18,12 @@ from flwr.app import Message, MessageType
 from fedexp.config.schema import Config
 from fedexp.core import signals
 from fedexp.core.options import DivergedError, FedexpError
-from fedexp.core.roles import Order, Server, Update, Updates, weighted_mean
+from fedexp.core.roles import Order, Server, Update, Updates
 from fedexp.core.shelf import Shelf
 from fedexp.core.weights import Weights, named, restore_dtypes
+from fedexp.federation.client_tests import in_place_of_a_test_set, rows_of
 from fedexp.federation.cohort import draw_cohort
-from fedexp.federation.evaluation import ServerEvaluation
+from fedexp.federation.evaluation import NodeEvaluation, ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
 from fedexp.federation.exchange import Found, bytes_of, messages_of, read_each
 from fedexp.federation.faults import byzantine_clients, collude
@@ -36,7 +37,7 @@ from fedexp.federation.guards import (
 from fedexp.federation.outcome import Outcome, Patience
 from fedexp.federation.overflow import NOT_FINITE, size_problem
 from fedexp.federation.personal import PersonalModels, kept_entries
-from fedexp.federation.scoring import score
+from fedexp.federation.scoring import Row, score
 from fedexp.federation.snapshot import Keeper, restore, take
 from fedexp.flower.app import PERSONALISE
 from fedexp.flower.grid import CohortGrid
@@ -67,7 +68,7 @@ class RoundLoop:
         self,
         config: Config,
         server: Server,
-        evaluation: ServerEvaluation,
+        evaluation: ServerEvaluation | NodeEvaluation,
         listener: Listener,
         holdings: Holdings | None = None,
     ) -> None:
@@ -79,6 +80,8 @@ class RoundLoop:
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
         self._cohort: list[int] = []
+        self._by_nodes = isinstance(evaluation, NodeEvaluation)
+        self._tested: list[Tested] = []
         self._report = RoundReport(0)
         start, judged_by = evaluation.initial, config.task.headline
         self.outcome = Outcome(start, start, judged_by, evaluation.largest_loss)
@@ -108,6 +111,8 @@ class RoundLoop:
             with self._telling(0):
                 self._report.seconds["startup"] = startup
                 self._report_faults()
+                if self._by_nodes:
+                    self._evaluate_on_clients(0, grid)
                 self._evaluate(0)
             stop.take_in(outcome.judged(stopping.metric))
         else:
@@ -116,7 +121,7 @@ class RoundLoop:
             server_round = outcome.rounds + 1
             with self._telling(server_round):
                 self._train(server_round, grid)
-                if self._config.clients.fraction_evaluate > 0:
+                if self._by_nodes or self._config.clients.fraction_evaluate > 0:
                     self._evaluate_on_clients(server_round, grid)
                 self._renew(server_round, grid)
                 self._evaluate(server_round)
@@ -237,39 +242,27 @@ class RoundLoop:
 
     def _evaluate_on_clients(self, server_round: int, grid: CohortGrid) -> None:
         config, outcome = self._config, self.outcome
-        fraction = config.clients.fraction_evaluate
+        fraction = 1.0 if self._by_nodes else config.clients.fraction_evaluate
         cohort = draw_cohort(config, "evaluate_cohort", fraction, server_round)
         with self._timed("client_evaluate"):
             orders = self._personal.orders(outcome.weights, cohort)
             found = self._exchange(
                 server_round, "client_evaluate", orders, grid, cohort, self._gate.tested
             )
+        # A client without test examples has no say.
         tested = self._usable(server_round, found)
-        weighty = [one for one in tested if one.num_examples]
-        outcome.reported = {one.client for one in weighty}
-        if weighty:  # else no client of the cohort holds a test example
-            self._report_clients(server_round, weighty)
-
-    def _report_clients(self, server_round: int, tested: list[Tested]) -> None:
-        """Report what each client measured on its own share of the test examples, and the mean."""
-        models = self._personal.now(self.outcome)
-        for found in tested:
-            if found.client in self._evaluation.listed:
-                self.outcome.own[found.client] = dict(found.numbers)
-            model = "local" if found.client in models else "global"
-            for name, value in found.numbers.items():
-                self._measured(server_round, model, "client_test", found.client, name, value)
-        counts = [found.num_examples for found in tested]
-        model = "global" if None in models else "local"
-        for name in tested[0].numbers:
-            mean = weighted_mean([found.numbers[name] for found in tested], counts)
-            self._measured(server_round, model, "client_test", None, name, mean)
+        self._tested = [one for one in tested if one.num_examples]
+        outcome.reported = {one.client for one in self._tested}
+        listed = self._evaluation.listed
+        outcome.own |= {k.client: dict(k.numbers) for k in self._tested if k.client in listed}
+        for row in rows_of(self._tested, self._personal.now(outcome)):
+            self._measured(server_round, *row)
 
     def _renew(self, server_round: int, grid: CohortGrid) -> None:
         """Have clients make the models that they are tested with, where the strategy has them."""
         if self._config.strategy.personalised:
+            made = partial(self._made, grid)
             with self._timed("personalise"):
-                made = partial(self._made, grid)
                 self._personal.renew(server_round, self.outcome, self._cohort, made)
 
     def _made(
@@ -297,7 +290,8 @@ class RoundLoop:
             server_round, kind, done, len(messages)
         )
         found = read_each(grid.replies(messages), read, server_round, phase)
-        if kind in (MessageType.TRAIN, MessageType.EVALUATE):  # the rest no deployment would send
+        # The rest no deployment would send, and the initial model has no round.
+        if kind in (MessageType.TRAIN, MessageType.EVALUATE) and server_round:
             self._bytes_down += num_bytes(messages)
         return found
 
@@ -331,7 +325,7 @@ class RoundLoop:
     def _evaluate(self, server_round: int) -> None:
         outcome, config = self.outcome, self._config
         with self._timed("evaluate"):
-            rows = score(self._evaluation, outcome, self._personal.now(outcome))
+            rows = self._scored(server_round)
         for row in rows:
             self._measured(server_round, *row)
         outcome.choose(server_round, config.stop.metric)
@@ -341,6 +335,12 @@ class RoundLoop:
             self._report.judged = {name: outcome.judged(name) for name in config.measured}
         if config.save_every and server_round and server_round % config.save_every == 0:
             self._report.weights = named(outcome.models, outcome.initial)
+
+    def _scored(self, server_round: int) -> list[Row]:
+        models = self._personal.now(self.outcome)
+        if isinstance(self._evaluation, ServerEvaluation):
+            return score(self._evaluation, self.outcome, models)
+        return in_place_of_a_test_set(server_round, self._tested, models, self.outcome)
 
     @contextmanager
     def _timed(self, phase: str, before: float = 0.0) -> Iterator[None]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from fedexp.config.schema import Config
 from fedexp.core.statistics import fairness
-from fedexp.data.federated import FederatedData
 from fedexp.federation.evaluation import Scores, ServerEvaluation
 from fedexp.federation.outcome import Outcome, of_choices
 from fedexp.federation.scoring import deciding
@@ -48,23 +47,26 @@ def selection_notes(config: Config, summary: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def best_of(
-    config: Config, data: FederatedData, evaluation: ServerEvaluation, outcome: Outcome
-) -> dict[str, Any]:
+def untold_best(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """Return what summary.json says of the best round where nothing is held out."""
+    return {"round": outcome.best_round, config.task.headline: outcome.best_value}
+
+
+def best_of(config: Config, evaluation: ServerEvaluation, outcome: Outcome) -> dict[str, Any]:
     """Return what summary.json says of the best models.
 
     The test data are asked once about models that validation has chosen: here.
     """
     judged = config.task.headline
     if not outcome.val:
-        return {"round": outcome.best_round, judged: outcome.best_value}
+        return untold_best(config, outcome)
     models = of_choices(outcome.chosen)
     tested = [evaluation.scores(weights) for weights in models.values()]
     known = evaluation.validation(models)
     judges = [found for owner in known if (found := deciding(owner, known[owner])) is not None]
     own: list[float] = []
     for owner, weights in models.items():
-        clients = data.partition.listed if owner is None else [owner]
+        clients = evaluation.listed if owner is None else [owner]
         own += [n[judged] for n in evaluation.client_validation(weights, clients).values()]
     rounds = {str(k): choice.round for k, choice in outcome.chosen.items() if k is not None}
     scores = means(tested)

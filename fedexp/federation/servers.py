@@ -5,10 +5,10 @@ from __future__ import annotations
 from fedexp.config.schema import Config
 from fedexp.core.buffers import BuffersApart
 from fedexp.core.roles import Server, Setup
-from fedexp.federation.evaluation import ServerEvaluation
+from fedexp.federation.evaluation import BuiltModel
 
 
-def build_server(config: Config, evaluation: ServerEvaluation) -> Server:
+def build_server(config: Config, evaluation: BuiltModel) -> Server:
     """Return the server's side of the strategy, kept away from buffers where it must be."""
     buffers = evaluation.buffers
     rate, num = config.training.rate, config.clients.num

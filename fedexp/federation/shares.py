@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from fedexp.config.schema import Config
 from fedexp.core.weights import Weights
-from fedexp.data.federated import FederatedData
 from fedexp.federation.cohort import unseen_clients
 from fedexp.federation.evaluation import CLIENT_VAL, ClientScores, Models, ServerEvaluation
 from fedexp.federation.events import Measurement
@@ -23,7 +22,6 @@ client is tested, after ``clients.tuned_steps`` more steps on its examples."""
 
 
 def client_scores(
-    data: FederatedData,
     evaluation: ServerEvaluation,
     models: Models,
     unseen: Mapping[int, Weights],
@@ -31,7 +29,6 @@ def client_scores(
     """Return the metrics of every listed client's model on its own share of the test examples.
 
     Args:
-        data: Who holds what.
         evaluation: Scores models.
         models: None -> the model of all clients that have none of their own, partition id -> a client's.
         unseen: Partition id -> a client's own model, of those that took part in no round.
@@ -39,7 +36,7 @@ def client_scores(
     scores: ClientScores = {}
     everybody: dict[int | None, Weights] = {**models}
     everybody |= dict(unseen.items())
-    shared = [k for k in data.partition.listed if k not in everybody]
+    shared = [k for k in evaluation.listed if k not in everybody]
     for owner, weights in everybody.items():
         scores |= evaluation.client_scores(weights, shared if owner is None else [owner])
     return dict(sorted(scores.items()))

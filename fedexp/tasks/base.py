@@ -119,18 +119,19 @@ class Task:
         """Return the loss from which on a model has diverged."""
         raise NotImplementedError
 
-    def described(self, lower_is_better: Sequence[str]) -> dict[str, Any]:
+    def described(self, lower_is_better: Sequence[str], *, confused: bool = True) -> dict[str, Any]:
         """Return what summary.json says of the task; what reads finished runs knows nothing else.
 
         Args:
             lower_is_better: Those of the run's metrics of which a smaller number is the better one.
+            confused: Whether anybody counts which label is taken for which, where the task has labels.
         """
         return {
             "task": {
                 "name": self.name,
                 "headline": self.headline,
                 "lower_is_better": list(lower_is_better),
-                "confusion": self.has_confusion,
+                "confusion": self.has_confusion and confused,
                 "axes": dict(self.axes),
             }
         }

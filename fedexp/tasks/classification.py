@@ -76,6 +76,6 @@ class Classification(Task):
         """Return a million nats."""
         return MAX_LOSS
 
-    def described(self, lower_is_better: Sequence[str]) -> dict[str, Any]:
+    def described(self, lower_is_better: Sequence[str], *, confused: bool = True) -> dict[str, Any]:
         """Return nothing: a summary that names no task, as all did once, is of a classification."""
-        return {}
+        return {} if confused else super().described(lower_is_better, confused=False)

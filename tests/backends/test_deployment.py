@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,11 @@ import tempfile
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from support.helpers import played_by, summary
+from support.documents import ROOT
+from support.helpers import flattened, played_by, summary
 
 from fedexp.backends.flower_app import app_files
 from fedexp.config.backend import DeploymentBackend
@@ -79,17 +80,7 @@ def test_an_app_is_toml_that_flower_takes(word: str) -> None:
     files = app_files(config)
     assert bundle(files)[:2] == b"PK"
     options = tomllib.loads(files["pyproject.toml"])["tool"]["flwr"]["app"]["config"]
-    assert from_flat(_flattened(options)).name == config.name
-
-
-def _flattened(table: dict[str, Any], above: str = "") -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            row |= _flattened(value, f"{above}{key}.")
-        else:
-            row[f"{above}{key}"] = value
-    return row
+    assert from_flat(flattened(options)).name == config.name
 
 
 def test_code_that_nodes_do_not_have_is_refused_before_anything_starts() -> None:
@@ -154,6 +145,35 @@ def test_a_rehearsal_changes_no_bit_and_leaves_nothing(tmp_path: Path) -> None:
         assert summary(mine)["model_sha256"] == summary(theirs)["model_sha256"]
         for file in ("metrics.csv", "failures.csv", "partition.json", "confusion.csv"):
             assert (mine / file).read_bytes() == (theirs / file).read_bytes()
+    assert _folders() == before
+
+
+@pytest.mark.slow  # two rehearsals, two runs: 2 min
+def test_hospitals_that_show_nobody_their_files_train_the_same_model(tmp_path: Path) -> None:
+    before, names = _folders(), ("north", "river", "valley")
+    hospitals = ROOT / "docs" / "hospitals"
+    for name in names:  # each in a folder of its own
+        (tmp_path / name).mkdir()
+        shutil.copy(hospitals / f"{name}.csv", tmp_path / name)
+    data = f"backend.data=[{','.join(f'{name}/{name}.csv' for name in names[::-1])}]"
+    done = _fedexp(tmp_path, "survey", "agreed/dataset/wards.yaml", "dataset.target=outcome", data)
+    assert done.code == 0, done.output
+    common = ("strategy=fedavg,local_only", "partition=given", "model=logistic", "rounds=2")
+    apart = ("--config-dir", "agreed", "-m", "dataset=wards", "backend=deployment", data)
+    done = _fedexp(tmp_path, *apart, *common, "hydra.sweep.dir=apart")
+    assert done.code == 0, done.output
+    assert "Every owner on test examples of its own" in done.output
+    files = ("dataset=files", f"dataset.path={hospitals}", "dataset.target=outcome")
+    done = _fedexp(tmp_path, "-m", *common, *files, "backend=inline", "hydra.sweep.dir=together")
+    assert done.code == 0, done.output
+    for strategy in ("fedavg", "local_only"):
+        found = [
+            summary(path.parent)
+            for path in sorted(tmp_path.glob(f"*/*-{strategy}-s0/summary.json"))
+        ]
+        assert len(found) == 2
+        assert found[0]["model_sha256"] == found[1]["model_sha256"]
+    assert _fedexp(tmp_path, "report", "apart").code == 0
     assert _folders() == before
 
 

@@ -11,8 +11,9 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from support.helpers import config, initial_weights, played_by, tiny_data
 
-from fedexp.backends import node_grid
-from fedexp.backends.node_grid import ABSENT, SILENT, NodeGrid
+from fedexp.backends import node_grid, sending
+from fedexp.backends.node_grid import SILENT, NodeGrid
+from fedexp.backends.sending import ABSENT
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Job, Order
 from fedexp.federation.client import ClientNode
@@ -78,7 +79,7 @@ def _counts(job: Job) -> None:
 
 @pytest.fixture
 def federation(monkeypatch: pytest.MonkeyPatch) -> Federation:
-    monkeypatch.setattr(node_grid, "PULL_INTERVAL", 0.005)
+    monkeypatch.setattr(sending, "PULL_INTERVAL", 0.005)
     identify(1)
     node = ClientNode(played_by(_counts), tiny_data)
     found = Federation(client_app(node, NodeApp()))

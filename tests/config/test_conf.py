@@ -35,10 +35,10 @@ PAGES = [
 ]
 AWAY = {
     *(f"dataset/{name}.yaml" for name in ("churn", "credit", "newsgroups20", "reuters8")),
-    *("dataset/shakespeare.yaml", "dataset/watch.yaml"),
+    *("dataset/on_nodes.yaml", "dataset/shakespeare.yaml", "dataset/watch.yaml"),
     "model/transformers.yaml",
 }
-"""What needs an extra or files of the user's; its commands are tried by the tests of extras."""
+"""What needs an extra, nodes, or files of the user's; its commands are tried by the tests of extras."""
 
 LESSON = Exclude(seed=42, exclude=[[1, 3, 7], [2, 5, 8], [4, 6, 9]])
 

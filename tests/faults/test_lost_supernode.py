@@ -14,7 +14,8 @@ import pytest
 from support.federation import Federation, can_be_apart, federation, main
 from support.helpers import summary
 
-from fedexp.backends.node_grid import ABSENT, SILENT
+from fedexp.backends.node_grid import SILENT
+from fedexp.backends.sending import ABSENT
 
 TIMEOUT = 100.0
 """Seconds for ``backend.timeout``: on a busy machine a ClientApp takes most of a minute to start."""

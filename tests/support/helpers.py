@@ -247,6 +247,17 @@ def run_server(experiment: Config, data: FederatedData, server: Body) -> None:
     import_module(f"fedexp.backends.{experiment.backend.name}").run(experiment, data, server)
 
 
+def flattened(table: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Return a table of tables as one row, as Flower has the configuration of a run."""
+    row: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            row |= flattened(value, f"{above}{key}.")
+        else:
+            row[f"{above}{key}"] = value
+    return row
+
+
 def arrays(*values: float) -> ArrayRecord:
     return ArrayRecord({"w": Array(np.array(values, dtype=np.float32))})
 
