@@ -1,4 +1,4 @@
-"""Any number of clients, each with examples of its own drawn with replacement, when it is asked."""
+"""Any number of clients: each draws its own examples, with replacement."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ CHECKED = 16
 @register
 @dataclass(frozen=True)
 class Resample(Partition):
-    """Every client draws its examples from all training examples, with replacement: up to 1e8 clients.
+    """Every client draws its own examples from all training examples, with replacement.
 
-    What a client holds follows from the seed and its number, and is computed where it trains, so that
-    nothing grows with ``clients.num``. It draws ``samples_per_client`` training examples, and test
-    examples in proportion. With ``alpha``, labels follow a mix of the client's own, a draw from Dir(a p)
-    as in ``dirichlet_balanced`` (Hsu et al., arXiv 1909.06335), where p is the mix of all training
-    examples. Of more clients than ``panel``, so many are drawn for what is said of clients one by one.
+    There may be a hundred million clients: what one of them holds follows from the seed and its number,
+    and is computed where it trains. It draws ``samples_per_client`` training examples, and test examples
+    in proportion. With ``alpha``, every client has a mix of labels of its own, drawn from Dir(a p) as in
+    ``dirichlet_balanced`` (Hsu et al., arXiv 1909.06335), where p is the mix of all training examples.
+    Where there are more than ``panel`` clients, so many are drawn at random, and files, tables and
+    pictures list these alone.
     """
 
     deals_by = NOTHING
@@ -40,13 +41,13 @@ class Resample(Partition):
 
     name: str = "resample"
     samples_per_client: int = ranged(60, ge=1)
-    """Training examples that a client draws; some may be equal."""
+    """Training examples that a client draws; it may draw one of them twice."""
     alpha: float | None = ranged(None, gt=0, le=1e6)
     """Concentration per label of a client's mix of labels; the smaller, the more clients differ. null
     draws from all examples alike."""
     panel: int = ranged(100, ge=1, le=10_000)
-    """Clients that are listed in files, tables and pictures, and tested one by one at the end, where
-    there are more than that; drawn at random, the same ones in every round."""
+    """Clients that are listed one by one, and tested at the end; drawn at random, once for the whole run.
+    Where there are no more clients than that, all of them are."""
 
     @property
     def label(self) -> str:
