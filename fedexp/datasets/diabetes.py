@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedexp.datasets.base import register
-from fedexp.datasets.tables import Table, TableDataset
+from fedexp.datasets.tables import Table, TableDataset, bundled
 
 MEAN, DEVIATION = 152.0, 77.0
 """Of the published targets, about; models predict what is left, in deviations."""
@@ -29,8 +29,6 @@ class Diabetes(TableDataset):
 
     def table(self) -> Table:
         """Read scikit-learn's copy."""
-        from sklearn.datasets import load_diabetes
-
-        inputs, targets = load_diabetes(return_X_y=True, scaled=False)
+        inputs, targets = bundled(self.name, "load_diabetes", scaled=False)
         is_number = np.ones(inputs.shape[1], dtype=bool)
         return Table(inputs, ((targets - MEAN) / DEVIATION).astype(np.float32), is_number)

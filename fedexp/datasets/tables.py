@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fedexp.core.options import FedexpError
 from fedexp.data.assignment import Holders
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.loading import measure
@@ -34,6 +35,28 @@ class Table(NamedTuple):
     is_number: npt.NDArray[np.bool_]
     owners: npt.NDArray[np.int64] | None = None
     owner_names: tuple[str, ...] = ()
+
+
+def bundled(dataset: str, loader: str, **options: Any) -> tuple[Any, Any]:
+    """Return inputs and targets of a table that scikit-learn brings.
+
+    Args:
+        dataset: Who asks, for the message.
+        loader: Name of the function in ``sklearn.datasets``.
+        options: Its further arguments.
+
+    Raises:
+        FedexpError: If scikit-learn cannot be imported.
+    """
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise FedexpError(
+            f"dataset={dataset} comes with the package scikit-learn, which cannot be imported "
+            f"({error}): pip install scikit-learn"
+        ) from error
+    inputs, targets = getattr(datasets, loader)(return_X_y=True, **options)
+    return inputs, targets
 
 
 @dataclass(frozen=True)

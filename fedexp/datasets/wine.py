@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedexp.datasets.base import register
-from fedexp.datasets.tables import Table, TableDataset
+from fedexp.datasets.tables import Table, TableDataset, bundled
 
 
 @register
@@ -25,8 +25,6 @@ class Wine(TableDataset):
 
     def table(self) -> Table:
         """Read scikit-learn's copy."""
-        from sklearn.datasets import load_wine
-
-        inputs, targets = load_wine(return_X_y=True)
+        inputs, targets = bundled(self.name, "load_wine")
         is_number = np.ones(inputs.shape[1], dtype=bool)
         return Table(inputs, targets.astype(np.int64), is_number)

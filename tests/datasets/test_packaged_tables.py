@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from support.helpers import config
 
 from fedexp.config.validation import validate
+from fedexp.core.options import FedexpError
 from fedexp.datasets.breast_cancer import BreastCancer
 from fedexp.datasets.diabetes import Diabetes
 from fedexp.datasets.tables import TableDataset
@@ -63,6 +65,18 @@ def test_validation_rows_are_scaled_by_the_others() -> None:
     data = federate(config(dataset=page, model=Logistic()))
     trained_on = data.train.inputs[np.concatenate(data.partition.pooled())]
     np.testing.assert_allclose(trained_on.mean(axis=0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_an_installation_without_scikit_learn_is_told_what_lacks(
+    page: TableDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # whoever imports it fails
+    for failing in (page.ensure, page.load):
+        with pytest.raises(FedexpError, match=r": pip install scikit-learn$") as caught:
+            failing()
+        assert str(caught.value).startswith(f"dataset={page.name} comes with the package ")
+        assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.slow  # whole runs
