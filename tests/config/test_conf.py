@@ -36,7 +36,7 @@ PAGES = [
 AWAY = {
     *(f"dataset/{name}.yaml" for name in ("churn", "credit", "newsgroups20", "reuters8")),
     *("dataset/on_nodes.yaml", "dataset/shakespeare.yaml", "dataset/watch.yaml"),
-    "model/transformers.yaml",
+    *("experiment/shakespeare.yaml", "model/transformers.yaml"),
 }
 """What needs an extra, nodes, or files of the user's; its commands are tried by the tests of extras."""
 
