@@ -18,6 +18,8 @@ from fedexp.flower.grid import CohortGrid
 class InlineGrid(CohortGrid):
     """Run clients in this process, one after another."""
 
+    asks_again = True
+
     def __init__(self, app: ClientApp, num_partitions: int) -> None:
         super().__init__()
         self._app, self._num_partitions = app, num_partitions

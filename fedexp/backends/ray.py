@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import heapq
 import math
 import time
 from collections import deque
@@ -72,6 +71,8 @@ class RayGrid(CohortGrid):
     Data and configuration are stored once per run, every distinct message content once per round, so
     that a round's cost follows the cohort and not the number of clients.
     """
+
+    asks_again = True
 
     def __init__(self, config: Config, data: FederatedData) -> None:
         super().__init__()
@@ -189,24 +190,25 @@ class RayGrid(CohortGrid):
     def _chunks(self, messages: list[Message], most: float = math.inf) -> list[list[Message]]:
         """Deal clients to tasks, largest first, each to the task that has the least to do so far.
 
+        Where a task may have few clients, it gets consecutive ones: replies that come in order can be
+        added up at once, and so many tasks even out by themselves.
+
         Args:
-            messages: To the clients.
+            messages: To the clients, in order.
             most: Clients that a task may have.
         """
+        if most < len(messages):
+            size = int(most)
+            return [messages[k : k + size] for k in range(0, len(messages), size)]
         per_worker = 1 if self._seconds < LONG_ROUND else 2
         num_tasks = min(len(messages), per_worker * self._workers)
-        num_tasks = max(num_tasks, math.ceil(len(messages) / most))
         chunks: list[list[Message]] = [[] for _ in range(num_tasks)]
-        loads, lightest = [0] * num_tasks, [(0, task) for task in range(num_tasks)]
-        size = {m.metadata.dst_node_id: self._size(m.metadata.dst_node_id) for m in messages}
-        for message in sorted(messages, key=lambda m: -size[m.metadata.dst_node_id]):
-            _, task = lightest[0]
-            chunks[task].append(message)
-            loads[task] += size[message.metadata.dst_node_id]
-            if len(chunks[task]) < most:
-                heapq.heapreplace(lightest, (loads[task], task))
-            else:
-                heapq.heappop(lightest)
+        loads = [0] * num_tasks
+        sizes = {m.metadata.dst_node_id: self._size(m.metadata.dst_node_id) for m in messages}
+        for message in sorted(messages, key=lambda m: -sizes[m.metadata.dst_node_id]):
+            lightest = loads.index(min(loads))
+            chunks[lightest].append(message)
+            loads[lightest] += sizes[message.metadata.dst_node_id]
         order = sorted(range(num_tasks), key=lambda task: -loads[task])
         return [chunks[task] for task in order]
 

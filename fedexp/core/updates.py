@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from fedexp.core.weights import Weights, restricted
+from fedexp.core.weights import Weights, copied, restricted
 
 Number = int | float
 
@@ -122,16 +122,12 @@ class Updates(Sequence[Update]):
             Arrays that may be written to: ``sum(share * array)``, added in the order of clients in each
             array's own precision.
         """
-        mean: dict[str, Any] = {}
+        mean = Sum()
         # A factor of NumPy's would make float64 of float32.
         factors = self.shares if shares is None else [float(share) for share in shares]
         for share, update in zip(factors, self._updates, strict=True):
-            for name, array in (update.weights if of is None else update.arrays[of]).items():
-                if name in mean:
-                    mean[name] += array * share
-                else:
-                    mean[name] = array * share
-        return {name: np.asarray(array) for name, array in mean.items()}
+            mean.add(update.weights if of is None else update.arrays[of], share)
+        return mean.arrays()
 
     def mean_loss(self) -> float | None:
         """Return the mean of the clients' training losses, weighted by examples; None if one has none."""
@@ -139,6 +135,43 @@ class Updates(Sequence[Update]):
         if len(losses) < len(self._updates) or not losses:
             return None
         return weighted_mean(losses, [update.num_examples for update in self._updates])
+
+
+class Summed(Updates):
+    """Updates that were added up as they came: there is their mean by examples, but no arrays."""
+
+    def __init__(self, updates: Sequence[Update], mean: Weights) -> None:
+        super().__init__(updates)
+        self._mean = mean
+
+    def mean(self, shares: Sequence[float] | None = None, of: str | None = None) -> Weights:
+        """Return the mean of the weights by examples.
+
+        Raises:
+            ValueError: If another one is asked for.
+        """
+        if shares is not None or of is not None:
+            raise ValueError("of updates that were added up as they came, there is one mean")
+        return copied(self._mean)
+
+
+class Sum:
+    """A weighted sum of named arrays, added in the order of calls, in each array's own precision."""
+
+    def __init__(self) -> None:
+        self._sum: dict[str, Any] = {}
+
+    def add(self, arrays: Mapping[str, npt.NDArray[Any]], share: float) -> None:
+        """Add arrays, multiplied by a share."""
+        for name, array in arrays.items():
+            if name in self._sum:
+                self._sum[name] += array * share
+            else:
+                self._sum[name] = array * share
+
+    def arrays(self) -> Weights:
+        """Return the sum so far; its arrays may be written to."""
+        return {name: np.asarray(array) for name, array in self._sum.items()}
 
 
 def cut(size: int, width: int) -> list[slice]:

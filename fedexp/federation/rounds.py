@@ -19,14 +19,14 @@ from fedexp.config.schema import Config
 from fedexp.core import signals
 from fedexp.core.options import DivergedError, FedexpError
 from fedexp.core.roles import Order, Server, Update, Updates
-from fedexp.core.shelf import Shelf
 from fedexp.core.weights import Weights, named, restore_dtypes
 from fedexp.federation.client_tests import in_place_of_a_test_set, rows_of
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.evaluation import NodeEvaluation, ServerEvaluation
 from fedexp.federation.events import Failure, Listener, Measurement, RoundReport
-from fedexp.federation.exchange import Found, bytes_of, messages_of, read_each
+from fedexp.federation.exchange import Found, messages_of, read_each
 from fedexp.federation.faults import byzantine_clients, collude
+from fedexp.federation.gathering import Gathering
 from fedexp.federation.guards import (
     Gate,
     Holdings,
@@ -77,6 +77,7 @@ class RoundLoop:
         self._kept = kept_entries(config, evaluation)
         self._gate = Gate(config, evaluation.parameters, holdings, self._kept)
         self._personal = PersonalModels(config, server, evaluation)
+        self._gathering = Gathering(config, server, self._gate, holdings, self._kept)
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
         self._cohort: list[int] = []
@@ -175,17 +176,12 @@ class RoundLoop:
         config, model = self._config, self.outcome.weights
         cohort = draw_cohort(config, "cohort", config.clients.fraction_train, server_round)
         self._cohort = cohort
-
-        def read(reply: Message) -> Update:
-            order = orders[reply.metadata.src_node_id]
-            update = self._gate.update(reply, server_round, order, model)
-            self._bytes_up += bytes_of(update, self._kept)
-            return shelf.take(update)
-
         with self._timed("train"):
             orders = self._server.instruct(server_round, model, cohort)
-            shelf = Shelf(model, len(orders))
-            found = self._exchange(server_round, "train", orders, grid, cohort, read)
+            for way in self._gathering.ways(server_round, model, orders, grid):
+                self._bytes_down = 0
+                found = self._exchange(server_round, "train", orders, grid, cohort, way.read)
+            self._bytes_up = way.num_bytes
         # Replies are read while others are still on their way.
         self._report.seconds["train"] -= found.seconds
         with self._timed("aggregate", found.seconds), letting_go():
@@ -194,7 +190,7 @@ class RoundLoop:
             grid.take_back(set(orders) - {update.client for update in kept})
             self._require(server_round, len(kept), len(orders))
             if kept:
-                self._combine(server_round, Updates(kept))
+                self._combine(server_round, way.updates(kept))
 
     def _colluded(
         self, server_round: int, updates: list[Update], orders: Mapping[int, Order]

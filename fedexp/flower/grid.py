@@ -19,11 +19,17 @@ RUN_ID = 1
 class CohortGrid(Grid):
     """A grid that shows strategies the current cohort, and calls ``on_reply`` as replies come in.
 
-    ``states`` holds what clients keep from call to call, where this process is the one to hold it.
-
     ``send_and_receive`` hands replies back in the order of partitions, whatever the order they came in;
     ``replies`` as they come.
+
+    Attributes:
+        cohort: Partition ids of the clients that are seen.
+        on_reply: Told how many clients have replied.
+        states: What clients keep from call to call, where this process is the one to hold it.
+        asks_again: Whether clients can be asked a second time, after ``take_back``, and answer the same.
     """
+
+    asks_again = False
 
     def __init__(self) -> None:
         identify(RUN_ID)

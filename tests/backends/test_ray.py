@@ -164,7 +164,7 @@ def test_how_many_clients_are_on_their_way(
     monkeypatch.setattr(backend, "IN_FLIGHT", 39)
     assert idle_ray_grid._bounds(messages) == (1, 4)  # four tasks of one: 32 bytes
     assert _clients(idle_ray_grid._chunks(messages, 1)) == [[0], [1], [2], [3], [4]]
-    assert _clients(idle_ray_grid._chunks(messages, 2)) == [[1, 4], [2, 3], [0]]
+    assert _clients(idle_ray_grid._chunks(messages, 2)) == [[0, 1], [2, 3], [4]]
     tests = [Message(m.content, dst_node_id=0, message_type="evaluate") for m in messages]
     assert idle_ray_grid._bounds(tests) == (math.inf, 5)  # they answer with numbers alone
     assert idle_ray_grid._bounds([]) == (math.inf, 0)

@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.helpers import config, run_server, tiny_data, with_fault
+from support.helpers import config, run_server, setup, tiny_data, with_fault
 
+from fedexp.backends.inline import InlineGrid
 from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.config.schema import Config
 from fedexp.core import shelf, updates
+from fedexp.core.roles import Server
 from fedexp.core.shelf import ShelvedUpdate
 from fedexp.core.updates import Updates
 from fedexp.core.weights import hash_weights, named
+from fedexp.federation import gathering
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import Listener, RoundReport
+from fedexp.federation.guards import Holdings
 from fedexp.federation.rounds import RoundLoop
 from fedexp.federation.servers import build_server
 from fedexp.flower import strategies as adapter
@@ -26,6 +30,15 @@ from fedexp.strategies.base import FEDERATED, REGISTRY
 SIZES = (4, 8, 6, 5, 7, 3, 9)
 NAMES = sorted(n for n in REGISTRY.choices() if REGISTRY.get(n).kind == FEDERATED)
 FAST = ("fedavg", "fedmedian", "fedtrimmedavg", "fedadam", "qfedavg", "krum", "scaffold")
+EVERYBODY = set(range(len(SIZES)))
+
+
+def _is_mean(name: str) -> bool:
+    kind = type(REGISTRY.get(name)().server(setup(len(SIZES))))
+    return kind.combine is Server.combine and kind.loss is Server.loss
+
+
+MEANS = {name for name in NAMES if _is_mean(name)}
 
 
 class _Told(Listener):
@@ -36,10 +49,12 @@ class _Told(Listener):
         self.reports.append(report)
 
 
-def _end(experiment: Config, data: Any) -> tuple[Any, ...]:
+def _end(experiment: Config, data: Any, holdings: Holdings | None = None) -> tuple[Any, ...]:
     """Return what two rounds come to: hashes, measurements, failures."""
     evaluation, told = ServerEvaluation(experiment, data), _Told()
-    loop = RoundLoop(experiment, build_server(experiment, evaluation), evaluation, told)
+    holdings = holdings or Holdings(data.partition.size, data.client_test.size)
+    server = build_server(experiment, evaluation)
+    loop = RoundLoop(experiment, server, evaluation, told, holdings)
 
     def body(grid: CohortGrid) -> None:
         loop.run(grid)
@@ -67,7 +82,8 @@ def large(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             shelved.append(client)
             super().__init__(client, *rest, **named)
 
-    monkeypatch.setattr(shelf, "HELD", 0)
+    for module in (shelf, gathering):
+        monkeypatch.setattr(module, "HELD", 0)
     monkeypatch.setattr(shelf, "ShelvedUpdate", Counted)
     for module in (updates, adapter):
         monkeypatch.setattr(module, "BLOCK", 4 * len(SIZES) * 500)
@@ -83,7 +99,58 @@ def test_the_same_bits_from_a_file(name: str, request: pytest.FixtureRequest) ->
     in_memory = _end(experiment, data)
     shelved = request.getfixturevalue("large")
     assert _end(experiment, data) == in_memory
-    assert set(shelved) == set(range(len(SIZES)))
+    assert set(shelved) == (set() if name in MEANS else EVERYBODY)
+
+
+def test_which_strategies_take_the_mean_and_nothing_else() -> None:
+    assert {"fedavg", "fedprox", "fedper"} <= MEANS
+    assert not MEANS & {"scaffold", "feddyn", "fednova", "fedadam", "fedmedian", "krum"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fedavg",
+        "fedper",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in sorted(MEANS - {"fedavg", "fedper"})),
+    ],
+)
+def test_who_does_not_reply_has_everybody_asked_again(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = with_fault(tiny_data(SIZES, (2,) * len(SIZES)), bad_client=2)
+    experiment = _experiment(name)
+    in_memory = _end(experiment, data)
+    shelved, asked, real = request.getfixturevalue("large"), list[int](), InlineGrid.exchange
+
+    def counted(grid: InlineGrid, messages: list[Any]) -> Any:
+        if messages[0].metadata.message_type == "train":
+            asked.append(len(messages))
+        return real(grid, messages)
+
+    monkeypatch.setattr(InlineGrid, "exchange", counted)
+    assert _end(experiment, data) == in_memory
+    assert asked == [len(SIZES)] * 3  # twice in round 1, and then everybody knows
+    assert set(shelved) == EVERYBODY - {2}
+
+
+def test_examples_that_nobody_expected_have_everybody_asked_again(large: list[int]) -> None:
+    data, experiment = tiny_data(SIZES, (2,) * len(SIZES)), _experiment("fedavg")
+    added = _end(experiment, data)
+    assert large == []
+    many = Holdings(lambda client: 100, data.client_test.size)
+    assert _end(experiment, data, many) == added
+    assert set(large) == EVERYBODY
+
+
+def test_replies_that_are_early_wait(large: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, experiment = tiny_data(SIZES, (2,) * len(SIZES)), _experiment("fedavg")
+    in_order, real = _end(experiment, data), InlineGrid.exchange
+    monkeypatch.setattr(
+        InlineGrid, "exchange", lambda grid, messages: [*real(grid, messages)][::-1]
+    )
+    assert _end(experiment, data) == in_order
+    assert set(large) == EVERYBODY - {0}
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedmedian"])
