@@ -52,6 +52,7 @@ def survey_through(
     say: Callable[[str], object],
 ) -> Agreement:
     """Ask the SuperNodes that a grid of Flower's reaches; see :func:`survey`."""
+    say(f"waiting for {num_nodes} SuperNodes")
     nodes = _those_there(grid, num_nodes)
     patience = timeout or ASK
 

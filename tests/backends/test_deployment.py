@@ -131,15 +131,15 @@ def _fedexp(folder: Path, *words: str) -> Done:
     return Done(done.returncode, done.stdout + done.stderr)
 
 
-@pytest.mark.slow  # SuperLink, three SuperNodes, three runs: 1 min
+@pytest.mark.slow  # SuperLink, three SuperNodes, four runs: 1 to 3 min
 def test_a_rehearsal_changes_no_bit_and_leaves_nothing(tmp_path: Path) -> None:
     before = _folders()
-    sweep = ["-m", "strategy=fedavg,scaffold,fedadam", *SHORT]
+    sweep = ["-m", "strategy=fedavg,scaffold,fedadam,ditto", *SHORT]
     done = _fedexp(tmp_path, *sweep, "backend=deployment", "backend.nodes=3", "hydra.sweep.dir=a")
     assert done.code == 0, done.output
     assert _fedexp(tmp_path, *sweep, "backend=inline", "hydra.sweep.dir=b").code == 0
     runs = sorted(path.parent.name for path in tmp_path.glob("a/*/summary.json"))
-    assert len(runs) == 3
+    assert len(runs) == 4
     for name in runs:
         mine, theirs = tmp_path / "a" / name, tmp_path / "b" / name
         assert summary(mine)["model_sha256"] == summary(theirs)["model_sha256"]

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from flwr.app import Context, Error, Message, RecordDict
+from support.bad_replies import BYTES, METRICS, WEIGHTS
 from support.documents import ROOT
 from support.helpers import flattened, metrics, summary
 
@@ -34,6 +36,7 @@ from fedexp.datasets.on_nodes import OnNodes
 from fedexp.experiment import run_experiment
 from fedexp.federation.events import RunInfo
 from fedexp.flower.internals import identify
+from fedexp.flower.messages import Array
 from fedexp.surveying import preset, write_survey
 
 HOSPITALS = ROOT / "docs" / "hospitals"
@@ -288,6 +291,49 @@ def test_a_regression_is_judged_as_where_files_lie_together(tmp_path: Path) -> N
     theirs = _together(tmp_path / "theirs", *words)
     assert mine["model_sha256"] == theirs["model_sha256"]
     assert math.isfinite(mine["final"]["all"]["rmse"])
+
+
+def _gigabyte(asked: Message, reply: Message) -> Message:
+    record = reply.content.array_records["arrays"]
+    for name in record:  # never touched, so it takes no memory here
+        record[name] = Array(np.zeros(2**28, dtype=np.float32))
+    return reply
+
+
+SPOILT = {
+    "other shapes": (WEIGHTS["another shape"], "is float32"),
+    "NaN": (WEIGHTS["one NaN"], "NaN"),
+    "a gigabyte": (_gigabyte, "(268435456,)"),
+    "a pickle": (BYTES["a pickle"], "cannot be read"),
+    "more examples than it has": (
+        METRICS["a count of 10**30"],
+        "num-examples is an integer beyond",
+    ),
+}
+
+
+@pytest.mark.slow  # 2 s each
+@pytest.mark.parametrize("what", list(SPOILT))
+def test_a_node_that_sends_what_cannot_be_used_is_refused_in_a_line(
+    tmp_path: Path, presets: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    spoil, reason = SPOILT[what]
+    answer = Node.answer
+
+    def bad(one: Node, message: Message, run_config: dict[str, Any]) -> Any:
+        reply = answer(one, message, run_config)
+        trained = message.metadata.message_type == "train" and one.number == 29
+        return spoil(message, reply) if trained else reply
+
+    monkeypatch.setattr(Node, "answer", bad)
+    done = _run(Grid(), _config(presets), tmp_path / "run")
+    assert done["status"] == "completed"
+    failures = pd.read_csv(tmp_path / "run" / "failures.csv")
+    assert failures[["round", "phase", "client"]].values.tolist() == [
+        [1, "train", 1],
+        [2, "train", 1],
+    ]
+    assert all(reason in line and "\n" not in line for line in failures["reason"])
 
 
 # --- what is refused --------------------------------------------------------------------------------

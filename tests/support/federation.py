@@ -79,19 +79,26 @@ class Federation:
             time.sleep(0.2)
         raise TimeoutError(f"no SuperLink: {self.log('superlink')}")
 
-    def start_node(self, number: int, key: str | None = None) -> None:
-        """Start a SuperNode; ``key`` is the file of its key where it is not ``node-<number>``."""
+    def start_node(self, number: int, key: str | None = None, name: str | None = None) -> None:
+        """Start a SuperNode.
+
+        Args:
+            number: Its partition, and its network namespace.
+            key: The file of its key where it is not ``node-<number>``; empty for none.
+            name: What the program is called where it is not ``node-<number>``.
+        """
         words = ["ip", "netns", "exec", f"fedexp{number}"] if self.apart else []
-        port = "8001" if self.apart else str(_free_port())
+        port = "8001" if self.apart and name is None else str(_free_port())
         words += ["flower-supernode", "--superlink", self.address, "--host", "127.0.0.1"]
         words += ["--port", port]
         words += ["--node-config", f"partition-id={number} num-partitions={self.nodes}"]
         if self.apart:
-            key = key or f"node-{number}"
-            words += ["--root-certificates", "ca.crt", "--auth-supernode-private-key", key]
+            key = f"node-{number}" if key is None else key
+            words += ["--root-certificates", "ca.crt"]
+            words += ["--auth-supernode-private-key", key] if key else []
         else:
             words.append("--insecure")
-        self._start(f"node-{number}", words)
+        self._start(name or f"node-{number}", words)
 
     def stop(self, name: str) -> None:
         """Kill a program, and what it has started."""
