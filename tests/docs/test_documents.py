@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.commands import refused
 from support.documents import ROOT, Command, anchors_in, commands_in, documents, links_in
+from support.on_nodes import write_preset
 
 from fedexp.commands import COMMANDS
 from fedexp.config.composition import plan
@@ -73,7 +74,8 @@ def _check_run(command: Command, tmp_path: Path) -> None:
 
 
 def _presets(folder: Path) -> Path:
-    """Make the folder of presets that docs/extend.md describes."""
+    """Make the folders of presets that docs/extend.md and docs/deployment.md describe, in one."""
+    write_preset(folder)
     (folder / "strategy").mkdir(exist_ok=True)
     text = "defaults:\n  - fedadam\n  - _self_\neta: 0.001\n"
     (folder / "strategy" / "gentle.yaml").write_text(text)
