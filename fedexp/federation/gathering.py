@@ -182,10 +182,11 @@ class Gathering:
         if size > HELD and self._holdings is not None and grid.asks_again:
             held = self._holdings.train
             counts = {k: sum(map(held, order.examples_of or (k,))) for k, order in orders.items()}
-            added = Added(read, partial(Shelf, model, len(orders)), self._unsent, counts)
-            yield added
-            if added.is_sound:
-                return
-            self._holdings = None
-            grid.take_back(orders)
+            if all(counts.values()):  # who has nothing to train on has nothing to send
+                added = Added(read, partial(Shelf, model, len(orders)), self._unsent, counts)
+                yield added
+                if added.is_sound:
+                    return
+                grid.take_back(orders)
+                self._holdings = None  # one accident may be the first of many
         yield Kept(read, Shelf(model, len(orders)), self._unsent)

@@ -143,6 +143,22 @@ def test_examples_that_nobody_expected_have_everybody_asked_again(large: list[in
     assert set(large) == EVERYBODY
 
 
+def test_who_holds_nothing_is_known_to_send_nothing(
+    large: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, asked, real = (4, 0, 6, *SIZES[3:]), list[int](), InlineGrid.exchange
+
+    def counted(grid: InlineGrid, messages: list[Any]) -> Any:
+        asked.append(len(messages))
+        return real(grid, messages)
+
+    monkeypatch.setattr(InlineGrid, "exchange", counted)
+    _, _, failures = _end(_experiment("fedavg"), tiny_data(sizes, (2,) * len(SIZES)))
+    assert {failure.client for failure in failures} == {1}
+    assert asked == [len(SIZES)] * 2
+    assert set(large) == EVERYBODY - {1}
+
+
 def test_replies_that_are_early_wait(large: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     data, experiment = tiny_data(SIZES, (2,) * len(SIZES)), _experiment("fedavg")
     in_order, real = _end(experiment, data), InlineGrid.exchange
