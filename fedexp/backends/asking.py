@@ -15,8 +15,7 @@ from fedexp.backends.node_grid import ASK, JOIN
 from fedexp.backends.sending import reason, send
 from fedexp.config.backend import DeploymentBackend
 from fedexp.core.options import FedexpError
-from fedexp.data.agreement import Agreement
-from fedexp.data.own_rows import Asked
+from fedexp.data.agreement import Agreement, Asked
 from fedexp.data.surveying import survey_nodes
 from fedexp.flower.messages import CONFIG
 from fedexp.flower.superlink import bundle

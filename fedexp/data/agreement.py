@@ -9,15 +9,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fedexp.core.options import FedexpError
-from fedexp.data.columns import Input, Schema
+from fedexp.data.assembling import FRACTION
+from fedexp.data.columns import AUTO, Input, Schema
 from fedexp.data.examples import Spec
 from fedexp.data.scaling import Scaling
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How rows are to be read; the options of ``dataset=on_nodes`` that owners must know."""
+
+    target: str = "target"
+    predict: str = AUTO
+    categories: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    test_fraction: float = FRACTION
+    split_seed: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as words, numbers and lists of them."""
+        return {
+            "target": self.target,
+            "predict": self.predict,
+            "categories": list(self.categories),
+            "ignore": list(self.ignore),
+            "test_fraction": self.test_fraction,
+            "split_seed": self.split_seed,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +57,7 @@ class Agreement:
         schema: Columns, categories and classes.
         scaling: Mean and deviation of every column.
         mean_square: Of the targets of the test examples, in a regression; 0 elsewhere.
+        asked: How their rows were read.
     """
 
     owners: tuple[str, ...]
@@ -43,6 +68,7 @@ class Agreement:
     schema: Schema
     scaling: Scaling
     mean_square: float = 0.0
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> Spec:
@@ -78,6 +104,7 @@ class Agreement:
             "mean": self.scaling.mean.tolist(),
             "deviation": self.scaling.scale.tolist(),
             "mean_square": self.mean_square,
+            "asked": dict(self.asked),
         }
 
 
@@ -103,6 +130,7 @@ def agreement_of(content: Mapping[str, Any]) -> Agreement:
             schema_of(content),
             Scaling(mean, deviation),
             float(content["mean_square"]),
+            dict(content["asked"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FedexpError(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fedexp.core.options import FedexpError
-from fedexp.data.agreement import Agreement, schema_of
-from fedexp.data.assembling import FRACTION, TEST
+from fedexp.data.agreement import Agreement, Asked, schema_of
+from fedexp.data.assembling import TEST
 from fedexp.data.assignment import Assignment
 from fedexp.data.columns import (
     AUTO,
@@ -35,18 +35,6 @@ from fedexp.data.own_files import files_in
 from fedexp.data.scaling import applied, squares, sums
 from fedexp.data.table import Table
 from fedexp.data.table_files import SUFFIXES, read_table
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How rows are to be read; the options of ``dataset=on_nodes`` that owners must know."""
-
-    target: str = "target"
-    predict: str = AUTO
-    categories: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    test_fraction: float = FRACTION
-    split_seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from fedexp.core.options import FedexpError
-from fedexp.data.agreement import Agreement, in_order, plain_schema
+from fedexp.data.agreement import Agreement, Asked, in_order, plain_schema
 from fedexp.data.columns import MAX_CATEGORIES, MAX_CLASSES, Cells, Schema, Survey, agree
-from fedexp.data.own_rows import Asked
 from fedexp.data.scaling import Floats, added, mean_of, scaling_of
 
 LONGEST = 4_000_000
@@ -43,7 +42,7 @@ def survey_nodes(ask: Ask, nodes: Sequence[int], asked: Asked) -> Agreement:
     Raises:
         FedexpError: If they do not go together, or an answer cannot be used; in one line.
     """
-    how = _how(asked)
+    how = asked.plain()
     first = _heard(ask("told", dict.fromkeys(nodes, json.dumps(how))), _told)
     order = _ordered({node: name for node, (name, *_) in first.items()})
     tests_given = _tests_given([(first[node][0], first[node][2]) for node in order])
@@ -82,18 +81,8 @@ def survey_nodes(ask: Ask, nodes: Sequence[int], asked: Asked) -> Agreement:
         schema,
         scaling_of(counts, mean, third),
         0.0 if schema.classes else squares / sum(num_test),
+        how,
     )
-
-
-def _how(asked: Asked) -> dict[str, Any]:
-    return {
-        "target": asked.target,
-        "predict": asked.predict,
-        "categories": list(asked.categories),
-        "ignore": list(asked.ignore),
-        "test_fraction": asked.test_fraction,
-        "split_seed": asked.split_seed,
-    }
 
 
 def _heard(answers: Mapping[int, str], read: Callable[[dict[str, Any]], Any]) -> dict[int, Any]:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedexp.core.options import FedexpError, Plan, one_of, ranged
-from fedexp.data.agreement import Agreement, agreement_of
+from fedexp.data.agreement import Agreement, Asked, agreement_of
 from fedexp.data.assembling import FRACTION
 from fedexp.data.columns import AUTO, CLASSIFICATION, REGRESSION
 from fedexp.data.examples import Examples, Spec
-from fedexp.data.own_rows import Asked, read_own
+from fedexp.data.own_rows import read_own
 from fedexp.data.scaling import described
 from fedexp.datasets.base import Dataset, register
 from fedexp.datasets.files import FEDERATED, OFF
@@ -108,12 +108,12 @@ class OnNodes(Dataset):
                 "dataset=on_nodes needs what the nodes agreed on: fedexp survey FOLDER/dataset/NAME.yaml "
                 "asks them, then fedexp --config-dir FOLDER dataset=NAME"
             ]
-        if found.schema.target != self.target:
-            return [
-                f"dataset.target={self.target}: the nodes agreed on {found.schema.target}; survey them "
-                "again to predict something else"
-            ]
-        return []
+        return [
+            f"dataset.{name}={now}: the nodes agreed with {found.asked.get(name)}; survey them again, or "
+            "leave it as it was"
+            for name, now in self.asked.plain().items()
+            if found.asked.get(name) != now
+        ]
 
     def version(self) -> str:
         """Return the hash of what was agreed."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.documents import ROOT
+from support.federation import can_be_apart, federation
 from support.helpers import flattened, played_by, summary
 
 from fedexp.backends.flower_app import app_files
@@ -175,6 +176,34 @@ def test_hospitals_that_show_nobody_their_files_train_the_same_model(tmp_path: P
         assert found[0]["model_sha256"] == found[1]["model_sha256"]
     assert _fedexp(tmp_path, "report", "apart").code == 0
     assert _folders() == before
+
+
+@pytest.mark.slow  # 3 to 8 min: every message starts a program
+@pytest.mark.skipif(not can_be_apart(), reason="needs root, iproute2, openssl and ssh-keygen")
+def test_hospitals_on_machines_of_their_own_train_the_same_model(tmp_path: Path) -> None:
+    names, held = ("north", "river", "valley"), []
+    for name in names[::-1]:
+        folder = tmp_path / f"at {name}"
+        folder.mkdir()
+        shutil.copy(ROOT / "docs" / "hospitals" / f"{name}.csv", folder / "patients.csv")
+        held.append(f'data="{folder}/patients.csv" client="{name}"')
+    common = ("partition=given", "model=logistic", "rounds=1")
+    with federation(3, apart=True, held=held) as found:
+        asked = ("agreed/dataset/wards.yaml", "dataset.target=outcome", "clients.num=3")
+        done = _fedexp(tmp_path, "survey", *asked, *found.overrides)
+        assert done.code == 0, done.output
+        words = ("--config-dir", "agreed", "dataset=wards", *common, *found.overrides)
+        done = _fedexp(tmp_path, *words, "hydra.run.dir=apart")
+        assert done.code == 0, done.output
+    files = (
+        "dataset=files",
+        f"dataset.path={ROOT / 'docs' / 'hospitals'}",
+        "dataset.target=outcome",
+    )
+    done = _fedexp(tmp_path, *common, *files, "backend=inline", "hydra.run.dir=together")
+    assert done.code == 0, done.output
+    mine, theirs = summary(tmp_path / "apart"), summary(tmp_path / "together")
+    assert mine["model_sha256"] == theirs["model_sha256"]
 
 
 @pytest.mark.slow  # 20 s each

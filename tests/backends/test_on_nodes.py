@@ -31,7 +31,7 @@ from fedexp.config.flat import flat, from_flat
 from fedexp.config.saved import saved_config
 from fedexp.config.schema import Config
 from fedexp.core.options import ConfigError, FedexpError
-from fedexp.data.own_rows import Asked
+from fedexp.data.agreement import Asked
 from fedexp.datasets.on_nodes import OnNodes
 from fedexp.experiment import run_experiment
 from fedexp.federation.events import RunInfo
@@ -356,7 +356,12 @@ def test_a_node_that_sends_what_cannot_be_used_is_refused_in_a_line(
         (["clients.fraction_evaluate=0.5"], "every client tests every round"),
         (["clients.unseen=0.4"], "clients.unseen=0.4: its models are tested by the server"),
         (["clients.tuned_steps=3"], "clients.tuned_steps=3: its models"),
-        (["dataset.target=age"], "the nodes agreed on outcome"),
+        (
+            ["dataset.target=age"],
+            "dataset.target=age: the nodes agreed with outcome; survey them again",
+        ),
+        (["dataset.split_seed=3"], "dataset.split_seed=3: the nodes agreed with 0"),
+        (["dataset.ignore=[age]"], "dataset.ignore=['age']: the nodes agreed with []"),
         (
             ["backend.data=[a.csv]"],
             "those of backend.superlink=there:1 say themselves what they hold",

@@ -13,8 +13,8 @@ from support.documents import ROOT
 
 from fedexp.config.schema import Config
 from fedexp.core.options import FedexpError
-from fedexp.data.agreement import Agreement, agreement_of, in_order
-from fedexp.data.own_rows import Asked, OwnRows, answered, asked_in, read_own
+from fedexp.data.agreement import Agreement, Asked, agreement_of, in_order
+from fedexp.data.own_rows import OwnRows, answered, asked_in, read_own
 from fedexp.data.surveying import survey_nodes
 from fedexp.datasets.files import Files
 from fedexp.datasets.on_nodes import OnNodes

@@ -36,10 +36,14 @@ class Federation:
         folder: Where keys, certificates and logs lie.
         nodes: SuperNodes.
         apart: Whether each has a network namespace, and all is encrypted and authenticated.
+        held: The node config of each, where it does not hold a share.
     """
 
-    def __init__(self, folder: Path, nodes: int, *, apart: bool = False) -> None:
+    def __init__(
+        self, folder: Path, nodes: int, *, apart: bool = False, held: Sequence[str] = ()
+    ) -> None:
         self.folder, self.nodes, self.apart = folder, nodes, apart
+        self.held = held or [f"partition-id={k} num-partitions={nodes}" for k in range(nodes)]
         self.host = f"{NET}.1" if apart else "127.0.0.1"
         self.port = _free_port()
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
@@ -91,7 +95,7 @@ class Federation:
         port = "8001" if self.apart and name is None else str(_free_port())
         words += ["flower-supernode", "--superlink", self.address, "--host", "127.0.0.1"]
         words += ["--port", port]
-        words += ["--node-config", f"partition-id={number} num-partitions={self.nodes}"]
+        words += ["--node-config", self.held[number]]
         if self.apart:
             key = f"node-{number}" if key is None else key
             words += ["--root-certificates", "ca.crt"]
@@ -154,10 +158,12 @@ class Federation:
 
 
 @contextmanager
-def federation(nodes: int, *, apart: bool = False) -> Iterator[Federation]:
+def federation(
+    nodes: int, *, apart: bool = False, held: Sequence[str] = ()
+) -> Iterator[Federation]:
     """Start a SuperLink and SuperNodes; end them all, and remove every trace, at the end."""
     with tempfile.TemporaryDirectory(prefix="federation-") as folder, _namespaces(nodes * apart):
-        found = Federation(Path(folder), nodes, apart=apart)
+        found = Federation(Path(folder), nodes, apart=apart, held=held)
         try:
             if apart:
                 found.make_certificates()

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedexp.data.own_rows import Asked, answered, read_own
+from fedexp.data.agreement import Asked
+from fedexp.data.own_rows import answered, read_own
 from fedexp.data.surveying import survey_nodes
 from fedexp.datasets.on_nodes import OnNodes
 from fedexp.surveying import preset
