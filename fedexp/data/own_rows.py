@@ -6,7 +6,8 @@ An owner answers three questions, each of which needs the answers of all owners 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,13 +150,10 @@ def read_own(path: Path, owner: str | None, asked: Asked) -> OwnRows:
         raise FedexpError(
             f"{owner or path.stem}: its file is not there any more (--node-config 'data=PATH')"
         )
-    try:
+    with _nameless(path, owner or path.stem):
         train = _only_table(path, asked)
         given = path / TEST
         test = _only_table(given, asked) if given.is_dir() else None
-    except FedexpError as error:
-        name = owner or path.stem
-        raise FedexpError(str(error).replace(str(path), name)) from error
     name = owner or Path(train.source).stem
     return OwnRows(
         name, replace(train, source=name), test and replace(test, source=f"{name}/{TEST}"), asked
@@ -170,11 +168,12 @@ def owner_of(path: Path, named: str | None) -> str:
         named: What it is called, if somebody says so; else it is called as its file.
 
     Raises:
-        FedexpError: If there is no such file.
+        FedexpError: If its folder holds no such file.
     """
     if named is not None or not path.is_dir():
         return named or path.stem
-    return files_in(path)[0].stem
+    with _nameless(path, path.stem):
+        return files_in(path)[0].stem
 
 
 def asked_in(content: Mapping[str, Any]) -> Asked:
@@ -223,6 +222,15 @@ def answered(rows: OwnRows, kind: str, question: Mapping[str, Any]) -> dict[str,
     if mean.shape != (len(schema.names),):
         raise FedexpError("the question cannot be read (a mean for every column, please)")
     return rows.squared(schema, before, mean)
+
+
+@contextmanager
+def _nameless(path: Path, name: str) -> Iterator[None]:
+    """Run a block that reads files; what is wrong is told without saying where they are."""
+    try:
+        yield
+    except FedexpError as error:
+        raise FedexpError(str(error).replace(str(path), name)) from error
 
 
 def _only_table(path: Path, asked: Asked) -> Table:

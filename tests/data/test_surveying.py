@@ -14,7 +14,7 @@ from support.documents import ROOT
 from fedexp.config.schema import Config
 from fedexp.core.options import FedexpError
 from fedexp.data.agreement import Agreement, Asked, agreement_of, in_order
-from fedexp.data.own_rows import OwnRows, answered, asked_in, read_own
+from fedexp.data.own_rows import OwnRows, answered, asked_in, owner_of, read_own
 from fedexp.data.surveying import survey_nodes
 from fedexp.datasets.files import Files
 from fedexp.datasets.on_nodes import OnNodes
@@ -294,6 +294,11 @@ def test_files_that_cannot_be_used_are_told_without_their_path(tmp_path: Path) -
     with pytest.raises(FedexpError, match="must hold one file") as error:
         read_own(folder, "north", Asked(target="y"))
     assert str(tmp_path) not in str(error.value)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(FedexpError, match=r"^nothing holds no file") as error:
+        owner_of(tmp_path / "nothing", None)
+    assert owner_of(folder, None) == "a"
+    assert owner_of(tmp_path / "east.csv", None) == "east"
     (tmp_path / "c.csv").write_text("a,y\n1\n")
     with pytest.raises(FedexpError, match=r"^c, line 2: 1 cells where") as error:
         read_own(tmp_path / "c.csv", None, Asked(target="y"))
