@@ -106,7 +106,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(strategy, metric, by, marks=() if fast else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("strategy", "metric", "by"), _cases())
+@pytest.mark.parametrize(("strategy", "metric", "by"), list(_cases()))
 def test_poisoned_test_data_change_nothing_that_was_selected(
     tmp_path: Path, strategy: str, metric: str, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
