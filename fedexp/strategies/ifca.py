@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fedexp.core.options import Span, ranged
 from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job, Order, Server, Setup, Updates
 from fedexp.core.seeding import derive_rng
-from fedexp.core.weights import Weights
+from fedexp.core.weights import Weights, restore_dtypes
 from fedexp.strategies.base import Strategy, register
 
 CLUSTER = "cluster"
@@ -24,9 +24,9 @@ class Ifca(Strategy):
     lowest loss on its training examples, and each model becomes the mean of what was made of it; one that
     nobody chose stays. A client, or a newcomer, is tested with the model that it would choose. With one
     cluster this is FedAvg. Departures: means are weighted by examples, as everywhere here, where the
-    paper counts clients; the first model starts as every strategy's does and the others as the same
-    weights shuffled within each array, where the paper draws anew. What stands as the global model is the
-    one that most examples of the last round were for.
+    paper counts clients; the first model starts as every strategy's does and the others with the
+    trained weights shuffled within each array, where the paper draws anew. What stands as the global
+    model is the one that most examples of the last round were for.
     """
 
     personalised = True
@@ -42,7 +42,7 @@ class Ifca(Strategy):
 
     def server(self, setup: Setup) -> Server:
         """Return the server's side."""
-        return IfcaServer(self.num_clusters, setup.seed)
+        return IfcaServer(self.num_clusters, setup)
 
     def client(self) -> Client:
         """Return the client's side."""
@@ -56,8 +56,9 @@ class IfcaServer(Server):
         clusters: The models; none before the first round.
     """
 
-    def __init__(self, num_clusters: int, seed: int) -> None:
-        self._num_clusters, self._seed = num_clusters, seed
+    def __init__(self, num_clusters: int, setup: Setup) -> None:
+        self._num_clusters, self._seed = num_clusters, setup.seed
+        self._trained, self._averaged = setup.parameters, {*setup.parameters, *setup.buffers}
         self.clusters: list[Weights] = []
 
     def instruct(self, t: int, model: Weights, cohort: Sequence[int]) -> dict[int, Order]:
@@ -71,7 +72,11 @@ class IfcaServer(Server):
         for cluster in range(self._num_clusters):
             members = [place for place, choice in enumerate(chosen) if choice == cluster]
             if members:
-                self.clusters[cluster] = updates.only(members).mean()
+                before = self.clusters[cluster]
+                mean = restore_dtypes(updates.only(members).mean(), before)
+                # A mean of equal numbers is not always that number.
+                fixed = {name: before[name] for name in before.keys() - self._averaged}
+                self.clusters[cluster] = {**mean, **fixed}
                 examples[cluster] = sum(updates[place].num_examples for place in members)
         return self.clusters[examples.index(max(examples))]
 
@@ -79,7 +84,10 @@ class IfcaServer(Server):
         """Send every model; before the first round, those that it starts from."""
         if not self.clusters:
             others = range(1, self._num_clusters)
-            self.clusters = [model, *(shuffled(model, self._seed, k) for k in others)]
+            self.clusters = [
+                model,
+                *(shuffled(model, self._trained, self._seed, k) for k in others),
+            ]
         first, *others_now = self.clusters
         arrays = {f"{CLUSTER}-{k}": weights for k, weights in enumerate(others_now, 1)}
         return dict.fromkeys(clients, Order(first, arrays))
@@ -106,16 +114,17 @@ def _choice(job: Job) -> tuple[int, Weights]:
     return cluster, models[cluster]
 
 
-def shuffled(weights: Weights, seed: int, cluster: int) -> Weights:
+def shuffled(weights: Weights, names: Collection[str], seed: int, cluster: int) -> Weights:
     """Return weights whose values change places within each array: another start of the same kind.
 
     Args:
         weights: Initial weights.
+        names: Of those to be shuffled; buffers and frozen layers mean what they mean where they are.
         seed: The run's.
         cluster: Which start it is to be, from 1.
     """
     places = derive_rng(seed, "clusters", 0, cluster)
     return {
-        name: places.permutation(array.reshape(-1)).reshape(array.shape)
+        name: places.permutation(array.reshape(-1)).reshape(array.shape) if name in names else array
         for name, array in weights.items()
     }

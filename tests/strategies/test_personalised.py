@@ -19,6 +19,7 @@ from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import Config
 from fedexp.config.training import TrainingConfig
 from fedexp.core.options import FedexpError
+from fedexp.core.roles import Setup, Update, Updates
 from fedexp.core.weights import Weights
 from fedexp.data import loading
 from fedexp.federation.events import Ending
@@ -35,7 +36,7 @@ from fedexp.strategies.fedper import FedPer
 from fedexp.strategies.fedrep import FedRep
 from fedexp.strategies.fedrod import FedRod
 from fedexp.strategies.finetune import Finetune
-from fedexp.strategies.ifca import Ifca, shuffled
+from fedexp.strategies.ifca import Ifca, IfcaServer, shuffled
 from fedexp.strategies.lgfedavg import LgFedAvg
 from fedexp.strategies.local_only import LocalOnly
 from fedexp.strategies.perfedavg import PerFedAvg
@@ -312,7 +313,7 @@ def _fedrod(clients: list[Holder], net: Net) -> list[Net]:
 
 
 def _ifca(clients: list[Holder], net: Net) -> list[Net]:
-    models = [net, shuffled(net, _plain(FedAvg()).seed, 1)]
+    models = [net, shuffled(net, list(net), _plain(FedAvg()).seed, 1)]
 
     def choice(client: Holder) -> int:
         return int(np.argmin([client.loss(model) for model in models]))
@@ -415,3 +416,36 @@ def test_who_is_personalised() -> None:
         *("finetune", "fedper", "lgfedavg", "fedrep", "fedbn", "fedbabu", "ditto", "apfl"),
         *("fedala", "pfedme", "perfedavg", "fedrod", "ifca"),
     }
+
+
+def test_ifca_shuffles_what_is_trained_and_averages_within_clusters() -> None:
+    model: Weights = {
+        "w": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "table": np.arange(5.0, dtype=np.float32),  # frozen
+        "count": np.array(7, np.int64),
+    }
+    server = Ifca(num_clusters=2).server(
+        Setup(4, ("w",), frozenset({"count"}), lambda _: 0.1, seed=3)
+    )
+    order = server.instruct(1, model, [0, 1, 2])[0]
+    other = order.arrays["cluster-1"]
+    assert order.weights is model
+    assert sorted(other["w"].ravel()) == sorted(model["w"].ravel())
+    assert not np.array_equal(other["w"], model["w"])
+    assert np.array_equal(other["table"], model["table"])
+
+    def update(client: int, cluster: int, value: float, examples: int) -> Update:
+        weights = {"w": np.full((3, 4), value, np.float32), "table": model["table"]}
+        weights["count"] = np.array(8 + client, np.int64)
+        return Update(client, 1, weights, examples, 0.0, numbers={"cluster": cluster})
+
+    sent = [update(0, 1, 1.0, 10), update(1, 1, 4.0, 20), update(2, 0, 9.0, 29)]
+    found = server.combine(1, model, Updates(sent))
+    assert isinstance(server, IfcaServer)
+    assert found is server.clusters[1]  # 30 examples against 29
+    assert found["w"].tolist() == [[3.0] * 4] * 3
+    assert (found["count"].dtype, found["count"].item()) == (np.dtype(np.int64), 9)
+    assert np.array_equal(found["table"], model["table"])
+    assert server.clusters[0]["w"].tolist() == [[9.0] * 4] * 3
+    server.combine(2, found, Updates([update(0, 0, 2.0, 10)]))
+    assert server.clusters[1] is found  # nobody chose it
