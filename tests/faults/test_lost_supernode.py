@@ -68,7 +68,7 @@ def test_a_node_that_was_killed_costs_rounds_and_is_taken_again(tmp_path: Path) 
             tmp_path,
             *found.overrides,
             f"backend.timeout={TIMEOUT}",
-            "rounds=4",
+            "rounds=5",
             "hydra.run.dir=run",
         ) as driver,
     ):
@@ -82,7 +82,7 @@ def test_a_node_that_was_killed_costs_rounds_and_is_taken_again(tmp_path: Path) 
     failures = pd.read_csv(tmp_path / "run" / "failures.csv")
     assert set(failures["client"]) == {1}
     assert 2 in set(failures["round"])
-    assert 4 not in set(failures["round"])
+    assert not {4, 5} & set(failures["round"])
     assert set(failures["reason"]) <= {
         f"no reply within backend.timeout={TIMEOUT:g} s",
         ABSENT,
