@@ -27,7 +27,9 @@ def model_conforms(model: Model, backends: Sequence[str]) -> None:
     """For every task: what :func:`check_model` says, the same bits everywhere and when resumed."""
     for dataset in tiny_for(model):
         config = small(model=model, dataset=dataset)
-        config = replace(config, training=_allowed(model, config.training))
+        # Deep networks diverge at the usual rate where targets are numbers.
+        gentle = replace(config.training, learning_rate=1e-3)
+        config = replace(config, training=_allowed(model, gentle))
         check_model(model, dataset, config)
         same_everywhere(config, backends)
         resumes_alike(config)
