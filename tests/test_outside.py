@@ -327,7 +327,7 @@ if __name__ == "__main__":
     [
         pytest.param(
             "return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.shape), 3))",
-            "Mine (mine): logits must have shape (2, 10) for two inputs, got (2, 3)",
+            "Mine (mine): outputs must have shape (2, 10) for two inputs, got (2, 3)",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -335,13 +335,8 @@ if __name__ == "__main__":
             "Mine (mine): KeyError: 'depth' ({file}:14)",
             marks=pytest.mark.slow,
         ),
-        pytest.param(
-            "return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10))",
-            "Mine (mine): ValueError: Expected more than 1 value per channel",
-            marks=pytest.mark.slow,
-        ),
     ],
-    ids=["shape", "raises", "one example"],
+    ids=["shape", "raises"],
 )
 def test_a_model_that_breaks_its_contract_costs_a_line(
     tmp_path: Path, body: str, line: str
