@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,13 +40,23 @@ def undisturbed() -> Iterator[None]:
         gc.unfreeze()  # a notebook's own garbage is frozen with the rest
 
 
+RETURNED_EVERY = 10.0
+"""Seconds: memory that was given back is to be had again page by page, which costs short rounds a tenth."""
+
+
 def give_back() -> None:
     """Give memory that is free back to the system, after what took much of it for a moment.
 
     Left alone, glibc keeps it, in pieces, one heap a thread: every test of a convolutional network then
-    makes the process larger.
+    makes the process larger. Does nothing where it was done a moment ago.
     """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:  # musl has nothing of the kind
-            trim(0)
+    global _returned_at
+    if sys.platform != "linux" or time.monotonic() - _returned_at < RETURNED_EVERY:
+        return
+    _returned_at = time.monotonic()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # musl has nothing of the kind
+        trim(0)
+
+
+_returned_at = -RETURNED_EVERY

@@ -29,7 +29,7 @@ from fedexp.strategies.base import FEDERATED, REGISTRY
 
 SIZES = (4, 8, 6, 5, 7, 3, 9)
 NAMES = sorted(n for n in REGISTRY.choices() if REGISTRY.get(n).kind == FEDERATED)
-FAST = ("fedavg", "fedmedian", "fedtrimmedavg", "fedadam", "qfedavg", "krum", "scaffold")
+FAST = ("fedavg", "fedmedian", "fedtrimmedavg", "fedadam", "krum", "scaffold")
 EVERYBODY = set(range(len(SIZES)))
 
 
