@@ -41,7 +41,7 @@ def undisturbed() -> Iterator[None]:
 
 
 RETURNED_EVERY = 10.0
-"""Seconds: memory that was given back is to be had again page by page, which costs short rounds a tenth."""
+"""Seconds. Memory that was given back is had again page by page, which costs short rounds a tenth."""
 
 
 def give_back() -> None:
