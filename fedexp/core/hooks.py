@@ -62,7 +62,13 @@ class Turn(Protocol):
 
 
 class Rule:
-    """What is done in a step in place of taking the loss's gradient; one object per training."""
+    """What is done in a step in place of taking the loss's gradient; one object per training.
+
+    Attributes:
+        moving: The parameters that move.
+    """
+
+    moving: Sequence[Tensor] = ()
 
     def begin(
         self,
@@ -75,6 +81,7 @@ class Rule:
             parameters: Those that move, by name; they may be written to in place, under ``no_grad``.
             optimizer: Makes what takes a step of the options' kind on other tensors.
         """
+        self.moving = list(parameters.values())
 
     def gradients(self, turn: Turn) -> Gradients | None:
         """Return the gradients that the optimizer takes a step along; None for no step.
@@ -82,6 +89,25 @@ class Rule:
         The parameters must be as they were, unless there is no step.
         """
         return turn.gradient()
+
+
+class Elsewhere(Rule):
+    """A rule that takes the gradient where a first one leads to, and steps along it from where it was."""
+
+    def gradient_at(self, turn: Turn, slopes: Gradients, size: float | Tensor) -> Gradients:
+        """Return the gradient at the parameters plus ``size`` times the slopes, and put them back."""
+        import torch
+
+        before = [parameter.detach().clone() for parameter in self.moving]
+        with torch.no_grad():
+            for parameter, slope in zip(self.moving, slopes, strict=True):
+                if slope is not None:
+                    parameter.add_(size * slope)
+        there = turn.gradient()
+        with torch.no_grad():
+            for parameter, value in zip(self.moving, before, strict=True):
+                parameter.copy_(value)
+        return there
 
 
 def numbers_of(tensors: Mapping[str, Tensor]) -> Weights:

@@ -15,7 +15,7 @@ from fedexp.core.weights import Weights
 from fedexp.strategies.base import Strategy, register
 from fedexp.strategies.qfedavg import GLOBAL_LOSS, QFedAvgClient
 
-HIGHEST_LOSS = 1e15
+HIGHEST_LOSS, FAR = 1e15, 1e9
 MOST_CLIENTS = 1_000_000
 
 
@@ -85,6 +85,8 @@ def projected(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
     By Duchi et al., Efficient projections onto the l1-ball, ICML 2008, figure 1.
     """
+    if shares.max() > FAR:  # less 1, it would be the same number; the nearest shares are the same
+        shares = shares - shares.max()
     falling = np.sort(shares)[::-1]
     excess = (np.cumsum(falling) - 1) / np.arange(1, len(shares) + 1)
     threshold = excess[np.flatnonzero(falling > excess)[-1]]

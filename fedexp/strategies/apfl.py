@@ -36,17 +36,13 @@ class Apfl(Strategy):
 
     personalised = True
     asks = ("rule",)
+    carries = Carries()
 
     name: str = "apfl"
     alpha: float = ranged(0.5, ge=0, le=1)
     """Share of the client's own model in the mixture; where it is adaptive, at the start."""
     adaptive: bool = False
     """Whether every client moves its alpha along the gradient of its loss, once a round."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""

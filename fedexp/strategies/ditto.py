@@ -27,15 +27,11 @@ class Ditto(Strategy):
 
     personalised = True
     asks = ("pull",)
+    carries = Carries()
 
     name: str = "ditto"
     lam: float = ranged(1.0, ge=0, tuned=Span(0.01, 10.0, log=True))
     """Strength of the pull towards the global model (lambda); 0 is isolated training."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""

@@ -39,6 +39,7 @@ class FedAla(Strategy):
 
     personalised = True
     asks = ("only", "rule")
+    carries = Carries()
 
     name: str = "fedala"
     eta: float = ranged(1.0, ge=0)
@@ -47,11 +48,6 @@ class FedAla(Strategy):
     """Share of its examples that a client learns its factors on."""
     adapted_layers: list[str] = field(default_factory=lambda: [HEAD])
     """Layers with factors: head (the last one), norm, or how their entries begin, as fc or layer4."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""

@@ -26,17 +26,13 @@ class FedBabu(Strategy):
 
     personalised = True
     asks = ("only",)
+    carries = Carries()
 
     name: str = "fedbabu"
     tuning_steps: int | None = ranged(None, ge=1)
     """SGD steps that a client takes from the global model before it is tested; null is a round's."""
     tuned: str = one_of(ALL, ALL, HEAD)
     """Which layers move in these steps: all, or the head (the last one)."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def keeps(self, layers: Layers) -> Collection[str]:
         """Return the head: nobody needs to send it, because it does not change."""

@@ -24,13 +24,9 @@ class FedBn(Strategy):
 
     personalised = True
     asks = ("only",)
+    carries = Carries()
 
     name: str = "fedbn"
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """There must be something to keep."""

@@ -27,16 +27,12 @@ class FedDyn(Strategy):
 
     averages_buffers = True
     asks = ("pull", "correction")
+    carries = Carries()
 
     name: str = "feddyn"
     alpha: float = ranged(0.01, ge=0, tuned=Span(0.001, 0.1, log=True))
     """Strength of the regularisation; the paper tunes it among 0.1, 0.01 and 0.001. 0 is FedAvg, every
     client alike."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def server(self, setup: Setup) -> Server:
         """Return the server's side."""

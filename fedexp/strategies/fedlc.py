@@ -31,15 +31,11 @@ class FedLc(Strategy):
     """
 
     asks = ("loss",)
+    carries = Carries()
 
     name: str = "fedlc"
     tau: float = ranged(1.0, ge=0, tuned=Span(0.01, 2.0, log=True))
     """Strength of the calibration."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Labels are counted."""

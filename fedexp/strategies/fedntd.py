@@ -29,17 +29,13 @@ class FedNtd(Strategy):
     """
 
     asks = ("loss",)
+    carries = Carries()
 
     name: str = "fedntd"
     beta: float = ranged(1.0, ge=0, tuned=Span(0.01, 10.0, log=True))
     """Weight of the distillation; 0 is FedAvg."""
     tau: float = ranged(1.0, gt=0)
     """Temperature of the softmax."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Labels are what is not true."""

@@ -23,16 +23,12 @@ class FedPer(Strategy):
 
     personalised = True
     asks = ("only",)
+    carries = Carries()
 
     name: str = "fedper"
     personal_layers: list[str] = field(default_factory=lambda: [HEAD])
     """Layers that stay with every client: head (the last one), norm, or how their entries begin, as fc or
     layer4."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def keeps(self, layers: Layers) -> Collection[str]:
         """Return the entries of the clients' own layers."""

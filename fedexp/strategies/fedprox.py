@@ -20,15 +20,11 @@ class FedProx(Strategy):
     """
 
     asks = ("pull",)
+    carries = Carries()
 
     name: str = "fedprox"
     proximal_mu: float = ranged(0.1, ge=0, tuned=Span(0.001, 1.0, log=True))
     """Strength of the pull towards the global model; 0 is FedAvg."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""

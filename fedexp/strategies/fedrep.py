@@ -24,6 +24,7 @@ class FedRep(Strategy):
 
     personalised = True
     asks = ("only",)
+    carries = Carries()
 
     name: str = "fedrep"
     head_share: float = ranged(0.9, gt=0, lt=1)
@@ -32,11 +33,6 @@ class FedRep(Strategy):
     personal_layers: list[str] = field(default_factory=lambda: [HEAD])
     """Layers that stay with every client: head (the last one), norm, or how their entries begin, as fc or
     layer4."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def keeps(self, layers: Layers) -> Collection[str]:
         """Return the entries of the clients' own layers."""

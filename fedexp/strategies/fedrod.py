@@ -35,13 +35,9 @@ class FedRod(Strategy):
 
     personalised = True
     asks = ("loss", "only")
+    carries = Carries()
 
     name: str = "fedrod"
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Labels are counted."""

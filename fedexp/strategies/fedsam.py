@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from fedexp.core.hooks import Gradients, Rule, Turn
+from fedexp.core.hooks import Elsewhere, Gradients, Turn
 from fedexp.core.options import Span, ranged
 from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job
 from fedexp.strategies.base import Strategy, register
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @register
@@ -27,15 +22,11 @@ class FedSam(Strategy):
     """
 
     asks = ("rule",)
+    carries = Carries()
 
     name: str = "fedsam"
     rho: float = ranged(0.05, ge=0, tuned=Span(0.005, 0.5, log=True))
     """How far up the slope a step looks; 0 is FedAvg."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""
@@ -53,19 +44,11 @@ class FedSamClient(Client):
         job.send(job.train(rule=_Sharpness(self._rho)))
 
 
-class _Sharpness(Rule):
+class _Sharpness(Elsewhere):
     """Takes the gradient where the loss is highest nearby."""
 
     def __init__(self, rho: float) -> None:
         self._rho = rho
-
-    def begin(
-        self,
-        parameters: Mapping[str, Tensor],
-        optimizer: Callable[[Sequence[Tensor]], Callable[[Gradients], None]],
-    ) -> None:
-        """Remember what moves."""
-        self._parameters = list(parameters.values())
 
     def gradients(self, turn: Turn) -> Gradients:
         """Go up, look, come back."""
@@ -76,13 +59,4 @@ class _Sharpness(Rule):
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in given]))
         if not self._rho or not norm:
             return found
-        before = [parameter.detach().clone() for parameter in self._parameters]
-        with torch.no_grad():
-            for parameter, slope in zip(self._parameters, found, strict=True):
-                if slope is not None:
-                    parameter.add_(self._rho / norm * slope)
-        there = turn.gradient()
-        with torch.no_grad():
-            for parameter, value in zip(self._parameters, before, strict=True):
-                parameter.copy_(value)
-        return there
+        return self.gradient_at(turn, found, self._rho / norm)

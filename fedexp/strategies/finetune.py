@@ -23,17 +23,13 @@ class Finetune(Strategy):
     """
 
     personalised = True
+    carries = Carries()
 
     name: str = "finetune"
     tuning_steps: int | None = ranged(None, ge=1)
     """SGD steps that a client takes from the global model before it is tested; null is a round's."""
     tuned: str = one_of(ALL, ALL, HEAD)
     """Which layers move in these steps: all, or the head (the last one)."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""

@@ -24,16 +24,12 @@ class LgFedAvg(Strategy):
 
     personalised = True
     asks = ("only",)
+    carries = Carries()
 
     name: str = "lgfedavg"
     shared_layers: list[str] = field(default_factory=lambda: [HEAD])
     """Layers that are shared: head (the last one), norm, or how their entries begin, as fc or layer4; all
     others stay with every client."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def keeps(self, layers: Layers) -> Collection[str]:
         """Return the entries of the clients' own layers."""

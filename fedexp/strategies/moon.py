@@ -33,17 +33,13 @@ class Moon(Strategy):
     """
 
     asks = ("loss",)
+    carries = Carries()
 
     name: str = "moon"
     mu: float = ranged(1.0, ge=0, tuned=Span(0.1, 10.0, log=True))
     """Weight of the contrast, which the paper tunes among 0.1, 1, 5 and 10; 0 is FedAvg."""
     tau: float = ranged(0.5, gt=0)
     """Temperature of the cosines."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """The paper's loss is that of a classification."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from fedexp.core.hooks import Gradients, Rule, Turn
+from fedexp.core.hooks import Elsewhere, Gradients, Rule, Turn
 from fedexp.core.options import ranged
 from fedexp.core.replies import Carries
 from fedexp.core.roles import Client, Job
 from fedexp.core.weights import Weights
 from fedexp.strategies.base import Strategy, register
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @register
@@ -31,17 +26,13 @@ class PerFedAvg(Strategy):
 
     personalised = True
     asks = ("rule",)
+    carries = Carries()
 
     name: str = "perfedavg"
     alpha: float = ranged(0.01, ge=0)
     """Size of the step that adapts the model to a client."""
     adaptation_steps: int = ranged(1, ge=1)
     """SGD steps that a client takes from the global model before it is tested."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def client(self) -> Client:
         """Return the client's side."""
@@ -62,35 +53,34 @@ class PerFedAvgClient(Client):
         """Adapt the global model."""
         if not self._alpha:
             return job.model
-        return job.train(steps=self._steps, rate=self._alpha)
+        return job.train(steps=self._steps, rule=_Adapt(self._alpha))
 
 
-class _LookAhead(Rule):
+class _Adapt(Rule):
+    """Takes the plain steps that training looked ahead by, whatever the optimizer is."""
+
+    def __init__(self, alpha: float) -> None:
+        self._alpha = alpha
+
+    def gradients(self, turn: Turn) -> None:
+        """Step."""
+        import torch
+
+        slopes = turn.gradient()
+        with torch.no_grad():
+            for parameter, slope in zip(self.moving, slopes, strict=True):
+                if slope is not None:
+                    parameter.sub_(self._alpha * slope)
+
+
+class _LookAhead(Elsewhere):
     """Takes the gradient where a step leads to."""
 
     def __init__(self, alpha: float) -> None:
         self._alpha = alpha
 
-    def begin(
-        self,
-        parameters: Mapping[str, Tensor],
-        optimizer: Callable[[Sequence[Tensor]], Callable[[Gradients], None]],
-    ) -> None:
-        """Remember what moves."""
-        self._parameters = list(parameters.values())
-
     def gradients(self, turn: Turn) -> Gradients:
         """Step, look at another batch, step back."""
-        import torch
-
-        first, before = turn.gradient(), [p.detach().clone() for p in self._parameters]
-        with torch.no_grad():
-            for parameter, slope in zip(self._parameters, first, strict=True):
-                if slope is not None:
-                    parameter.sub_(self._alpha * slope)
+        first = turn.gradient()
         turn.another()
-        there = turn.gradient()
-        with torch.no_grad():
-            for parameter, value in zip(self._parameters, before, strict=True):
-                parameter.copy_(value)
-        return there
+        return self.gradient_at(turn, first, -self._alpha)

@@ -36,6 +36,7 @@ class PFedMe(Strategy):
     needs_sgd = True
     averages_buffers = True
     asks = ("rule",)
+    carries = Carries()
 
     name: str = "pfedme"
     lam: float = ranged(15.0, gt=0)
@@ -46,11 +47,6 @@ class PFedMe(Strategy):
     """Learning rate of the copy of the global model; training.learning_rate is that of the own model."""
     beta: float = ranged(1.0, gt=0)
     """Share of the way that the global model goes to the clients' mean."""
-
-    @property
-    def carries(self) -> Carries:
-        """Nothing further, as under FedAvg."""
-        return Carries()
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """Steps towards a minimum must not leap over it."""

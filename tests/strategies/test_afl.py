@@ -78,6 +78,7 @@ def test_rounds_are_the_papers_algorithm(rate: float) -> None:
         ([1.5, 0.5, 0.1], [1.0, 0.0, 0.0]),
         ([0.9, 0.7, -0.4], [0.6, 0.4, 0.0]),
         ([7.0], [1.0]),
+        ([1e17, 0.5, 1e17], [0.5, 0.0, 0.5]),
     ],
 )
 def test_the_nearest_shares(shares: list[float], nearest: list[float]) -> None:

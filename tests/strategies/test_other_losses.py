@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.helpers import initial_weights, same_weights
+from support.helpers import initial_weights, leave_out_the_rest, same_weights
 from support.transcribed import Floats, Holder, Net, holders, mean, softmax
 
 from fedexp.config.clients import ClientsConfig
@@ -37,10 +35,7 @@ RATE, STEPS, ROUNDS = 0.05, 3, 3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("confusion_png", "partition_png"):
-        monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
-    lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
-    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)
+    leave_out_the_rest(monkeypatch)
 
 
 def _plain(strategy: Strategy) -> Config:

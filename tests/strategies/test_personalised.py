@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.helpers import initial_weights, same_weights
+from support.helpers import initial_weights, leave_out_the_rest, same_weights
 from support.transcribed import BODY, HEAD, Holder, Net, holders, mean
 
 from fedexp import strategies
@@ -48,10 +46,7 @@ RATE, STEPS, ROUNDS, CLIENTS = 0.05, 4, 3, range(3)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("confusion_png", "partition_png"):
-        monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
-    lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
-    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)
+    leave_out_the_rest(monkeypatch)
     kept = loading._loaded.copy()
     yield
     loading._loaded.clear()
@@ -359,6 +354,19 @@ def test_rounds_are_the_papers_algorithm(strategy: Strategy, algorithm: Algorith
             np.testing.assert_allclose(array, wanted[client][name], atol=2e-5, err_msg=name)
     assert any(np.abs(wanted[0][n] - wanted[1][n]).max() > 1e-3 for n in start)
     assert any(np.abs(wanted[0][n] - start[n]).max() > 1e-3 for n in start)
+
+
+def test_per_fedavg_adapts_by_plain_steps_whatever_the_optimizer_is() -> None:
+    def own(momentum: float) -> list[Weights]:
+        config = _plain(PerFedAvg(alpha=0.2, adaptation_steps=3))
+        training = replace(
+            config.training, momentum=momentum, local_steps=1
+        )  # a first step has none
+        ending = run(replace(config, training=training))[0]
+        return [_own(ending, client) for client in CLIENTS]
+
+    for plain, other in zip(own(0.0), own(0.9), strict=True):
+        assert same_weights(plain, other)
 
 
 # What stays and what is sent
