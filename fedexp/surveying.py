@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from fedexp import datasets
 from fedexp.config.backend import DeploymentBackend
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.composition import composed_values
@@ -112,6 +113,10 @@ def _check_file(file: Path) -> None:
         raise ConfigError(
             [f"{file}: must be FOLDER/{GROUP}/NAME.yaml, such as agreed/{GROUP}/hospitals.yaml"]
         )
+    if file.stem in datasets.choices():
+        raise ConfigError(
+            [f"{file}: {GROUP}={file.stem} is a choice already: give the file another name"]
+        )
     if file.exists():
         raise FedexpError(
             f"{file} is there already, and runs may have been made with it: choose another name"
@@ -125,7 +130,7 @@ def _asked(overrides: Sequence[str]) -> tuple[OnNodes, DeploymentBackend, int]:
         ConfigError: If an option is not sound; a line each.
     """
     others = sorted(
-        {line.partition("=")[0].partition(".")[0] for line in overrides}
+        {line.lstrip("+~").partition("=")[0].partition(".")[0] for line in overrides}
         - {GROUP, "backend", "clients"}
     )
     if others:

@@ -114,9 +114,17 @@ _OF_SETTING = (
 )
 
 
-def fact(label: str, goal: Goal) -> str:
-    """Return what a number beside a report's headline means; other labels are settings."""
+def fact(label: str, goal: Goal, *, apart: bool = False) -> str:
+    """Return what a number beside a report's headline means; other labels are settings.
+
+    Args:
+        label: What stands beside the number.
+        goal: What runs are judged by.
+        apart: Whether clients were tested on their own examples alone.
+    """
     text = _FACTS.get(label.partition(":")[0], _OF_SETTING)
+    if apart:
+        text = text.replace("the whole test set", "the clients' own test examples, by examples")
     return text.format(judged=goal.metric, turned=_TURNED if goal.sign < 0 else "")
 
 

@@ -20,6 +20,7 @@ from fedexp.analysis import figures, legend, provenance, tables
 from fedexp.analysis.captions import caption
 from fedexp.analysis.comparison import Comparison
 from fedexp.analysis.findings import Fact, headline
+from fedexp.analysis.measures import tested_apart
 from fedexp.analysis.results import Results
 from fedexp.analysis.rows import Rows, counted
 from fedexp.analysis.verdicts import paired_tests
@@ -105,7 +106,7 @@ def render(found: Results, comparison: Comparison | None, title: str) -> str:
         title=title,
         subtitle=_subtitle(found),
         said=said,
-        meanings=_meanings(said.facts, comparison) if comparison else [],
+        meanings=_meanings(said.facts, found, comparison) if comparison else [],
         hero=next((figure for figure in shown if figure.name == HERO), None),
         figures=[figure for figure in shown if figure.name != HERO],
         tables=tables.tables(comparison) if comparison else [],
@@ -118,9 +119,12 @@ def render(found: Results, comparison: Comparison | None, title: str) -> str:
     )
 
 
-def _meanings(facts: Sequence[Fact], comparison: Comparison) -> list[tuple[str, str]]:
+def _meanings(
+    facts: Sequence[Fact], found: Results, comparison: Comparison
+) -> list[tuple[str, str]]:
     """Return what the numbers beside the headline mean, each by its label."""
-    told = [(fact.label, legend.fact(fact.label, comparison.goal)) for fact in facts]
+    apart, goal = bool(tested_apart(found, comparison.isolated)), comparison.goal
+    told = [(fact.label, legend.fact(fact.label, goal, apart=apart)) for fact in facts]
     if any("±" in fact.value for fact in facts):
         told.append(("±", "half of the 95 % interval of the mean over seeds (Student's t)"))
     return told

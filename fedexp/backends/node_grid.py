@@ -224,16 +224,11 @@ class NodeGrid(CohortGrid):
     ) -> dict[int, Message]:
         """Send one message to each of some nodes, and wait for replies for so many seconds."""
         late = out_of_time(self._timeout or patience)
-        told = self.on_reply if tell else _nobody
-        return send(self._inner, asked, patience, late, told)
+        return send(self._inner, asked, patience, late, self.on_reply if tell else None)
 
 
 SILENT = "its SuperNode gives no sign of life any more"
 """The reason of a client whose node the SuperLink has missed before the time was up."""
-
-
-def _nobody(num_replies: int) -> None:
-    """Tell nobody how many have answered."""
 
 
 def _is_lost(reply: Message) -> bool:

@@ -233,8 +233,9 @@ class RayGrid(CohortGrid):
             if not reply.has_error():
                 self.keep(reply.metadata.src_node_id, kept(state))
         self._tell(len(results))
+        results.reverse()
         while results:  # no name keeps what was taken
-            yield results.pop(0)[0]
+            yield results.pop()[0]
 
     def _tell(self, num_more: int) -> None:
         self._num_answers += num_more

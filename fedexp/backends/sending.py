@@ -24,7 +24,7 @@ def send(
     asked: Mapping[int, tuple[RecordDict, str]],
     patience: float,
     late: str,
-    on_reply: Callable[[int], None] = lambda done: None,
+    on_reply: Callable[[int], None] | None = None,
 ) -> dict[int, Message]:
     """Send one message to each of some nodes, and wait for replies.
 
@@ -52,7 +52,8 @@ def send(
             node = node_of.get(reply.metadata.reply_to_message_id)
             if node is not None:
                 found.setdefault(node, reply)
-                on_reply(len(found))
+                if on_reply is not None:
+                    on_reply(len(found))
         if len(found) < len(node_of):
             time.sleep(PULL_INTERVAL)
     sent = set(node_of.values())

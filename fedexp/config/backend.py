@@ -183,7 +183,7 @@ class DeploymentBackend(BackendConfig):
             if self.data:
                 yield (
                     f"backend.data starts SuperNodes on this machine; those of backend.superlink="
-                    f"{self.superlink} say themselves what they hold (--node-config 'data=PATH')"
+                    f"{self.superlink} say themselves what they hold (--node-config 'data=\"PATH\"')"
                 )
         elif self.data and len(self.data) != plan.clients.num:
             yield (

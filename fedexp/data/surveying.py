@@ -217,7 +217,7 @@ def _ordered(names: Mapping[int, str]) -> list[int]:
         if by_name[name] != node:
             raise FedexpError(
                 f"two SuperNodes say that they are {name}: give each a name of its own, --node-config "
-                "'data=PATH client=NAME'"
+                '\'data="PATH" client="NAME"\''
             )
     return [by_name[name] for name in in_order(list(by_name))]
 

@@ -53,7 +53,7 @@ class Shakespeare(Dataset):
 
     name: str = "shakespeare"
     roles: int | None = ranged(None, ge=1)
-    """The so many roles that say most; null takes every one."""
+    """How many roles to take, those that say most first; null takes all."""
 
     @property
     def spec(self) -> Spec:

@@ -16,7 +16,7 @@ from fedexp.data.scaling import agreed, applied
 from fedexp.datasets.base import Dataset, Fitted
 
 EVERY = 5
-"""Every so-manieth row of a class is a test row."""
+"""One row in so many of a class is a test row."""
 
 
 class Table(NamedTuple):

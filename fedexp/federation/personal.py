@@ -43,17 +43,22 @@ class PersonalModels:
         config: The experiment.
         server: The server's side of the strategy.
         evaluation: Tests models.
+        by_clients: Whether all clients test themselves in every round, each with a model made anew.
     """
 
-    def __init__(self, config: Config, server: Server, evaluation: BuiltModel) -> None:
+    def __init__(
+        self, config: Config, server: Server, evaluation: BuiltModel, *, by_clients: bool = False
+    ) -> None:
+        self._by_clients = by_clients
         self._config, self._server, self._initial = config, server, evaluation.initial
         self._listed = evaluation.listed
 
     def renew(self, server_round: int, outcome: Outcome, cohort: Sequence[int], ask: Ask) -> None:
-        """Have the round's clients make their models anew, and in the last round all clients."""
+        """Have the round's clients make their models anew; in the last round, and where all test
+        themselves, all clients."""
         if self._config.strategy.personalised:
-            last = server_round == self._config.num_rounds
-            asked = seen_clients(self._config) if last else cohort
+            everybody = self._by_clients or server_round == self._config.num_rounds
+            asked = seen_clients(self._config) if everybody else cohort
             outcome.personal |= self._made(server_round, outcome.weights, asked, ask)
 
     def now(self, outcome: Outcome) -> dict[int | None, Weights]:

@@ -76,12 +76,14 @@ class RoundLoop:
         self._listener = listener
         self._kept = kept_entries(config, evaluation)
         self._gate = Gate(config, evaluation.parameters, holdings, self._kept)
-        self._personal = PersonalModels(config, server, evaluation)
+        self._by_nodes = isinstance(evaluation, NodeEvaluation)
+        listed = evaluation.listed  # a range knows at once whether it has a number; a list does not
+        self._listed = listed if isinstance(listed, range) else frozenset(listed)
+        self._personal = PersonalModels(config, server, evaluation, by_clients=self._by_nodes)
         self._gathering = Gathering(config, server, self._gate, holdings, self._kept)
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
         self._cohort: list[int] = []
-        self._by_nodes = isinstance(evaluation, NodeEvaluation)
         self._tested: list[Tested] = []
         self._report = RoundReport(0)
         start, judged_by = evaluation.initial, config.task.headline
@@ -249,7 +251,7 @@ class RoundLoop:
         tested = self._usable(server_round, found)
         self._tested = [one for one in tested if one.num_examples]
         outcome.reported = {one.client for one in self._tested}
-        listed = self._evaluation.listed
+        listed = self._listed
         outcome.own |= {k.client: dict(k.numbers) for k in self._tested if k.client in listed}
         for row in rows_of(self._tested, self._personal.now(outcome)):
             self._measured(server_round, *row)

@@ -64,21 +64,18 @@ class JaxModel(FrameworkModel):
 _learners: dict[tuple[Any, ...], Learner] = {}
 
 
-def drawn_layer(
-    rng: np.random.Generator, name: str, inputs: int, outputs: int, shape: tuple[int, ...] = ()
-) -> Weights:
+def drawn_layer(rng: np.random.Generator, name: str, inputs: int, outputs: int) -> Weights:
     """Draw a layer's weight and bias as torch does: uniform between ±1 / sqrt(what an output sums).
 
     Args:
         rng: What to draw from.
-        name: The layer's; its weights are ``<name>.weight``, shape (outputs, inputs, *shape), and
+        name: The layer's; its weights are ``<name>.weight``, shape (outputs, inputs), and
             ``<name>.bias``.
         inputs: Channels or numbers that come in.
         outputs: Channels or numbers that go out.
-        shape: Of a convolution's kernel.
     """
-    bound = 1 / np.sqrt(inputs * int(np.prod(shape)))
+    bound = 1 / np.sqrt(inputs)
     return {
-        f"{name}.weight": rng.uniform(-bound, bound, (outputs, inputs, *shape)).astype(np.float32),
+        f"{name}.weight": rng.uniform(-bound, bound, (outputs, inputs)).astype(np.float32),
         f"{name}.bias": rng.uniform(-bound, bound, outputs).astype(np.float32),
     }

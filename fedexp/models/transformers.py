@@ -120,7 +120,7 @@ class Transformers(Model):
         """Read the folder, and add head and adapters."""
         from fedexp.models.hugging_face import from_folder
 
-        assert self._config()  # the machine that clients run on may not have it
+        self._config()  # the machine that clients run on may not have it
         return from_folder(self.path, spec, self._lora)
 
     @property
