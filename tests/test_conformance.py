@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import ray
 import torch
-from support.helpers import config
+from support.helpers import config, leave_out_the_rest
 from torch import Tensor, nn
 
 from fedexp import attacks, metrics, models, partitions, strategies
@@ -43,10 +41,7 @@ INLINE, EVERYWHERE = ("inline",), ("inline", "ray", "flower")
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what most of the time of a small run goes into: its figures, collecting garbage."""
-    for name in ("confusion_png", "partition_png"):
-        monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
-    lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
-    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)
+    leave_out_the_rest(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -186,6 +186,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> str:
     return site
 
 
+@pytest.mark.slow
 def test_a_package_brings_choices_and_files(tmp_path: Path, package: str) -> None:
     found = program(tmp_path, "strategy=gentle", *ONE_RUN, environment=_finding(package))
     assert (found.returncode, found.stderr) == (0, "")

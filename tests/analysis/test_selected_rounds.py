@@ -76,6 +76,7 @@ def test_isolated_clients_have_a_round_each(tmp_path: Path) -> None:
     assert finals.to_dict() == {0: 0.5, 1: 0.6}
 
 
+@pytest.mark.slow  # draws two reports
 def test_tables_and_reports_say_on_what_was_selected(tmp_path: Path) -> None:
     _validated(tmp_path / "v" / "0")
     write_run(tmp_path / "t" / "0", "fedavg", federated(0.9), settings=ON_TEST)  # an old run, too

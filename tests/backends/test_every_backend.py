@@ -90,7 +90,7 @@ def test_one_worker_changes_no_bit(
     [
         pytest.param(LESSON, id="lesson", marks=pytest.mark.slow),  # 11 s
         pytest.param(VALIDATED, id="validated", marks=pytest.mark.slow),
-        pytest.param(SAMPLED, id="sampled"),
+        pytest.param(SAMPLED, id="sampled", marks=pytest.mark.slow),  # with two Ray workers, 8 s
     ],
 )
 def test_two_workers_change_no_bit(

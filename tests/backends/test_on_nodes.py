@@ -468,6 +468,8 @@ def test_a_survey_needs_all_nodes_and_says_what_is_wrong(
     [
         ("agreed/hospitals.yaml", [], "must be FOLDER/dataset/NAME.yaml"),
         ("agreed/dataset/my wards.yaml", [], "must be FOLDER/dataset/NAME.yaml"),
+        ("agreed/dataset/mnist.yaml", [], "dataset=mnist is a choice already"),
+        ("agreed/dataset/on_nodes.yaml", [], "dataset=on_nodes is a choice already"),
         ("agreed/dataset/w.yaml", ["rounds=3"], "rounds: a survey asks about data"),
         ("agreed/dataset/w.yaml", ["dataset=mnist"], "leave other choices out"),
         ("agreed/dataset/w.yaml", ["dataset.test_fraction=2"], "dataset.test_fraction must be < 1"),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ast
-import gc
 import json
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 from support.bringing import bringing
 from support.documents import ROOT, files_in
+from support.helpers import leave_out_the_rest
 from support.programs import program
 
 from fedexp import api
@@ -45,10 +45,7 @@ ELSEWHERE = ("in_mlx.py",)
 @pytest.fixture
 def bring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], ModuleType]]:
     # Most of the time of a small run goes into its pictures and into collecting garbage.
-    for name in ("confusion_png", "partition_png"):
-        monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
-    lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
-    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)
+    leave_out_the_rest(monkeypatch)
     with bringing(monkeypatch) as bring_in:
         yield bring_in
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 from support.helpers import config as of
+from support.helpers import leave_out_the_rest
 
 from fedexp.analysis import figures
 from fedexp.analysis.captions import caption
@@ -44,10 +43,7 @@ PANEL = 6
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what most of the time of a small run goes into: its pictures, collecting garbage."""
-    for name in ("confusion_png", "partition_png"):
-        monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
-    lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
-    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)
+    leave_out_the_rest(monkeypatch)
 
 
 def population(num: int = MANY, cohort: int = 4, **changes: Any) -> Config:

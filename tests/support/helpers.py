@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -9,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pytest
 import ray
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -409,3 +412,16 @@ def same_weights(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
 
 # Ray's workers cannot import this module, so what is sent to them carries its code along.
 ray.cloudpickle.register_pickle_by_value(__import__(__name__))
+
+
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs in this process leave out their pictures, which take most of a second."""
+    for name in ("confusion_png", "partition_png"):
+        monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
+
+
+def leave_out_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what most of the time of a small run goes into: its pictures, collecting garbage."""
+    draw_nothing(monkeypatch)
+    lazy = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
+    monkeypatch.setattr("fedexp.core.garbage.gc", lazy)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from support.helpers import Recorder, config, metrics, run, summary, tiny_data
+from support.helpers import Recorder, config, draw_nothing, metrics, run, summary, tiny_data
 
 from fedexp import experiment
 from fedexp.analysis import figures
@@ -19,7 +19,6 @@ from fedexp.analysis.tables import closing_table, tables
 from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import StopConfig
 from fedexp.experiment import Attempt
-from fedexp.federation import conclusion
 from fedexp.federation.conclusion import objective
 from fedexp.strategies.local_only import LocalOnly
 from fedexp.tracking.scalars import Scalars
@@ -39,8 +38,7 @@ MORE = (*PLAIN, "metrics=[macro_f1,top5]")
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs be of a few images, and draw nothing."""
     monkeypatch.setattr(experiment, "federate", lambda _: tiny_data())
-    for name in ("confusion_png", "partition_png"):
-        monkeypatch.setattr(conclusion, name, lambda *_: b"")
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from support.helpers import draw_nothing
 
 from fedexp import api
 
@@ -41,8 +42,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     vars(shown).update(display=screen.display, HTML=str)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", shown)
-    for name in ("confusion_png", "partition_png"):
-        monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
+    draw_nothing(monkeypatch)
     return screen
 
 

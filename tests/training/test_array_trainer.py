@@ -107,6 +107,7 @@ def _seed_of(node: ClientNode) -> int:
     return seen[0]
 
 
+@pytest.mark.slow
 def test_a_model_in_numpy_conforms() -> None:
     conforms(Softmax(dropout=0.2), ("inline",))
 
