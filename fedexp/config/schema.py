@@ -42,7 +42,7 @@ class StopConfig:
     min_delta: float = ranged(0.001, ge=0)
     """What counts as an improvement, in the metric's unit."""
     patience: int | None = ranged(None, ge=1)
-    """Rounds in a row without an improvement after which the run ends; null never ends it early."""
+    """Tested rounds in a row without an improvement after which a run ends; null never ends it early."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,12 @@ class Config:
     backend: BackendConfig = field(default_factory=RayBackend)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate_every: int = ranged(1, ge=1)
+    """Test the models after every so many rounds, and after the last one. Clients' own models take longer
+    to test than to train where there are many of them."""
     save_every: int = ranged(0, ge=0)
-    """Keep the models of every so many rounds in the folder ``models``; 0 keeps none."""
+    """Keep the models of every so many rounds in the folder ``models``; 0 keeps none. A multiple of
+    evaluate_every."""
 
     def __post_init__(self) -> None:
         """Fill in what the task and the data decide, so that it stands in config.yaml."""
@@ -118,6 +122,10 @@ class Config:
         """Rounds that this run trains for."""
         isolated = self.strategy.kind == strategies.ISOLATED
         return self.isolated_rounds if isolated and self.isolated_rounds else self.rounds
+
+    def tests_after(self, server_round: int) -> bool:
+        """Say whether models are tested after a round."""
+        return server_round == self.num_rounds or server_round % self.evaluate_every == 0
 
     @property
     def measured(self) -> list[str]:

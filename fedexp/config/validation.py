@@ -112,6 +112,11 @@ def _relation_errors(config: Config) -> Iterator[str]:
             "name must be a word without slashes and control characters: it names a folder of "
             f"results/, got {config.name!r}"
         )
+    if config.save_every % config.evaluate_every:
+        yield (
+            f"save_every must be a multiple of evaluate_every={config.evaluate_every}: models are tested "
+            f"in these rounds, got {config.save_every}"
+        )
     yield from population_errors(config)
     yield from _remote_errors(config)
     yield from _validation_errors(config)

@@ -44,6 +44,7 @@ class Outcome:
         rounds: Rounds completed.
         stopped_early: Whether the stop criterion ended it.
         personal: Partition id -> the model that a personalised strategy made for the client last.
+        trained: Clients that trained since such models were made.
         newcomers: The same of clients that took part in no round.
         tuned: Partition id -> the model that the client is tested with, after some more steps.
         models: The models that are tested: None -> the global one, or partition id -> a client's own.
@@ -66,6 +67,7 @@ class Outcome:
     rounds: int = 0
     stopped_early: bool = False
     personal: dict[int, Weights] = field(default_factory=dict)
+    trained: set[int] = field(default_factory=set)
     newcomers: dict[int, Weights] = field(default_factory=dict)
     tuned: dict[int, Weights] = field(default_factory=dict)
     models: dict[int | None, Weights] = field(default_factory=dict)

@@ -53,13 +53,14 @@ class PersonalModels:
         self._config, self._server, self._initial = config, server, evaluation.initial
         self._listed = evaluation.listed
 
-    def renew(self, server_round: int, outcome: Outcome, cohort: Sequence[int], ask: Ask) -> None:
-        """Have the round's clients make their models anew; in the last round, and where all test
+    def renew(self, server_round: int, outcome: Outcome, ask: Ask) -> None:
+        """Have clients that trained since make their models anew; in the last round, and where all test
         themselves, all clients."""
         if self._config.strategy.personalised:
             everybody = self._by_clients or server_round == self._config.num_rounds
-            asked = seen_clients(self._config) if everybody else cohort
+            asked = seen_clients(self._config) if everybody else sorted(outcome.trained)
             outcome.personal |= self._made(server_round, outcome.weights, asked, ask)
+            outcome.trained.clear()
 
     def now(self, outcome: Outcome) -> dict[int | None, Weights]:
         """Return the models that are tested: who has not been asked has the initial one."""

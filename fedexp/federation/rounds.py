@@ -83,7 +83,6 @@ class RoundLoop:
         self._gathering = Gathering(config, server, self._gate, holdings, self._kept)
         self._attack = config.clients.byzantine.attack()
         self._bytes_down = self._bytes_up = 0
-        self._cohort: list[int] = []
         self._tested: list[Tested] = []
         self._report = RoundReport(0)
         start, judged_by = evaluation.initial, config.task.headline
@@ -124,16 +123,19 @@ class RoundLoop:
             server_round = outcome.rounds + 1
             with self._telling(server_round):
                 self._train(server_round, grid)
-                if self._by_nodes or self._config.clients.fraction_evaluate > 0:
-                    self._evaluate_on_clients(server_round, grid)
-                self._renew(server_round, grid)
-                self._evaluate(server_round)
+                if due := self._config.tests_after(server_round):
+                    if self._by_nodes or self._config.clients.fraction_evaluate > 0:
+                        self._evaluate_on_clients(server_round, grid)
+                    self._renew(server_round, grid)
+                    self._evaluate(server_round)
                 self._report_traffic(server_round)
             outcome.rounds = server_round
-            stop.take_in(outcome.judged(stopping.metric))
+            if due:
+                stop.take_in(outcome.judged(stopping.metric))
             last = server_round == self._config.num_rounds or stop.exhausted
             if last or signals.received() or keeper.is_due(server_round):
-                keeper.save(server_round, partial(take, outcome, self._server, grid, stop))
+                now = self._personal.now
+                keeper.save(server_round, partial(take, outcome, self._server, grid, stop, now))
             signals.obey()
         outcome.stopped_early = outcome.rounds < self._config.num_rounds
         outcome.newcomers = self._personal.of_newcomers(outcome, partial(self._made, grid))
@@ -177,7 +179,8 @@ class RoundLoop:
     def _train(self, server_round: int, grid: CohortGrid) -> None:
         config, model = self._config, self.outcome.weights
         cohort = draw_cohort(config, "cohort", config.clients.fraction_train, server_round)
-        self._cohort = cohort
+        if config.strategy.personalised:
+            self.outcome.trained |= set(cohort)
         with self._timed("train"):
             orders = self._server.instruct(server_round, model, cohort)
             for way in self._gathering.ways(server_round, model, orders, grid):
@@ -261,7 +264,7 @@ class RoundLoop:
         if self._config.strategy.personalised:
             made = partial(self._made, grid)
             with self._timed("personalise"):
-                self._personal.renew(server_round, self.outcome, self._cohort, made)
+                self._personal.renew(server_round, self.outcome, made)
 
     def _made(
         self, grid: CohortGrid, server_round: int, orders: Mapping[int, Order]

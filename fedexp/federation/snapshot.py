@@ -24,8 +24,16 @@ class Keeper:
         """Keep the state after a round, gathered by a function: that may take its time."""
 
 
-def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> dict[str, Any]:
+Models = Callable[[Outcome], dict[int | None, Weights]]
+"""From what there is of a run to the models that a test would be about, by owner."""
+
+
+def take(
+    outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience, models: Models
+) -> dict[str, Any]:
     """Return the state after a round: arrays, numbers, words, and collections of them."""
+    now = models(outcome)
+    untested = [owner for owner, model in now.items() if model is not outcome.models.get(owner)]
     return {
         "round": outcome.rounds,
         "weights": outcome.weights,
@@ -35,6 +43,8 @@ def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> 
         "own": outcome.own,
         "reported": outcome.reported,
         **({"personal": _personal(outcome)} if outcome.personal else {}),
+        **({"trained": outcome.trained} if outcome.trained else {}),
+        **({"untested": untested} if untested else {}),
         "val": [[owner, numbers] for owner, numbers in outcome.val.items()],
         "best": [outcome.best_round, outcome.best_value],
         "chosen": [
@@ -43,7 +53,7 @@ def take(outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience) -> 
                 choice.round,
                 choice.merit,
                 sorted(choice.reported),
-                _kept(choice, owner, outcome),
+                _kept(choice, owner, outcome, now),
             ]
             for owner, choice in outcome.chosen.items()
         ],
@@ -59,10 +69,12 @@ _INITIAL, _NOW = "initial", "now"
 """Stand for a best model that is the initial one, or the one of this round: it is not kept twice."""
 
 
-def _kept(choice: Choice, owner: int | None, outcome: Outcome) -> Weights | str:
+def _kept(
+    choice: Choice, owner: int | None, outcome: Outcome, now: Mapping[int | None, Weights]
+) -> Weights | str:
     if choice.weights is outcome.initial:
         return _INITIAL
-    same = choice.weights is outcome.models.get(owner)
+    same = choice.weights is now.get(owner)
     # The global model's is a copy.
     return _NOW if same or (owner is None and choice.round == outcome.rounds) else choice.weights
 
@@ -73,7 +85,7 @@ def restore(
     server: Server,
     grid: CohortGrid,
     stop: Patience,
-    models: Callable[[Outcome], dict[int | None, Weights]],
+    models: Models,
 ) -> None:
     """Bring a run that has not begun to where :func:`take` found another one."""
     outcome.weights = _same_object_if_equal(state["weights"], outcome.weights)
@@ -81,14 +93,16 @@ def restore(
     grid.restore_states(state["clients"])
     outcome.rounds = state["round"]
     outcome.personal = dict(state.get("personal", []))
-    outcome.models = models(outcome)
+    outcome.trained = set(state.get("trained", []))
+    now, untested = models(outcome), set(state.get("untested", []))
+    outcome.models = {owner: model for owner, model in now.items() if owner not in untested}
     outcome.scores = dict(state["scores"])
     outcome.own, outcome.reported = state["own"], set(state["reported"])
     outcome.val = dict(state.get("val", []))
     outcome.best_round, outcome.best_value = state["best"]
     for owner, number, merit, reported, kept in state.get("chosen", []):
         if isinstance(kept, str):
-            kept = outcome.initial if kept == _INITIAL else outcome.models[owner]
+            kept = outcome.initial if kept == _INITIAL else now[owner]
         weights = kept
         if owner is None:  # a strategy may write into what it returned
             weights = copied(weights)

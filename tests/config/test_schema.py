@@ -18,6 +18,7 @@ from fedexp.datasets.cifar100 import Cifar100
 from fedexp.datasets.emnist import Emnist
 from fedexp.datasets.mnist5k import Mnist5k
 from fedexp.datasets.svhn import Svhn
+from fedexp.models.cnn import Cnn
 from fedexp.models.lenet5 import Lenet5
 from fedexp.models.mlp import Mlp
 from fedexp.models.mobilenet_v3_small import MobilenetV3Small
@@ -173,8 +174,17 @@ def test_images_too_small_for_a_model_are_a_mistake(monkeypatch: pytest.MonkeyPa
         "model=lenet5 needs images of at least 16x16 pixels, dataset=mnist5k has 28x15; these fit: "
         "model=cnn, jax_mlp, keras_mlp, logistic, mlp, resnet18, sklearn_sgd, two_nn"
     ]
+    (line,) = validate(Config(model=Cnn(padding=0)))
+    assert line.startswith("model.padding=0 needs images of at least 16x16 pixels")
+    assert validate(Config(model=Cnn(padding=1))) == []
     monkeypatch.setattr(Mnist5k, "facts", of_size(17, 17))
     assert validate(Config(model=MobilenetV3Small())) == []
+
+
+def test_models_are_kept_in_rounds_in_which_they_are_made() -> None:
+    (line,) = validate(Config(save_every=5, evaluate_every=2))
+    assert line.startswith("save_every must be a multiple of evaluate_every=2")
+    assert validate(Config(save_every=6, evaluate_every=3)) == []
 
 
 def test_a_dataset_knows_its_classes_before_it_is_read() -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.helpers import metrics, summary
 from support.resuming import SMALL, assert_same_run, killed_at, orphan, resumed, run_small
@@ -122,6 +123,25 @@ def test_what_was_selected_goes_on_to_the_bit(
     assert_same_run(whole, cut)
     names = {path.name for path in cut.rglob("*.safetensors")}
     assert names >= {"best.safetensors", "round-2.safetensors", "round-4.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "moment"),
+    [
+        ("local_only", "told 3"),
+        *(pytest.param(name, "kept 3", marks=slow) for name in ("fedavg", "finetune", "apfl")),
+    ],
+)
+def test_models_that_nobody_has_tested_yet_are_tested_as_before(
+    tmp_path: Path, capsys: Capture, strategy: str, moment: str
+) -> None:
+    sampled = ("clients.num=6", "partition=iid", "clients.fraction_train=0.5")
+    told = (f"strategy={strategy}", "rounds=6", "evaluate_every=4", "checkpoint.every=1", *sampled)
+    whole, cut = killed_at(moment, tmp_path, *told)
+    rounds = pd.read_csv(whole / "metrics.csv").query("split == 'test'")["round"]
+    assert set(rounds) == {0, 4, 6}
+    assert resumed(capsys, cut)[0] == 0
+    assert_same_run(whole, cut)
 
 
 @slow

@@ -280,7 +280,7 @@ def test_models_that_come_and_go_can_be_kept() -> None:
     outcome.models = {1: weights_of(3.0)}
     outcome.val = {1: {"accuracy": 0.7}}
     outcome.choose(2, "accuracy")
-    state = take(outcome, server, grid, stop)
+    state = take(outcome, server, grid, stop, lambda now: now.models)
     again = Outcome(weights_of(0.0))
     restore(state, again, Server(), grid, stop, lambda _: dict(outcome.models))
     kept = {owner: choice.weights["w"].item() for owner, choice in again.chosen.items()}

@@ -138,6 +138,7 @@ def test_the_hash_sees_every_bit_name_and_dtype() -> None:
         (Logistic(), CIFAR10, 3 * 32 * 32 * 10 + 10),
         (TwoNn(), DIGITS, 199_210),  # McMahan et al., section 3
         (Cnn(), DIGITS, 1_663_370),  # McMahan et al., section 3
+        (Cnn(padding=0), DIGITS, 582_026),  # 832 + 51,264 + 1,024 * 512 + 512 + 5,130
         (Lenet5(), DIGITS, 156 + 2_416 + (256 * 120 + 120) + (120 * 84 + 84) + 850),
         (Lenet5(), CIFAR10, 62_006),
         (Lenet5(), CIFAR100, 62_006 + 90 * 85),
