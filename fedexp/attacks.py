@@ -38,6 +38,12 @@ class Attack:
     scale: float = ranged(1.0, gt=0)
     """Strength of the attack, in a unit of its own; set as ``clients.byzantine.scale``."""
 
+    @property
+    def acts_on_weights(self) -> bool:
+        """Whether it changes the weights that are sent, and not only what is trained on."""
+        own = type(self)
+        return own.weights is not Attack.weights or own.collude is not Attack.collude
+
     def examples(self, held: Examples, num_classes: int, rng: np.random.Generator) -> Examples:
         """Return what the client trains on.
 

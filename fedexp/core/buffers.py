@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from fedexp.core.roles import Order, Server, Updates
+from fedexp.core.roles import Order, Server, Update, Updates
 from fedexp.core.weights import Weights
 
 
@@ -39,6 +39,10 @@ class BuffersApart(Server):
         )
         both = {**moved, **self._updates(updates, buffers=True).mean()}
         return {name: both[name] for name in model}
+
+    def problem(self, update: Update) -> str | None:
+        """Ask the inner strategy, which sees the parameters."""
+        return self.inner.problem(self._updates(Updates([update]), buffers=False)[0])
 
     def memory(self, count: int, model: Weights) -> int:
         """Ask the inner strategy."""

@@ -22,11 +22,14 @@ class Carries:
             that gradients move, of its shape and dtype.
         numbers: Name -> the lowest and the highest value that the server can compute with.
         loss: Whether there is a training loss; there is none where a client never calls ``job.train``.
+        free: Names of records whose arrays are not like the parameters. Their numbers must be finite, and
+            the server says what else must hold of them (``Server.problem``).
     """
 
     arrays: tuple[str, ...] = ()
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     loss: bool = True
+    free: tuple[str, ...] = ()
 
 
 def one_line(text: str) -> str:

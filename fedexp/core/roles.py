@@ -67,6 +67,9 @@ class Setup:
         buffers: Names of the model's entries that are no parameters, such as BatchNorm's statistics.
         learning_rate: From a round, which counts from 1, to the clients' learning rate in it.
         seed: The run's, for what the server draws.
+        num_classes: Labels of the data set, >= 2; 0 where there are none.
+        width: Numbers that the last layer takes of an example, where the strategy ``reads_features``;
+            else 0.
     """
 
     num_clients: int
@@ -74,6 +77,8 @@ class Setup:
     buffers: frozenset[str]
     learning_rate: Callable[[int], float]
     seed: int = 0
+    num_classes: int = 0
+    width: int = 0
 
 
 class Server:
@@ -104,6 +109,14 @@ class Server:
             updates: What the clients sent, one at least.
         """
         return updates.mean()
+
+    def problem(self, update: Update) -> str | None:
+        """Say in a line why an update must not be combined; None where it can be.
+
+        Asked of every reply that has passed all other checks. Here stands what must hold of the records
+        that ``Carries.free`` names, in which clients may have sent anything.
+        """
+        return None
 
     def memory(self, count: int, model: Weights) -> int:
         """Return the bytes that :meth:`combine` needs at least, beyond a few models.
@@ -219,8 +232,22 @@ class Job(Protocol):
             The trained weights, a copy.
         """
 
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The labels of the client's examples, shape (num_examples,); of a classification only."""
+
     def label_counts(self) -> npt.NDArray[np.int64]:
         """Return how many of the client's examples have each label; of a classification only."""
+
+    def features(self, weights: Weights) -> npt.NDArray[np.float32]:
+        """Return what a model's last layer takes of each of the client's examples.
+
+        Args:
+            weights: The model, which is run as it is in a test.
+
+        Returns:
+            Shape (num_examples, width), in the order of :attr:`labels`.
+        """
 
     def loss(self, weights: Weights) -> float:
         """Return the mean loss of a model on all the client's training examples."""

@@ -212,9 +212,18 @@ class ClientJob:
         """Return the mean loss of a model on all the client's training examples."""
         return self._node.measure(weights, self._examples, _LOSS)["loss"]
 
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The labels of the client's examples."""
+        return self._examples.targets
+
+    def features(self, weights: Weights) -> npt.NDArray[np.float32]:
+        """Return what a model's last layer takes of each of the client's examples."""
+        return self._node.trainer.features(weights, self._examples.inputs)
+
     def label_counts(self) -> npt.NDArray[np.int64]:
         """Return how many of the client's examples have each label."""
-        return np.bincount(self._examples.targets, minlength=self._node.data.spec.num_classes)
+        return np.bincount(self.labels, minlength=self._node.data.spec.num_classes)
 
     def send(
         self,

@@ -57,6 +57,10 @@ class BuiltModel:
         self.buffers, self.frozen = self._trainer.buffers, self._trainer.frozen
         self.layers = self._trainer.layers
 
+    def width(self) -> int | None:
+        """Return how many numbers the last layer takes of an example; None where they are no vector."""
+        return self._trainer.width(self.initial)
+
 
 class NodeEvaluation(BuiltModel):
     """The evaluation of a run whose test examples lie on the nodes: they test, and tell the server."""

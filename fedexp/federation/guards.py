@@ -65,6 +65,7 @@ class Gate:
         parameters: Names of what gradients move.
         holdings: How many examples each client holds; None where nobody knows.
         kept: The model's entries that clients do not send; an update has the model's own there.
+        problem: Says of an update that is sound otherwise why the strategy cannot combine it, or None.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class Gate:
         parameters: Sequence[str],
         holdings: Holdings | None = None,
         kept: frozenset[str] = frozenset(),
+        problem: Callable[[Update], str | None] | None = None,
     ) -> None:
         self._strategy, self._carries = config.strategy, carried(config.strategy)
         self._measured = tuple(dict.fromkeys(["loss", *config.measured]))
         self._parameters, self._holdings = parameters, holdings
         self._faulty, self._kept = frozenset(byzantine_clients(config)), kept
+        self._problem = problem
 
     def update(self, reply: Message, server_round: int, order: Order, model: Weights) -> Update:
         """Read a reply to training.
@@ -148,7 +151,11 @@ class Gate:
         if problem:
             raise UnusableReplyError(problem)
         told_loss = None if loss is None else float(loss)
-        return Update(client, server_round, weights, count, told_loss, further, numbers)
+        update = Update(client, server_round, weights, count, told_loss, further, numbers)
+        problem = None if self._problem is None else self._problem(update)
+        if problem:
+            raise UnusableReplyError(problem)
+        return update
 
     def _further(
         self, content: RecordDict, numbers: Mapping[str, Any], model: Weights
@@ -156,7 +163,7 @@ class Gate:
         """Hold a reply to what the strategy's page says that it carries."""
         carries = self._carries
         assert carries is not None
-        _agree("records", content, (METRICS, ARRAYS, *carries.arrays))
+        _agree("records", content, (METRICS, ARRAYS, *carries.arrays, *carries.free))
         _agree("metrics", numbers, (*((TRAIN_LOSS,) if carries.loss else ()), *carries.numbers))
         for name, (lowest, highest) in carries.numbers.items():
             value = numbers[name]
@@ -165,7 +172,9 @@ class Gate:
                     f"metric {name} must be a number from {lowest:g} to {highest:g}, got {value}"
                 )
         like = {name: model[name] for name in self._parameters} if carries.arrays else {}
-        return {name: _read_further(name, content[name], like) for name in carries.arrays}
+        found = {name: _read_further(name, content[name], like) for name in carries.arrays}
+        free = {name: _read_further(name, content[name], {}, others=True) for name in carries.free}
+        return {**found, **free}
 
     def _most(self, client: int, order: Order) -> int | None:
         # What a simulated fault trains on is for its page to say: it may add examples of its own.

@@ -14,6 +14,7 @@ from fedexp.federation.cohort import seen_clients, unseen_clients
 from fedexp.federation.evaluation import BuiltModel
 from fedexp.federation.exchange import sharing
 from fedexp.federation.outcome import Outcome
+from fedexp.strategies.base import carried
 
 Ask = Callable[[int, Mapping[int, Order]], list[tuple[int, Weights]]]
 """From a round and orders to the models that clients made, of those whose replies can be used."""
@@ -23,11 +24,14 @@ def kept_entries(config: Config, evaluation: BuiltModel) -> frozenset[str]:
     """Return the model's entries that stay with every client.
 
     Raises:
-        FedexpError: If the strategy keeps all that is trained, or something that the model has not.
+        FedexpError: If the strategy keeps all that is trained and sends nothing else, or if it keeps
+            something that the model has not.
     """
     strategy, layers = config.strategy, evaluation.layers
     kept = frozenset(strategy.keeps(layers))
-    if kept and not layers.trained(layers.others(kept)):
+    carries = carried(strategy)
+    shares_more = carries is not None and bool(carries.arrays or carries.free)
+    if kept and not shares_more and not layers.trained(layers.others(kept)):
         raise FedexpError(
             f"strategy={strategy.name} leaves all layers of model={config.model.name} with clients, and "
             "nothing is shared: choose a model of more layers, or name fewer of them (fedexp help "

@@ -75,7 +75,7 @@ class RoundLoop:
         self._config, self._server, self._evaluation = config, server, evaluation
         self._listener = listener
         self._kept = kept_entries(config, evaluation)
-        self._gate = Gate(config, evaluation.parameters, holdings, self._kept)
+        self._gate = Gate(config, evaluation.parameters, holdings, self._kept, server.problem)
         self._by_nodes = isinstance(evaluation, NodeEvaluation)
         listed = evaluation.listed  # a range knows at once whether it has a number; a list does not
         self._listed = listed if isinstance(listed, range) else frozenset(listed)

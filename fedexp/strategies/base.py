@@ -29,11 +29,14 @@ class Strategy:
             would dominate.
         averages_buffers: Whether its server must not see the model's buffers: BatchNorm's statistics
             and counters are then averaged by examples, as FedAvg does.
-        sends_weights: Whether clients and server would send weights over a network.
+        sends_weights: Whether clients and server would send weights, or something in their place, over a
+            network; if not, no traffic is reported.
         squares_weights: Whether its server squares weights in the model's own precision, as Adam's second
             moment does: larger ones than others can bear would overflow.
         asks: Arguments of ``job.train`` that its clients use and that not every framework can heed:
             ``only``, ``pull``, ``correction``, ``loss`` or ``rule``. Models that lack one are refused.
+        reads_features: Whether its clients ask for ``job.features`` and its server for ``setup.width``.
+            Models are refused whose last layer takes no vector, or nothing that is trained.
         personalised: Whether every client is tested with a model of its own, which its
             ``weights_to_test`` makes of what the server sends and what the client keeps.
     """
@@ -46,6 +49,7 @@ class Strategy:
     sends_weights: ClassVar[bool] = True
     squares_weights: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ()
+    reads_features: ClassVar[bool] = False
     personalised: ClassVar[bool] = False
 
     name: str = ""

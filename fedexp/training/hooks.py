@@ -27,9 +27,8 @@ def computing(network: Network, loss: Loss, device: torch.device) -> Iterator[Co
         loss: The page's.
         device: Where the network lies.
     """
-    model, taken = network.module, list[Tensor]()
-    hook = network.head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
-    beside = [_tensors(weights, device) for weights in loss.beside]
+    model, beside = network.module, [_tensors(weights, device) for weights in loss.beside]
+    taken: list[Tensor]
 
     def see(state: dict[str, Tensor] | None, inputs: Tensor) -> Seen:
         taken.clear()
@@ -40,8 +39,17 @@ def computing(network: Network, loss: Loss, device: torch.device) -> Iterator[Co
         others = _unmoved(model, beside, inputs, see) if beside else []
         return loss.of(see(None, inputs), targets, others)
 
-    try:
+    with taken_by_head(network) as taken:
         yield compute
+
+
+@contextmanager
+def taken_by_head(network: Network) -> Iterator[list[Tensor]]:
+    """Yield a list to which is added what the last layer takes, call by call."""
+    taken: list[Tensor] = []
+    hook = network.head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    try:
+        yield taken
     finally:
         hook.remove()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -15,6 +16,7 @@ from fedexp.data.examples import Examples, Spec
 from fedexp.metrics import Predictions
 from fedexp.training.device import limited_threads, pick_device
 from fedexp.training.evaluator import Evaluator
+from fedexp.training.hooks import taken_by_head
 from fedexp.training.loop import Work, train
 from fedexp.training.network import Network, build_network, keyed_chance
 from fedexp.training.trainer import Predictor, Trainer
@@ -76,6 +78,22 @@ class TorchTrainer(Trainer):
             batch = self._config.dataset.prepare(torch.from_numpy(inputs).to(self.device))
             found: npt.NDArray[Any] = module(batch).cpu().numpy()
         return found
+
+    def features(self, weights: Weights, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Run the network over inputs in batches of a test's size; see :class:`Trainer`."""
+        network, found = self._load(weights), []
+        module, prepare = network.module.eval(), self._config.dataset.prepare
+        with torch.inference_mode(), taken_by_head(network) as taken:
+            for batch in torch.from_numpy(inputs).split(self._config.model.tested_at_once):
+                module(prepare(batch.to(self.device)))
+                found.append(taken[-1].float().cpu().numpy())
+                taken.clear()
+        return np.concatenate(found)
+
+    def width(self, weights: Weights) -> int | None:
+        """Look at what the last layer takes of two inputs of zeros; see :class:`Trainer`."""
+        shape = self.features(weights, np.zeros((2, *self._spec.shape), np.float32)).shape
+        return shape[1] if len(shape) == 2 else None
 
     @contextmanager
     def turn(self, server_round: int, client: int) -> Iterator[None]:

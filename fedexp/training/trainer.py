@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -74,6 +75,18 @@ class Trainer(ABC):
     @abstractmethod
     def outputs(self, weights: Weights, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return what a model makes of inputs as they are stored."""
+
+    def features(self, weights: Weights, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return what a model's last layer takes of inputs as they are stored, the first axis N.
+
+        Raises:
+            ValueError: If the framework cannot say.
+        """
+        raise ValueError("job.features: only models in PyTorch say what their last layer takes")
+
+    def width(self, weights: Weights) -> int | None:
+        """Return how many numbers the last layer takes of an input; None where they are no vector."""
+        return None
 
     @abstractmethod
     def turn(self, server_round: int, client: int) -> AbstractContextManager[None]:

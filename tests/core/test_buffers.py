@@ -54,6 +54,9 @@ class Inner(Server):
         self.updates_seen.append(updates)
         return {name: array + 100 for name, array in updates.mean().items()}
 
+    def problem(self, update: Update) -> str | None:
+        return f"{sorted(update.weights)} of {update.client}"
+
 
 def test_the_inner_strategy_sees_parameters_only() -> None:
     inner = Inner()
@@ -69,6 +72,10 @@ def test_the_inner_strategy_sees_parameters_only() -> None:
         (2, 1, 3, 1.0, {"mass": 8.0}),
     ]
     assert [list(update.weights) for update in seen] == [["w"], ["w"]]
+
+
+def test_the_inner_strategy_says_what_is_wrong_with_an_update() -> None:
+    assert BuffersApart(Inner(), BUFFERS).problem(TWO[1]) == "['w'] of 2"
 
 
 def test_parameters_by_the_inner_strategy_and_buffers_by_their_mean() -> None:

@@ -47,9 +47,10 @@ def _strategies() -> list[object]:
 OF_LAYERS = ("model=mlp", "model.hidden=[8]")
 OTHER_MODELS = {
     **dict.fromkeys(("fedper", "fedrep", "fedbabu"), OF_LAYERS),
+    "fedproto": (*OF_LAYERS, "clients.byzantine.kind=label_flip"),
     "fedbn": ("model=mobilenet_v3_small", "partition=iid", "partition.samples_per_client=32"),
 }
-"""Of strategies that the model of the other runs has too few layers for."""
+"""Of strategies that the model of the other runs has too few layers for; and one sends no weights."""
 
 
 @pytest.mark.parametrize("strategy", _strategies())

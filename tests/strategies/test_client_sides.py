@@ -72,6 +72,6 @@ def test_clients_of_their_own() -> None:
     assert own == {
         *("fedprox", "fednova", "qfedavg", "scaffold"),
         *("finetune", "fedper", "lgfedavg", "fedrep", "fedbn", "fedbabu", "ditto", "apfl"),
-        *("fedala", "pfedme", "perfedavg", "fedrod"),
+        *("fedala", "pfedme", "perfedavg", "fedrod", "fedproto"),
         *("feddyn", "fedcm", "fedsam", "moon", "fedlc", "fedntd", "afl", "ifca"),
     }

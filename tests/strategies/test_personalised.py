@@ -422,7 +422,7 @@ PERSONALISED = [name for name, page in strategies.REGISTRY.pages().items() if pa
 def test_who_is_personalised() -> None:
     assert set(PERSONALISED) == {
         *("finetune", "fedper", "lgfedavg", "fedrep", "fedbn", "fedbabu", "ditto", "apfl"),
-        *("fedala", "pfedme", "perfedavg", "fedrod", "ifca"),
+        *("fedala", "pfedme", "perfedavg", "fedrod", "ifca", "fedproto"),
     }
 
 

@@ -77,8 +77,9 @@ def _no_number(name: str) -> Spoil:
 
 
 def _first(record: Mapping[str, Any]) -> str:
-    """Return the name of the first array of floats of two dimensions: a matrix of weights."""
-    return next(name for name, array in record.items() if len(array.numpy().shape) == 2)
+    """Return the name of the first matrix, or of the first array where there is none."""
+    matrices = [name for name, array in record.items() if len(array.numpy().shape) == 2]
+    return next(iter(matrices or record))
 
 
 def _array(change: Callable[[Any], Any], record: str = "arrays") -> Spoil:
@@ -309,12 +310,43 @@ def _told(name: str, *values: Any) -> dict[str, Spoil]:
     return {f"{name}: none": _no_number(name), **spoilt}
 
 
+def _another_label(content: RecordDict) -> None:
+    for name in ("prototypes", "counts"):
+        fresh: dict[str, Any] = dict(content.array_records[name])
+        fresh["10"] = fresh.pop(next(iter(fresh)))
+        content[name] = ArrayRecord(fresh)
+
+
+def _counts(value: Any) -> dict[str, Spoil]:
+    def change(counts: dict[str, Any]) -> None:
+        counts[next(iter(counts))] = Array(np.array(value))
+
+    return {f"counts: {value!r}": _names(change, "counts")}
+
+
 OF_STRATEGY: dict[str, dict[str, Spoil]] = {
     "scaffold": _further("control"),
     "fednova": _told("gradient-mass", 0.0, 1e-300, 1e10),
     "qfedavg": _told("global-loss", 1e30),
+    "fedproto": {
+        **_further("prototypes"),
+        **{"counts: none": _without("counts"), "counts: empty": _record("counts", ArrayRecord())},
+        **_counts(-1),
+        **_counts(0),
+        **_counts(1.5),
+        **_counts(2**62),
+        **_counts([1]),
+        "a label that nobody has": _content(_another_label),
+    },
 }
 """Strategy -> kind -> what is wrong with what that strategy reads beside weights."""
+
+NO_MISTAKE = {
+    "fedproto": {
+        *("an empty record of arrays", "NaN everywhere", "3e38 everywhere", "-3e38 everywhere")
+    }
+}
+"""Strategy -> kinds of :data:`ALWAYS` that change nothing in its replies, which hold no weights."""
 
 
 def _score(name: str, value: Any) -> Spoil:
