@@ -1,22 +1,27 @@
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fedexp.analysis.results import Results, load
-from fedexp.reproduce.published import Direction, synthetic
+from fedexp.reproduce import niid_bench, reproduce_program, running
+from fedexp.reproduce.lines import Direction, Line, Told
+from fedexp.reproduce.published import EXPERIMENTS, synthetic
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "reproduce.py"
+REFERENCE = ROOT / "results" / "reference"
 SHORT = ["dataset=mnist5k", "training.local_epochs=1", "backend=inline"]
 
 
@@ -60,7 +65,7 @@ def test_quick_says_where_it_stands(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, "")
     *_, standing, published = output.splitlines()
     assert re.fullmatch(
-        r"fedavg after round 10: accuracy 0\.\d{3}, best 0\.\d{3} \(round \d+\)", standing
+        r"fedavg after round 2: accuracy 0\.\d{3}, best 0\.\d{3} \(round \d+\)", standing
     )
     assert published == "published: 0.88 +- 0.02 at best in 50 rounds"
 
@@ -70,7 +75,7 @@ def test_quick_says_where_it_stands(tmp_path: Path) -> None:
 def test_an_interrupted_one_says_where_it_stands(
     tmp_path: Path, kill: Callable[[int, int], None]
 ) -> None:
-    process = _start(tmp_path, "niid_fmnist", *SHORT, "clients.num=3", "rounds=100000")
+    process = _start(tmp_path, "niid_fmnist", *SHORT, "clients.num=3", "rounds=20")
     assert process.stdout is not None
     for line in process.stdout:
         if "round 3/" in line:
@@ -81,6 +86,13 @@ def test_an_interrupted_one_says_where_it_stands(
     assert process.returncode == 130
     assert "Traceback" not in output + errors
     assert re.search(r"^fedavg after round \d+: accuracy", output, re.MULTILINE)
+    goes_on = shlex.split(output.splitlines()[-1])
+    assert goes_on[:4] == ["go", "on:", "fedexp", "reproduce"]
+    process = _start(tmp_path, *goes_on[4:])
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode in (0, 1), errors) == (True, "")  # as 5,000 digits have it
+    assert sum("best accuracy" in line for line in output.splitlines()) == 1
+    assert load(tmp_path).curves["round"].nunique() == 21
 
 
 @pytest.mark.parametrize("words", [["lesson", "--quick"], ["nonsense"]])
@@ -149,3 +161,163 @@ def test_an_experiment_of_several_parts(tmp_path: Path) -> None:
     found = load(next((tmp_path / "results" / "synthetic").iterdir()))
     assert [line.what[:7] for line in synthetic(found)] == ["FedProx", "q=1, q="]
     assert [len(line.better) for line in synthetic(found)] == [1, 1]
+
+
+# --- NIID-Bench's table ---------------------------------------------------------------------------
+
+
+def _grid(ends: dict[tuple[str, str], float], rounds: int = 5) -> Results:
+    """Every cell by its published mean in every round, unless it is told where the last rounds are."""
+    runs, curves, settings = (list[dict[str, object]]() for _ in range(3))
+    columns: dict[str, tuple[str, int | None]] = {
+        "IID": ("iid", None),
+        "Dir(0.5)": ("dirichlet", None),
+    }
+    columns |= {f"#C={k}": ("classes", k) for k in (1, 2, 3)}
+    published = {**niid_bench.PUBLISHED, "local_only": dict.fromkeys(columns, (0.2, 0.0))}
+    for strategy, means in published.items():
+        for column, (mean, _) in means.items():
+            cell = strategy, column
+            name, labels = columns[column]
+            status = "diverged" if ends.get(cell) == 0.0 else "completed"
+            base = {"run": len(runs), "split": "test", "subset": "all", "metric": "accuracy"}
+            runs.append({"strategy": strategy, "seed": 0, "status": status})
+            settings.append({"partition.name": name, "partition.classes_per_client": labels})
+            last = ends.get(cell, mean)
+            curves += [
+                {**base, "round": k, "value": mean if k < rounds - 3 else last}
+                for k in range(rounds)
+            ]
+    return Results(*map(pd.DataFrame, (runs, settings, curves, [])))
+
+
+def _failed(lines: Sequence[Line]) -> list[str]:
+    return [line.what for line in lines if line.passed is False]
+
+
+def test_the_published_table_passes_but_for_the_mean_that_no_run_has() -> None:
+    lines = niid_bench.niid_bench(_grid({}))
+    assert _failed(lines) == ["scaffold, #C=2, best round"]
+    assert len(lines) == 25
+    assert [line.row()[1:] for line in lines if isinstance(line, Told)] == [[0.2, "", ""]] * 5
+
+
+def test_the_best_round_counts_in_the_whole_table_and_the_last_rounds_in_the_short_one() -> None:
+    ends = {("scaffold", "#C=1"): 0.0, ("scaffold", "#C=2"): 0.1, ("fednova", "#C=2"): 0.1}
+    found = _grid(ends)
+    assert _failed(niid_bench.niid_bench(found)) == ["scaffold, #C=2, best round"]
+    assert _failed(niid_bench.quick(found)) == ["fednova, #C=2, last 3 rounds"]
+
+
+def test_a_short_table_in_which_nothing_collapses_or_the_order_is_another_fails() -> None:
+    ends = {("scaffold", "#C=2"): 0.5, ("fedavg", "#C=3"): 0.9}
+    assert _failed(niid_bench.quick(_grid(ends))) == [
+        "scaffold, #C=2, last 3 rounds",
+        "fedavg, Dir(0.5) above #C=3",
+    ]
+
+
+# --- commands, one after another ------------------------------------------------------------------
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Path | None]]:
+    """What would be run; nothing is."""
+    ran: list[tuple[list[str], Path | None]] = []
+
+    def run(words: Sequence[str], folder: Path | None) -> int:
+        ran.append((list(words), folder))
+        return 0
+
+    monkeypatch.setattr(running, "_run", run)
+    return ran
+
+
+def _run_folder(folder: Path, status: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: 0\n")
+    (folder / "summary.json").write_text(json.dumps({"status": status, "strategy": "fedavg"}))
+
+
+def test_what_is_complete_is_not_run_again(
+    tmp_path: Path, commands: list[tuple[list[str], Path | None]]
+) -> None:
+    job = running.Reproduction("synthetic", quick=True, overrides=("dataset.devices=10",))
+    for seed in range(5):
+        _run_folder(tmp_path / "1" / str(seed), "diverged")
+    _run_folder(tmp_path / "2" / "0", "interrupted")
+    (tmp_path / "2" / "sweep.json").write_text("{}")
+    job.write(tmp_path)
+    kept = running.read(tmp_path, "synthetic")
+    assert kept == job
+    assert running.run_parts(kept, tmp_path, ["backend=inline"]) == 0
+    changes = ["rounds=10", "dataset.devices=10", "backend=inline"]
+    assert commands == [
+        (["resume", str(tmp_path / "2"), "backend=inline"], None),
+        (["experiment=synthetic_fairness", *changes], tmp_path / "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses", "code"),
+    [
+        ("niid_bench", ["completed", "diverged"], 0),
+        ("niid_bench", ["diverged", "failed"], 1),
+        ("synthetic", ["completed", "diverged"], 1),
+    ],
+)
+def test_runs_that_diverge_end_only_what_did_not_expect_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    statuses: list[str],
+    code: int,
+) -> None:
+    def run(words: Sequence[str], folder: Path | None) -> int:
+        assert folder is not None
+        for number, status in enumerate(statuses):
+            _run_folder(folder / str(number), status)
+        return 1
+
+    monkeypatch.setattr(running, "_run", run)
+    job = running.Reproduction(name, quick=True, overrides=())
+    assert running.run_parts(job, tmp_path) == code
+    assert len(list(tmp_path.iterdir())) == (len(EXPERIMENTS[name].parts) if code == 0 else 1)
+
+
+def _kept(name: str) -> str:
+    return json.dumps({"name": name, "quick": False, "overrides": []})
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "told"),
+    [
+        (None, [], "no reproduction was begun here"),
+        ("{", [], "cannot be read"),
+        (_kept("lesson"), [], "of lesson, not of synthetic"),
+        (_kept("synthetic"), ["rounds=3"], "rounds=3: would make this another experiment"),
+        (_kept("synthetic"), ["--quick"], "was begun without --quick"),
+    ],
+)
+def test_only_what_was_begun_is_gone_on_with(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    words: list[str],
+    told: str,
+) -> None:
+    if content is not None:
+        (tmp_path / "reproduce.json").write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        reproduce_program(["synthetic", "--resume", str(tmp_path), *words])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fedexp reproduce: ")
+    assert told in line
+
+
+def test_every_command_is_of_an_experiment_that_is_there() -> None:
+    presets = {path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")}
+    for experiment in EXPERIMENTS.values():
+        for part in experiment.parts:
+            assert part.overrides[0].removeprefix("experiment=") in presets

@@ -28,7 +28,7 @@ class FedexpError(Exception):
 
 
 class DivergedError(FedexpError):
-    """A run whose model is of no use any more: its weights overflowed."""
+    """A run whose model is of no use any more: its weights overflowed, or nobody can train it."""
 
 
 class Plan(Protocol):

@@ -100,6 +100,11 @@ class Outcome:
         losses = [numbers["loss"] for numbers in self._judges]
         return not any(loss < self.largest_loss for loss in losses)
 
+    @property
+    def has_diverged(self) -> bool:
+        """The same in the middle of a run, where nothing may have been measured yet."""
+        return bool(self.scores) and self.diverged
+
     def choose(self, server_round: int, metric: str) -> None:
         """Take in a round: keep its models where they are the best so far.
 

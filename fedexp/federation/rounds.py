@@ -304,7 +304,9 @@ class RoundLoop:
             why = "no client replied"
             if failures:
                 why = f"client {failures[0].client}: {failures[0].reason}"
-            raise FedexpError(
+            # What clients can make of a model that has diverged is mostly no number any more.
+            kind = DivergedError if self.outcome.has_diverged else FedexpError
+            raise kind(
                 f"round {server_round}: all {len(failures)} clients failed to {found.phase}; {why}"
             )
         return found.usable

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
-import secrets
-import signal
-import subprocess
+import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedexp.analysis import results
 from fedexp.analysis.results import Results
-from fedexp.core.commands import parser_of
-from fedexp.reproduce.published import COLUMNS, EXPERIMENTS, Experiment, Line, curve
+from fedexp.core.commands import command, parser_of
+from fedexp.core.options import FedexpError
+from fedexp.core.output import complain
+from fedexp.reproduce.lines import COLUMNS, Line, curve
+from fedexp.reproduce.published import EXPERIMENTS, Experiment
+from fedexp.reproduce.running import FILE, Reproduction, new_folder, read, run_parts
 
 DESCRIPTION = """Run a published experiment and compare its numbers with ours, a line each.
 
     fedexp reproduce lesson dataset.root=data
-    fedexp reproduce niid_fmnist --quick dataset.root=data
-    fedexp reproduce synthetic
+    fedexp reproduce niid_bench --quick dataset.root=data
+    fedexp reproduce niid_bench --resume results/niid_bench/2026-11-27_21-00-00-1a2b
 
 Exits with 1 if a number is out of tolerance. The runs stay in results/NAME/; their numbers go to
-results/reference/NAME.csv if the experiment was run as it is defined. Further arguments are Hydra
-overrides: `dataset.root`, `backend.*` and `tracking.*` leave the experiment what it is, others do not.
-Ctrl-C stops a long one and says where it stands.
+results/reference/NAME.csv if the experiment was run as it is defined, those of --quick to
+NAME_quick.csv. Further arguments are Hydra overrides: `dataset.root`, `backend.*` and `tracking.*` leave
+the experiment what it is, others do not. Ctrl-C stops a long one, and says where it stands and how it
+goes on.
 """
 
 REFERENCE = Path("results") / "reference"
@@ -33,110 +36,155 @@ HARMLESS = ("dataset.root=", "backend", "tracking")
 
 
 def reproduce_program(arguments: Sequence[str]) -> None:
-    """Run, compare, write the reference table, exit with 0 if every line passes."""
+    """Run, compare, write the reference table, exit with 0 if no line fails."""
     parser = parser_of("reproduce", DESCRIPTION)
     parser.add_argument("name", choices=EXPERIMENTS)
-    parser.add_argument("--quick", action="store_true", help="a few rounds, and where they stand")
+    parser.add_argument(
+        "--quick", action="store_true", help="its short form, minutes instead of hours"
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FOLDER",
+        help="go on with what was begun in results/NAME/...",
+    )
     parser.add_argument(
         "overrides", nargs="*", default=[], help="Hydra overrides such as dataset.root=data"
     )
     args = parser.parse_intermixed_args(arguments)
-    experiment = EXPERIMENTS[args.name]
-    overrides = list(args.overrides)
-    if args.quick:
-        if experiment.quick_rounds is None:
-            parser.error(f"{args.name} takes a minute as it is: no --quick")
-        overrides.append(f"rounds={experiment.quick_rounds}")
-    folder = (
-        Path("results") / args.name / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(2)}"
-    )
-    code = _run_parts(args.name, experiment, overrides, folder)
-    if code or args.quick:
-        _say_where_it_stands(folder, experiment)
+    if args.quick and EXPERIMENTS[args.name].quick is None:
+        parser.error(f"{args.name} takes a minute as it is: no --quick")
+    try:
+        job, folder = _begun(args) if args.resume is not None else _new(args)
+    except FedexpError as error:
+        complain("fedexp reproduce", error)
+        sys.exit(2)
+    further = [] if args.resume is None else args.overrides
+    code = run_parts(job, folder, further)
+    if code == 0:
+        code = _compare(job, folder)
+    elif args.resume is None and _remove_if_never_begun(folder):
         sys.exit(code)
+    else:
+        _say_where_it_stands(folder, job.experiment)
+        print(f"go on: {command('reproduce', args.name, '--resume', str(folder))}")
+    sys.exit(code)
+
+
+def _new(args: argparse.Namespace) -> tuple[Reproduction, Path]:
+    """Return what is to be run and where, and note it there."""
+    job = Reproduction(args.name, args.quick, tuple(args.overrides))
+    folder = new_folder(args.name)
+    job.write(folder)
+    return job, folder
+
+
+def _begun(args: argparse.Namespace) -> tuple[Reproduction, Path]:
+    """Return what was begun in a folder.
+
+    Raises:
+        FedexpError: If it is not what the command says.
+    """
+    job = read(args.resume, args.name)
+    if args.quick and not job.quick:
+        raise FedexpError(f"--resume {args.resume}: it was begun without --quick; leave that out")
+    for override in args.overrides:
+        if not override.startswith(HARMLESS):
+            raise FedexpError(
+                f"--resume {args.resume}: {override}: would make this another experiment; what may "
+                "differ from before is dataset.root, backend and tracking"
+            )
+    return job, args.resume
+
+
+def _compare(job: Reproduction, folder: Path) -> int:
+    """Print the lines and write them; return the exit code."""
+    experiment, check = job.experiment, job.experiment.check
+    if job.quick:
+        quick = experiment.quick
+        if quick is None or quick.check is None:
+            _say_where_it_stands(folder, experiment)
+            return 0
+        check = quick.check
     found = results.load(folder)
     if len(found.runs) != experiment.runs:
-        sys.exit(
-            f"fedexp reproduce: {args.name} is {experiment.runs} run(s), the overrides made "
-            f"{len(found.runs)} of it: give one value each ({folder} keeps them)"
+        print(
+            f"fedexp reproduce: {job.name} is {experiment.runs} run(s), the overrides made "
+            f"{len(found.runs)} of it: give one value each ({folder} keeps them)",
+            file=sys.stderr,
         )
-    checks = experiment.check(found)
-    for line in checks:
-        print(f"{'pass' if line.passed else 'FAIL'}  {line}")
-    if all(override.startswith(HARMLESS) for override in overrides):
-        _write(args.name, checks, found)
+        return 1
+    if len(found.ended) != experiment.runs:  # changed or removed since
+        for problem in found.problems():
+            complain("fedexp reproduce", problem)
+        return 1
+    lines = check(found)
+    for line in lines:
+        print(f"{_MARKS[line.passed]}  {line}")
+    if job.quick and experiment.quick is not None:
+        print(experiment.quick.shows)
+    if all(override.startswith(HARMLESS) for override in job.overrides):
+        _write(job, lines, found)
     else:
         print("not written: overrides make this another experiment")
-    sys.exit(0 if all(line.passed for line in checks) else 1)
+    return int(any(line.passed is False for line in lines))
 
 
-def _run_parts(name: str, experiment: Experiment, overrides: list[str], folder: Path) -> int:
-    """Run the commands of an experiment, one after another, and return the first exit code but 0."""
-    if not experiment.parts:
-        return _run([f"experiment={name}", *overrides], folder)
-    for number, part in enumerate(experiment.parts, 1):
-        print(f"part {number} of {len(experiment.parts)}: fedexp {' '.join(part)}", flush=True)
-        code = _run([*part, *overrides], folder / str(number))
-        if code:
-            return code
-    return 0
+_MARKS = {True: "pass", False: "FAIL", None: "    "}
 
 
-def _run(overrides: list[str], folder: Path) -> int:
-    """Run fedexp and return its exit code; what would end this process ends fedexp, and this goes on.
-
-    fedexp has a process group of its own, so that a signal reaches it once: from here, whether it came
-    from a terminal, to a whole group, or to this process alone.
-    """
-    where = [f"hydra.sweep.dir={folder}", f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fedexp", *overrides, *where], process_group=0
-    )
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [
-        signal.signal(number, lambda received, _: process.send_signal(received))
-        for number in signals
-    ]
-    try:
-        return process.wait()
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+def _remove_if_never_begun(folder: Path) -> bool:
+    """Remove the folder of a command that was refused before it wrote anything; say whether it was."""
+    if [path.name for path in folder.iterdir()] != [FILE]:
+        return False
+    (folder / FILE).unlink()
+    for empty in (folder, *folder.parents[:2]):  # results/NAME/..., where nothing else was in them
+        if any(empty.iterdir()):
+            break
+        empty.rmdir()
+    return True
 
 
 def _say_where_it_stands(folder: Path, experiment: Experiment) -> None:
     try:
         found = results.load(folder)
     except FileNotFoundError:
-        return  # it was refused before it began, and has said why
+        return  # stopped before its first run began
     for run, strategy in found.runs["strategy"].astype(str).items():
         by_round = curve(found, int(str(run)))
         if len(by_round):
+            which = (
+                f"{found.path(int(str(run))).relative_to(folder)}: " if len(found.runs) > 1 else ""
+            )
             print(
-                f"{strategy} after round {by_round.index[-1]}: accuracy "
+                f"{which}{strategy} after round {by_round.index[-1]}: accuracy "
                 f"{by_round.iloc[-1]:.3f}, best {by_round.max():.3f} (round {by_round.idxmax()})"
             )
     print(f"published: {experiment.published}")
 
 
-def _write(name: str, checks: Sequence[Line], found: Results) -> None:
+def _write(job: Reproduction, lines: Sequence[Line], found: Results) -> None:
     """Write the table, with the command, date and versions that made it as comments on top."""
     environment = results.environment(found.path(0))
     versions = ", ".join(
         f"{key} {environment['packages'][key]}" for key in ("flwr", "ray", "torch", "numpy")
     )
     REFERENCE.mkdir(parents=True, exist_ok=True)
-    path = REFERENCE / f"{name}.csv"
+    quick = job.experiment.quick.overrides if job.quick and job.experiment.quick else ()
+    path = REFERENCE / f"{job.name}{'_quick' if job.quick else ''}.csv"
     with path.open("w", newline="") as file:
-        parts = EXPERIMENTS[name].parts or ((f"experiment={name}",),)
-        commands = "; ".join(f"fedexp {' '.join(part)}" for part in parts)
-        file.write(f"# fedexp reproduce {name}  ({commands})\n")
+        commands = "; ".join(
+            f"fedexp {shlex.join([*part.overrides, *quick])}" for part in job.experiment.parts
+        )
+        file.write(
+            f"# fedexp reproduce {job.name}{' --quick' if job.quick else ''}  ({commands})\n"
+        )
         file.write(
             f"# {environment['started']}, Python {environment['python']}, {versions}, "
             f"{environment['processor']}, {environment['cpus']} CPUs\n"
         )
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow([*COLUMNS, "pass"])
-        for line in checks:
-            rows.writerow([*line.row(), "yes" if line.passed else "no"])
+        for line in lines:
+            rows.writerow([*line.row(), {True: "yes", False: "no", None: ""}[line.passed]])
     print(f"written: {path}")

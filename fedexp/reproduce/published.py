@@ -6,95 +6,63 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from fedexp.analysis import results
 from fedexp.analysis.results import ISOLATED, Results
 from fedexp.core.statistics import fairness
+from fedexp.reproduce import niid_bench
+from fedexp.reproduce.lines import Check, Direction, Line, curve
 
 
 @dataclass(frozen=True)
-class Check:
-    """One published figure, ours, and how far apart they may lie."""
-
-    what: str
-    published: float
-    tolerance: float
-    ours: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether ours is within the tolerance (both ends included)."""
-        return abs(self.ours - self.published) <= self.tolerance + 1e-12
-
-    def row(self) -> list[str | float]:
-        """Return what stands in the reference table, under :data:`COLUMNS`."""
-        return [self.what, round(float(self.ours), 4), self.published, self.tolerance]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.what:38} ours {_figure(self.ours):>7}  "
-            f"published {_figure(self.published):>7} +- {self.tolerance:g}"
-        )
-
-
-@dataclass(frozen=True)
-class Direction:
-    """A published direction: one of two is the better one, whatever the numbers.
+class Quick:
+    """The short form of an experiment, ``--quick``.
 
     Attributes:
-        what: Which number of which two; the larger number is the better one.
-        better: Ours of the one that should be better, by seed.
-        other: Ours of the other one, by the same seeds.
+        overrides: What it changes.
+        check: From completed runs to the lines; None where it only says where the runs stand.
+        shows: What it can and cannot show, in words.
     """
 
-    what: str
-    better: Sequence[float]
-    other: Sequence[float]
-
-    @property
-    def passed(self) -> bool:
-        """Whether the one is better with every seed."""
-        return self._wins == len(self.better) > 0
-
-    @property
-    def _wins(self) -> int:
-        return sum(a > b for a, b in zip(self.better, self.other, strict=True))
-
-    def row(self) -> list[str | float]:
-        """Return what stands in the reference table, under :data:`COLUMNS`."""
-        gain = round(_mean(self.better) - _mean(self.other), 4)
-        return [f"{self.what}, gain", gain, "> 0", f"with each of {len(self.better)} seeds"]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.what:50} {_mean(self.better):.3f} against {_mean(self.other):.3f}, "
-            f"better with {self._wins} of {len(self.better)} seeds"
-        )
+    overrides: tuple[str, ...]
+    check: Callable[[Results], Sequence[Line]] | None = None
+    shows: str = ""
 
 
-COLUMNS = ("figure", "ours", "published", "tolerance")
+@dataclass(frozen=True)
+class Part:
+    """A command of an experiment.
 
-Line = Check | Direction
+    Attributes:
+        overrides: What follows ``fedexp``.
+        runs: How many runs it makes.
+    """
+
+    overrides: tuple[str, ...]
+    runs: int
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A published experiment, run by ``fedexp experiment=NAME``, or by one such command per part.
+    """A published experiment, run by one command or several.
 
     Attributes:
         published: What was published, in words.
-        check: From completed runs to the checks.
-        runs: How many runs it consists of.
-        quick_rounds: Rounds of ``--quick``; None where the whole takes a minute.
-        parts: The overrides of each command, where it takes several; none is the one of its name.
+        check: From completed runs to the lines.
+        parts: Its commands.
+        quick: Its short form; None where the whole takes a minute.
+        may_diverge: Whether runs that diverge are among what was published, and are checked, too.
     """
 
     published: str
     check: Callable[[Results], Sequence[Line]]
-    runs: int = 1
-    quick_rounds: int | None = None
-    parts: tuple[tuple[str, ...], ...] = ()
+    parts: tuple[Part, ...]
+    quick: Quick | None = None
+    may_diverge: bool = False
+
+    @property
+    def runs(self) -> int:
+        """How many runs it consists of."""
+        return sum(part.runs for part in self.parts)
 
 
 def lesson(found: Results) -> list[Check]:
@@ -185,51 +153,66 @@ def _direction(what: str, better: dict[int, float], other: dict[int, float]) -> 
     return Direction(what, [better[seed] for seed in seeds], [other[seed] for seed in seeds])
 
 
+_NIID_BENCH = "experiment=niid_bench"
+_PARTITIONS = "partition=iid,dirichlet"
+_CLASSES = ("partition=classes", "partition.classes_per_client=1,2,3")
+_FEDPROX = ("strategy=fedprox", "strategy.proximal_mu=0.01")
+
 EXPERIMENTS = {
     "lesson": Experiment(
-        "isolated 0.657 / 0.688 / 0.685, federated 0.961 in round 3", lesson, runs=2
+        "isolated 0.657 / 0.688 / 0.685, federated 0.961 in round 3",
+        lesson,
+        (Part(("experiment=lesson",), 2),),
     ),
-    "mcmahan_2nn": Experiment("97 % of the test digits in round 87", mcmahan_2nn, quick_rounds=20),
-    "niid_fmnist": Experiment("0.88 +- 0.02 at best in 50 rounds", niid_fmnist, quick_rounds=10),
+    "mcmahan_2nn": Experiment(
+        "97 % of the test digits in round 87",
+        mcmahan_2nn,
+        (Part(("experiment=mcmahan_2nn",), 1),),
+        Quick(("rounds=20",)),
+    ),
+    "niid_fmnist": Experiment(
+        "0.88 +- 0.02 at best in 50 rounds",
+        niid_fmnist,
+        (Part(("experiment=niid_fmnist",), 1),),
+        Quick(("rounds=10",)),
+    ),
+    "niid_bench": Experiment(
+        "SCAFFOLD collapses with one label a client, and with two in most seeds; 0.72 to 0.89 with two "
+        "labels and more otherwise",
+        niid_bench.niid_bench,
+        (
+            Part((_NIID_BENCH, *_CLASSES), 12),
+            Part((_NIID_BENCH, *_CLASSES, *_FEDPROX), 3),
+            Part((_NIID_BENCH, _PARTITIONS), 8),
+            Part((_NIID_BENCH, _PARTITIONS, *_FEDPROX), 2),
+        ),
+        Quick(("rounds=10", "training.local_epochs=1"), niid_bench.quick, niid_bench.SHOWS),
+        may_diverge=True,
+    ),
     "synthetic": Experiment(
         "FedProx above FedAvg that drops 90 % stragglers; q=1 above q=0 for the worst tenth",
         synthetic,
-        runs=16,
-        quick_rounds=10,
-        parts=(
-            (
-                "experiment=synthetic_stragglers",
-                "strategy=fedprox",
-                "strategy.proximal_mu=1",
-                "clients.stragglers=0.9",
+        (
+            Part(
+                (
+                    "experiment=synthetic_stragglers",
+                    "strategy=fedprox",
+                    "strategy.proximal_mu=1",
+                    "clients.stragglers=0.9",
+                ),
+                5,
             ),
-            (
-                "experiment=synthetic_stragglers",
-                "strategy=fedavg",
-                "clients.dropout=0.9",
-                "clients.min_success=0",
+            Part(
+                (
+                    "experiment=synthetic_stragglers",
+                    "strategy=fedavg",
+                    "clients.dropout=0.9",
+                    "clients.min_success=0",
+                ),
+                5,
             ),
-            ("experiment=synthetic_fairness",),
+            Part(("experiment=synthetic_fairness",), 6),
         ),
+        Quick(("rounds=10",)),
     ),
 }
-
-
-def curve(found: Results, run: int) -> pd.Series:
-    """Return a run's accuracy on the whole test set by round."""
-    curves = found.curves
-    rows = curves[
-        (curves["run"] == run)
-        & (curves["split"] == "test")
-        & (curves["subset"] == "all")
-        & (curves["metric"] == "accuracy")
-    ]
-    return rows.set_index("round")["value"]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if value <= 1 else f"{value:,.0f}"

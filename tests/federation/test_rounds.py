@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,6 +282,19 @@ def test_a_round_in_which_every_client_fails_ends_the_run() -> None:
     broken = loop.told.reports[2]
     assert (broken.num_failures, broken.measurements, broken.headline) == (3, [], {})
     assert list(broken.seconds) == ["train"]
+
+
+@pytest.mark.parametrize(("weight", "diverged"), [(-1e7, True), (-1e3, False)])
+def test_a_run_has_diverged_where_nobody_can_train_a_model_whose_loss_has_no_bounds(
+    weight: float, diverged: bool
+) -> None:
+    def fail_later(client: int, before: Floats) -> RecordDict:
+        return trained(math.nan if before[0] else weight, num_examples=1)
+
+    loop = Loop(config(rounds=5), fail_later)
+    with pytest.raises(FedexpError, match=r"^round 2: all 3 clients failed to train; ") as told:
+        loop.run()
+    assert isinstance(told.value, DivergedError) == diverged
 
 
 @pytest.mark.parametrize("strategy", [FedAvg(), FedMedian()])
