@@ -304,11 +304,9 @@ class RoundLoop:
             why = "no client replied"
             if failures:
                 why = f"client {failures[0].client}: {failures[0].reason}"
-            # What clients can make of a model that has diverged is mostly no number any more.
             kind = DivergedError if self.outcome.has_diverged else FedexpError
-            raise kind(
-                f"round {server_round}: all {len(failures)} clients failed to {found.phase}; {why}"
-            )
+            told = f"all {len(failures)} clients failed to {found.phase}; {why}"
+            raise kind(f"round {server_round}: {told}")
         return found.usable
 
     def _require(self, server_round: int, num_replies: int, num_asked: int) -> None:
