@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import time
 from collections import deque
@@ -14,7 +15,8 @@ from flwr.app import Message, MessageType, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedexp.backends.base import GRACE, TRIES, Body, call_client, kept, run_server, worker_died
-from fedexp.backends.ray_session import start_ray
+from fedexp.backends.machines import ensure_same, workers_on
+from fedexp.backends.ray_session import crew_of, start_ray
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
 from fedexp.core.replies import told
@@ -25,6 +27,8 @@ from fedexp.flower.calling import out_of_time
 from fedexp.flower.grid import CohortGrid
 from fedexp.flower.internals import message_from
 from fedexp.flower.messages import error_reply, num_bytes
+
+log = logging.getLogger("fedexp")
 
 LONG_ROUND = 0.5
 """Seconds from which on a worker gets two tasks a round. Clients are dealt by size, and the second task
@@ -48,6 +52,9 @@ IN_FLIGHT = 128 * 2**20
 """Bytes of replies that are on their way at a time: a cohort whose replies have more is taken in bit by
 bit. They lie in workers, or in Ray's object store, where nobody has read them yet."""
 
+
+LOOK = 1.0
+"""Seconds after which a round that is on its way looks which machines there are."""
 
 Work = tuple[Metadata, int, RecordDict]
 """A message's metadata, the position of its content among the contents sent along, client state."""
@@ -77,10 +84,14 @@ class RayGrid(CohortGrid):
     def __init__(self, config: Config, data: FederatedData) -> None:
         super().__init__()
         assert isinstance(config.backend, RayBackend)
+        self._backend, self._crew = config.backend, crew_of(config)
         # The node was made here: workers need not know code from outside by name.
-        self._setup = ray.put((ClientNode(config, _not_here), data))
+        own = None if self._crew is None else self._crew.own
+        self._setup = ray.put((ClientNode(config, _not_here), data, own))
         self._size = data.partition.size
         self._workers = _at_once(ray.cluster_resources(), config.backend)
+        if self._crew is not None:
+            log.info("on a cluster of Ray: %s", self._crew.summary())
         self._timeout = config.backend.timeout
         self._seconds = LONG_ROUND
         self._contents: dict[int, Any] = {}
@@ -102,6 +113,7 @@ class RayGrid(CohortGrid):
         with large replies, further tasks start when those of others were taken.
         """
         start = time.perf_counter()
+        self._look()
         contents = {id(message.content): message.content for message in messages}
         self._contents = {key: ray.put(content) for key, content in contents.items()}
         self._num_answers = 0
@@ -118,9 +130,17 @@ class RayGrid(CohortGrid):
                 else:
                     tries[client] += 1
                     again.append([message])
+            self._look()
             left = yield from self._work_off(again, at_once=self._workers)
         self._contents = {}
         self._seconds = time.perf_counter() - start
+
+    def _look(self, every: float = 0.0) -> None:
+        """Follow the machines of a cluster as they come and go."""
+        if self._crew is not None:
+            self._crew.look(every=every)
+            limit = self._backend.workers or self._crew.workers
+            self._workers = max(1, min(self._crew.workers, limit))
 
     def _bounds(self, messages: list[Message]) -> tuple[float, int]:
         """Return how many clients a task may have, and how many tasks may be on their way at a time.
@@ -131,7 +151,9 @@ class RayGrid(CohortGrid):
         if messages and messages[0].metadata.message_type != MessageType.EVALUATE:
             total = num_bytes(messages)
         if total <= IN_FLIGHT:
-            return math.inf, len(messages)
+            # Of a cluster, others may have a part.
+            shared = self._crew is not None and self._backend.workers is not None
+            return math.inf, self._workers if shared else len(messages)
         return max(1, IN_FLIGHT // tasks * len(messages) // total), tasks
 
     def _work_off(
@@ -142,6 +164,7 @@ class RayGrid(CohortGrid):
         left: list[tuple[Message, Reason]] = []
         while waiting or pending:
             while waiting and len(pending) < at_once:
+                self._look(every=LOOK)
                 chunk = waiting.popleft()
                 ahead = [len(other) for other, _ in pending.values()]
                 pending[self._submit(chunk)] = chunk, self._deadline(chunk, ahead)
@@ -167,7 +190,9 @@ class RayGrid(CohortGrid):
         keys = list(dict.fromkeys(id(message.content) for message in chunk))
         work = [self._work(message, keys) for message in chunk]
         contents = [self._contents[key] for key in keys]
-        return self._task.remote([self._setup], contents, work, self._timeout)
+        placed = self._crew.placement() if self._crew is not None else {}
+        task = self._task.options(**placed) if placed else self._task
+        return task.remote([self._setup], contents, work, self._timeout)
 
     def _deadline(self, chunk: list[Message], ahead: list[int]) -> float:
         """Return until when a task must be done: its clients are stopped one by one before that.
@@ -243,15 +268,8 @@ class RayGrid(CohortGrid):
 
 
 def _at_once(have: Mapping[str, float], backend: RayBackend) -> int:
-    """Return how many tasks can run at the same time, on the CPUs and GPUs that there are."""
-    by_cpu = int(have["CPU"] / backend.num_cpus_per_worker)
-    share = backend.num_gpus_per_worker
-    if not share:
-        return max(1, by_cpu)
-    gpus = have.get("GPU", 0.0)
-    # Shares of one worker never lie on two GPUs.
-    by_gpu = int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
-    return max(1, min(by_cpu, by_gpu))
+    """Return how many tasks can run at the same time on this machine."""
+    return max(1, workers_on(have, backend))
 
 
 _apps: dict[str, tuple[ClientApp, int]] = {}
@@ -268,7 +286,8 @@ def _run_clients(
     """Run some clients in a Ray worker. References come inside lists, so that Ray keeps them as such."""
     key = setup[0].hex()
     if key not in _apps:
-        node, data = ray.get(setup[0])
+        node, data, own = ray.get(setup[0])
+        ensure_same(own)
         node.source = lambda: data
         _apps.clear()
         _apps[key] = client_app(node), data.partition.num_clients

@@ -6,16 +6,20 @@ Imports no torch: Ray's processes start while the driver is still importing it.
 from __future__ import annotations
 
 import logging
+import socket
 from contextlib import ExitStack
 from typing import Any
 
 import ray
 
+from fedexp.backends.machines import Crew, machines, workers_on
 from fedexp.backends.ray_internals import private_session, read_environment, session_folder
 from fedexp.config.backend import RayBackend
+from fedexp.config.plugins import plugins_in_use
 from fedexp.config.schema import Config
 from fedexp.core.machine import usable_cpus
 from fedexp.core.options import FedexpError
+from fedexp.core.replies import told
 from fedexp.core.signals import kept
 
 _PROMPT = {"free_objects_batch_size": 1}
@@ -23,6 +27,12 @@ _PROMPT = {"free_objects_batch_size": 1}
 touched, at the price of a page fault for every 4 KiB."""
 
 _current: tuple[object, ...] | None = None
+
+_crews: dict[tuple[str, ...], Crew] = {}
+"""Of the cluster that was joined, by the packages that machines were asked for."""
+
+ANSWER = 10.0
+"""Seconds that a cluster's head may take to accept a connection; Ray itself would try for minutes."""
 
 
 def start_ray(config: Config) -> None:
@@ -36,7 +46,7 @@ def start_ray(config: Config) -> None:
     global _current
     backend = config.backend
     assert isinstance(backend, RayBackend)
-    workers = backend.workers or _default_workers(config, backend)
+    workers = 0 if backend.address else backend.workers or _default_workers(config, backend)
     wanted = (workers, backend.num_cpus_per_worker, backend.num_gpus_per_worker, backend.address)
     if ray.is_initialized():
         if wanted == _current:
@@ -51,9 +61,11 @@ def start_ray(config: Config) -> None:
     try:
         if backend.address is None:
             _init(num_cpus=workers * backend.num_cpus_per_worker)
+            _check_capacity(backend)
         else:
+            _ensure_answer(backend.address)
             _init(address=backend.address)
-        _check_capacity(backend)
+            workers = _join(config, backend)
     except BaseException:
         ray.shutdown()
         raise
@@ -63,6 +75,59 @@ def start_ray(config: Config) -> None:
     )(_import_client)
     for _ in range(workers):
         warm.remote()
+
+
+def crew_of(config: Config) -> Crew | None:
+    """Return the machines of the cluster that was joined; None where Ray was started here."""
+    backend = config.backend
+    assert isinstance(backend, RayBackend)
+    if backend.address is None:
+        return None
+    used = (entry.get("package") for entry in plugins_in_use(config))
+    packages = (*config.model.packages, *(package for package in used if package))
+    if packages not in _crews:
+        _crews[packages] = Crew(backend, packages)
+    return _crews[packages]
+
+
+def _join(config: Config, backend: RayBackend) -> int:
+    """Look what a cluster has to offer; return how many workers it gets.
+
+    Raises:
+        FedexpError: If no machine has room for a worker, or one has something else installed.
+    """
+    _crews.clear()
+    have = [machine.have for machine in machines()]
+    if not any(workers_on(one, backend) for one in have):
+        most = {kind: max(one.get(kind, 0.0) for one in have) for kind in ("CPU", "GPU")}
+        raise FedexpError(
+            f"backend.num_cpus_per_worker={backend.num_cpus_per_worker:g}, backend.num_gpus_per_worker="
+            f"{backend.num_gpus_per_worker:g} can never be met: the most that a machine of the cluster "
+            f"{backend.address} has is {most['CPU']:g} CPU, {most['GPU']:g} GPU"
+        )
+    crew = crew_of(config)
+    assert crew is not None
+    if why := crew.complaints():
+        raise FedexpError(
+            f"backend.address={backend.address}: {why}; install there what is here, or end Ray there "
+            "(`ray stop`)"
+        )
+    return min(crew.workers, backend.workers or crew.workers, config.clients.cohort)
+
+
+def _ensure_answer(address: str) -> None:
+    """Refuse an address that nobody listens at."""
+    if address == "auto":  # Ray knows what was started on this machine
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER):
+            pass
+    except OSError as error:
+        raise FedexpError(
+            f"backend.address={address}: nobody answers there ({told(error)}); `ray start --head` says "
+            "where a cluster can be joined; without backend.address, Ray is started on this machine"
+        ) from error
 
 
 def _default_workers(config: Config, backend: RayBackend) -> int:

@@ -73,14 +73,14 @@ class RayBackend(BackendConfig):
 
     name: str = "ray"
     workers: int | None = ranged(None, ge=1)
-    """Processes in which clients run; null is one per num_cpus_per_worker CPUs, at most one per
-    client."""
+    """Processes in which clients run, on a cluster in all; null is one per num_cpus_per_worker CPUs, at
+    most one per client."""
     num_cpus_per_worker: float = ranged(1.0, gt=0)
     """CPUs that a worker takes."""
     num_gpus_per_worker: float = ranged(0.0, ge=0)
     """GPUs that a worker takes; shares such as 0.25 let workers have one together."""
     address: str | None = None
-    """A Ray cluster to connect to; null starts Ray on this machine."""
+    """HOST:PORT of a Ray cluster to join, or auto for this machine's; null starts Ray here."""
     timeout: float | None = ranged(None, gt=0)
     """Seconds that a client may take for its part of a round; null waits for one that hangs for ever."""
 
@@ -88,6 +88,14 @@ class RayBackend(BackendConfig):
     def reserves_gpu(self) -> bool:
         """Whether a worker has a share of a GPU of its own."""
         return self.num_gpus_per_worker > 0
+
+    def errors(self, plan: Plan) -> Iterable[str]:
+        """A cluster is joined where its head listens."""
+        if self.address not in (None, "auto") and not _is_host_and_port(self.address):
+            yield (
+                "backend.address must be HOST:PORT, as `ray start --head` says, or auto for the cluster "
+                f"that this machine is part of, got {self.address!r}"
+            )
 
 
 @REGISTRY.register
@@ -162,8 +170,7 @@ class DeploymentBackend(BackendConfig):
                         "backend.superlink"
                     )
             return
-        host, _, port = self.superlink.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        if not _is_host_and_port(self.superlink):
             yield f"backend.superlink must be HOST:PORT, got {self.superlink!r}"
         if self.nodes is not None:
             yield (
@@ -193,3 +200,8 @@ class DeploymentBackend(BackendConfig):
         for path in self.data:
             if "'" in path:
                 yield f"backend.data: a path must not hold ', got {path}"
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16

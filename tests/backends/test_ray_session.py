@@ -75,6 +75,7 @@ def test_a_cluster_in_the_environment_is_not_joined_unasked(
     fake = FakeRay(monkeypatch)
     ray_session.start_ray(ONE_WORKER)
     ray.shutdown()
+    monkeypatch.setattr(ray_session, "_join", lambda *_: 1)
     ray_session.start_ray(config(backend=RayBackend(address="auto")))
     # Ray takes None for what RAY_ADDRESS says.
     assert [options["address"] for options in fake.starts] == ["local", "auto"]
@@ -108,6 +109,7 @@ def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatc
 
     FakeRay(monkeypatch)
     monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray_session, "_ensure_answer", lambda _: None)
     remote = config(backend=RayBackend(address="127.0.0.1:1"))
     with pytest.raises(FedexpError, match=r"backend\.address=127\.0\.0\.1:1.*nobody there.*inline"):
         ray_session.start_ray(remote)

@@ -65,6 +65,16 @@ def _sound(job: Job) -> None:
     job.send(job.train())
 
 
+def _alive(number: int) -> bool:
+    """Wait until so many nodes are up: Ray may take longer to miss one than the run takes."""
+    end = time.monotonic() + 60
+    while len([node for node in ray.nodes() if node["Alive"]]) != number:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+    return True
+
+
 def test_a_round_completes_whose_node_is_lost(address: str, tmp_path: Path) -> None:
     lost = str(tmp_path / "lost")
 
@@ -83,7 +93,6 @@ def test_a_round_completes_whose_node_is_lost(address: str, tmp_path: Path) -> N
 
     found, told = _run(RayBackend(address=address), pulling_the_plug)
     assert Path(lost).read_text() == "raylet"
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    assert len(alive) == 2, "the head and one node are left"
+    assert _alive(2), "the head and one node are left"
     assert told.failures == []
     assert found == _run(InlineBackend(), _sound)[0]

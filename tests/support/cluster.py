@@ -5,108 +5,154 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
+from support.namespaces import Network
+
 SECONDS = 60
 """How long a node may take until the cluster knows it, on a busy machine."""
 
+NETWORK = Network("fedray", "10.213.78")
 
-@dataclass(frozen=True)
+HIDDEN = ("/tmp", "/var/tmp", "/dev/shm")
+"""What a machine of its own has for itself; whatever a test writes lies there, too."""
+
+
 class Cluster:
-    """Nodes that run.
+    """Nodes that run. Number 0 is the head, which has no CPUs of its own.
+
+    Args:
+        folder: Where the head has its files, and each node its log.
+        machines: How many namespaces there are; 0 if all nodes are on this machine.
 
     Attributes:
         address: What ``backend.address`` must be.
         token: The cluster's; who joins it needs it as ``RAY_AUTH_TOKEN``.
     """
 
-    address: str
-    token: str
+    def __init__(self, folder: Path, machines: int = 0) -> None:
+        self._folder, self._machines = folder, machines
+        self.address = f"{self._host(0)}:{_free_port()}"
+        self.token = secrets.token_hex(32)
+        self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What programs need that join the cluster."""
+        return {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+
+    def inside(self) -> list[str]:
+        """Return the words before a command that is to run on the head's machine."""
+        return NETWORK.inside(0) if self._machines else []
+
+    def start(self, number: int, first: str = "") -> None:
+        """Start a node.
+
+        Args:
+            number: 0 is the head.
+            first: What the shell of a machine of its own does before.
+        """
+        words = [*self._words(number, first), sys.executable, "-m", "ray.scripts.scripts", "start"]
+        words += ["--block", f"--node-ip-address={self._host(number)}", "--disable-usage-stats"]
+        if number == 0:
+            words += ["--head", f"--port={self.address.split(':')[1]}", "--num-cpus=0"]
+            words += [f"--temp-dir={self._folder}", "--include-dashboard=false"]
+        else:
+            words += [f"--address={self.address}", "--num-cpus=1"]
+        with self.log(number).open("wb") as log:
+            self._nodes[number] = subprocess.Popen(
+                words, env=self.environment, stdout=log, stderr=log
+            )
+
+    def lose(self, number: int) -> None:
+        """Pull a machine's plug: kill all that runs on it, and wait until nothing does."""
+        process = self._nodes.pop(number)
+        if process.poll() is None:
+            below = psutil.Process(process.pid).children(recursive=True)
+            for other in [process, *below]:
+                with suppress(ProcessLookupError):
+                    os.kill(other.pid, signal.SIGKILL)
+        process.wait()
+
+    def lose_all(self) -> None:
+        """Kill whatever runs."""
+        for number in list(self._nodes):
+            self.lose(number)
+
+    def log(self, number: int) -> Path:
+        """Return the file that has what a node said."""
+        return self._folder / f"{number}.log"
+
+    def wait_for(self, number: int) -> None:
+        """Wait until so many nodes live, the head among them.
+
+        Raises:
+            TimeoutError: If they take longer than :data:`SECONDS`.
+        """
+        ask = [
+            "import ray",
+            f"ray.init({self.address!r}, log_to_driver=False)",
+            "print(len([node for node in ray.nodes() if node['Alive']]))",
+        ]
+        end, told = time.monotonic() + SECONDS, ""
+        while time.monotonic() < end:
+            asked = subprocess.run(
+                [*self.inside(), sys.executable, "-c", "; ".join(ask)],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            told = asked.stdout + asked.stderr
+            if asked.stdout.split()[-1:] == [str(number)]:
+                return
+            time.sleep(0.5)
+        raise TimeoutError(f"{number} nodes of Ray did not come up: {told}")
+
+    def _host(self, number: int) -> str:
+        return NETWORK.address(number) if self._machines else "127.0.0.1"
+
+    def _words(self, number: int, first: str) -> list[str]:
+        """Return what gives a node an address, processes and temporary folders of its own."""
+        if not self._machines:
+            return []
+        if number == 0:
+            return NETWORK.inside(0)  # with the driver's
+        apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        steps = [*(f"mount -t tmpfs none {folder}" for folder in HIDDEN), first or ":", "cd /"]
+        shell = ["sh", "-e", "-c", "\n".join([*steps, 'exec "$@"']), "sh"]
+        return [*NETWORK.inside(number), *apart, *shell]
 
 
 @contextmanager
-def cluster(nodes: int) -> Iterator[Cluster]:
+def cluster(nodes: int, *, machines: int = 0) -> Iterator[Cluster]:
     """Start a head without CPUs and some nodes with one CPU each; end them all at the end.
 
     Args:
         nodes: How many, beside the head.
+        machines: How many there may be that have network namespaces, mounts and processes of their own,
+            the head's included; 0 has all nodes share this machine's.
     """
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path may have 107 characters
-    found = Cluster(f"127.0.0.1:{_free_port()}", secrets.token_hex(32))
-    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": found.token}
-    head = ["--head", f"--port={found.address.split(':')[1]}", "--num-cpus=0"]
-    started = []
-    try:
+    found = Cluster(Path(folder), machines)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(NETWORK.made(machines))
+        stack.callback(found.lose_all)
         for number in range(nodes + 1):
-            first = [*head, f"--temp-dir={folder}", "--include-dashboard=false"]
-            words = first if number == 0 else [f"--address={found.address}", "--num-cpus=1"]
-            started.append(_start(words, env, Path(folder) / f"{number}.log"))
-            _wait_for(found, number + 1, env)
+            found.start(number)
+            found.wait_for(number + 1)
         yield found
-    finally:
-        for process in started:
-            _end(process)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start(words: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [*command, "--node-ip-address=127.0.0.1", "--disable-usage-stats", *words],
-            env=env,
-            stdout=output,
-            stderr=output,
-        )
-
-
-def _wait_for(found: Cluster, number: int, env: dict[str, str]) -> None:
-    """Wait until so many nodes live.
-
-    Raises:
-        TimeoutError: If they take longer than :data:`SECONDS`.
-    """
-    ask = [
-        "import ray",
-        f"ray.init({found.address!r}, log_to_driver=False)",
-        "print(len([node for node in ray.nodes() if node['Alive']]))",
-    ]
-    end, told = time.monotonic() + SECONDS, ""
-    while time.monotonic() < end:
-        asked = subprocess.run(
-            [sys.executable, "-c", "; ".join(ask)],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        told = asked.stdout + asked.stderr
-        if asked.stdout.split()[-1:] == [str(number)]:
-            return
-        time.sleep(0.5)
-    raise TimeoutError(f"{number} nodes of Ray did not come up: {told}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        below = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in below:
-            try:
-                child.kill()
-            except psutil.NoSuchProcess:
-                continue
-    process.wait()
 
 
 def _free_port() -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,10 +21,14 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import distribution
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is a program, too
+
+from support.namespaces import Network, can_be_made
+
 SECONDS = 180
 """How long a program may take to start, on a busy machine."""
 
-BRIDGE, NET = "fedexp0", "10.213.77"
+NETWORK = Network("fedexp", "10.213.77")
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -44,7 +47,7 @@ class Federation:
     ) -> None:
         self.folder, self.nodes, self.apart = folder, nodes, apart
         self.held = held or [f"partition-id={k} num-partitions={nodes}" for k in range(nodes)]
-        self.host = f"{NET}.1" if apart else "127.0.0.1"
+        self.host = NETWORK.host if apart else "127.0.0.1"
         self.port = _free_port()
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self.env = {**os.environ, **QUIET, "FLWR_HOME": str(folder / "home")}
@@ -91,7 +94,7 @@ class Federation:
             key: The file of its key where it is not ``node-<number>``; empty for none.
             name: What the program is called where it is not ``node-<number>``.
         """
-        words = ["ip", "netns", "exec", f"fedexp{number}"] if self.apart else []
+        words = NETWORK.inside(number) if self.apart else []
         port = "8001" if self.apart and name is None else str(_free_port())
         words += ["flower-supernode", "--superlink", self.address, "--host", "127.0.0.1"]
         words += ["--port", port]
@@ -162,7 +165,7 @@ def federation(
     nodes: int, *, apart: bool = False, held: Sequence[str] = ()
 ) -> Iterator[Federation]:
     """Start a SuperLink and SuperNodes; end them all, and remove every trace, at the end."""
-    with tempfile.TemporaryDirectory(prefix="federation-") as folder, _namespaces(nodes * apart):
+    with tempfile.TemporaryDirectory(prefix="federation-") as folder, NETWORK.made(nodes * apart):
         found = Federation(Path(folder), nodes, apart=apart, held=held)
         try:
             if apart:
@@ -179,44 +182,9 @@ def federation(
                 found.stop(name)
 
 
-@contextmanager
-def _namespaces(count: int) -> Iterator[None]:
-    """Make network namespaces, each with an address that the others reach over a bridge."""
-    try:
-        if count:
-            _run(["ip", "link", "add", BRIDGE, "type", "bridge"])
-            _run(["ip", "addr", "add", f"{NET}.1/24", "dev", BRIDGE])
-            _run(["ip", "link", "set", BRIDGE, "up"])
-        for number in range(count):
-            space, inner, outer = f"fedexp{number}", f"fein{number}", f"feout{number}"
-            _run(["ip", "netns", "add", space])
-            _run(["ip", "link", "add", outer, "type", "veth", "peer", "name", inner])
-            _run(["ip", "link", "set", inner, "netns", space])
-            _run(["ip", "link", "set", outer, "master", BRIDGE, "up"])
-            inside = ["ip", "-n", space]
-            _run([*inside, "addr", "add", f"{NET}.{number + 2}/24", "dev", inner])
-            _run([*inside, "link", "set", inner, "up"])
-            _run([*inside, "link", "set", "lo", "up"])
-        yield
-    finally:
-        for number in range(count):
-            with suppress(subprocess.CalledProcessError):
-                _run(["ip", "netns", "del", f"fedexp{number}"])
-        if count:
-            with suppress(subprocess.CalledProcessError):
-                _run(["ip", "link", "del", BRIDGE])
-
-
 def can_be_apart() -> bool:
-    """Say whether network namespaces can be made here."""
-    if os.geteuid() or not all(map(shutil.which, ("ip", "openssl", "ssh-keygen"))):
-        return False
-    try:
-        _run(["ip", "netns", "add", "fedexp-try"])
-        _run(["ip", "netns", "del", "fedexp-try"])
-    except subprocess.CalledProcessError:
-        return False
-    return True
+    """Say whether network namespaces, certificates and keys can be made here."""
+    return can_be_made("openssl", "ssh-keygen")
 
 
 def _run(words: Sequence[str], folder: Path | None = None) -> None:
@@ -247,7 +215,9 @@ def main() -> None:
     fedexp = [sys.executable, "-m", "fedexp"]
     with federation(3, apart=True) as found, tempfile.TemporaryDirectory() as folder:
         apart = [*fedexp, *words, *found.overrides, "hydra.run.dir=apart"]
-        print(f"SuperLink at {found.address}, SuperNodes at {NET}.2 to {NET}.4, TLS and keys")
+        print(
+            f"SuperLink at {found.address}, SuperNodes at {NETWORK.address(0)} and on, TLS and keys"
+        )
         subprocess.run(apart, cwd=folder, check=True)
         here = [*fedexp, *words, "backend=inline", "hydra.run.dir=here"]
         subprocess.run(here, cwd=folder, check=True)
