@@ -32,17 +32,19 @@ class FedProto(Strategy):
 
     A client's prototype of a label is the mean of its features (what the last layer takes) over the
     client's examples of that label. Every client trains a model of its own on its loss plus ``lam`` times
-    the sum, over the labels in a batch, of the Euclidean distance between the batch's mean features and
-    the global prototype. Then it sends its prototypes and how many examples are behind each; a global
-    prototype is the mean of them weighted by these counts, and stays where nobody of a round has the
-    label. In the first round there are none. With ``lam`` 0 this is isolated training, to the bit. A
+    the mean square, over a batch's examples and features, of features minus the global prototype of the
+    example's label (0 where there is none, as in the first round). Then it sends its prototypes and how
+    many examples are behind each; a global prototype is the mean of them weighted by these counts, and
+    stays where nobody of a round has the label. With ``lam`` 0 this is isolated training, to the bit. A
     newcomer, which has no model, trains the initial one for a round's steps on the same loss.
 
     A client is tested with its own model, last layer included. The paper's other rule, the label of the
     nearest prototype, is not tried. Departures: all models have one architecture and start from the same
-    weights; and a global prototype is a weighted mean, as in the paper's proofs, where its equation for
-    the server divides that by the number of clients once more. The authors' code differs from both: there
-    the distance is a mean square over examples, and clients count alike.
+    weights. The mean square is that of the authors' code; the paper's equation sums, over the labels in a
+    batch, the distance of their mean features from the prototype, and with ``lam`` 1 models of clients
+    with many labels collapsed under it here. A global prototype is a weighted mean, as in the paper's
+    proofs; its equation divides that by the number of clients once more, and in the code clients count
+    alike.
     """
 
     personalised = True
@@ -52,8 +54,8 @@ class FedProto(Strategy):
 
     name: str = "fedproto"
     lam: float = ranged(1.0, ge=0, tuned=Span(0.01, 4.0, log=True))
-    """Weight of the distances to the global prototypes (lambda), which the paper tunes up to 4; 0 is
-    isolated training."""
+    """Weight of what lies between features and global prototypes (lambda), which the paper tunes up to 4;
+    0 is isolated training."""
 
     def keeps(self, layers: Layers) -> Collection[str]:
         """Return the whole model."""
@@ -185,11 +187,11 @@ def prototypes_of(
 
 
 def drawn_to(prototypes: Mapping[str, npt.NDArray[np.float32]], lam: float) -> Loss:
-    """Return cross-entropy plus ``lam`` times the distances between a batch's means and prototypes.
+    """Return cross-entropy plus ``lam`` times the mean square of features minus prototypes.
 
     Args:
         prototypes: Label, as a word -> float32, shape (width,); one at least.
-        lam: Weight of the distances, > 0.
+        lam: Weight of the mean square, > 0.
     """
     known = np.array([int(label) for label in prototypes])
     aims = np.stack(list(prototypes.values()))
@@ -198,13 +200,11 @@ def drawn_to(prototypes: Mapping[str, npt.NDArray[np.float32]], lam: float) -> L
         import torch
         from torch.nn import functional as F
 
-        wanted = torch.from_numpy(known).to(targets.device)
-        members = (targets == wanted[:, None]).float()  # shape (prototypes, n)
-        counts = members.sum(1, keepdim=True)
-        means = members @ seen.features.float() / counts.clamp(min=1)
-        apart = means - torch.from_numpy(aims).to(means.device)
-        distances = torch.linalg.vector_norm(apart[counts[:, 0] > 0], dim=1)
-        loss: Tensor = F.cross_entropy(seen.outputs, targets) + lam * distances.sum()
+        device = targets.device
+        same = targets[:, None] == torch.from_numpy(known).to(device)  # shape (n, prototypes)
+        aim = torch.from_numpy(aims).to(device)[same.int().argmax(1)]
+        apart = (seen.features.float() - aim) * same.any(1, keepdim=True)
+        loss: Tensor = F.cross_entropy(seen.outputs, targets) + lam * apart.square().mean()
         return loss
 
     return Loss(of)

@@ -163,11 +163,15 @@ def presets(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow  # 5 s each
-@pytest.mark.parametrize("strategy", ["fedavg", "local_only", "scaffold", "ditto", "fedadam"])
+@pytest.mark.parametrize(
+    "strategy", ["fedavg", "local_only", "scaffold", "ditto", "fedadam", "fedproto"]
+)
 def test_the_model_is_that_of_files_that_lie_together(
     tmp_path: Path, presets: str, strategy: str
 ) -> None:
-    words = (f"strategy={strategy}", "clients.fraction_evaluate=1")
+    words = [f"strategy={strategy}", "clients.fraction_evaluate=1"]
+    if strategy == "fedproto":  # features are what the last of several layers takes
+        words.append("model=tabular_mlp")
     mine = _run(Grid(), _config(presets, *words), tmp_path / "mine")
     theirs = _together(tmp_path / "theirs", *words)
     assert mine["status"] == "completed"
