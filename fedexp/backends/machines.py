@@ -6,7 +6,6 @@ code, so each is asked for its versions before its results count.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,8 +15,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedexp.config.backend import RayBackend
-
-log = logging.getLogger("fedexp")
 
 FEDEXP = "fedexp"
 
@@ -56,6 +53,7 @@ class Crew:
     Attributes:
         workers: How many workers fit at the same time; 0 if there is no room for one.
         unfit: Machines that are up and must not be used, by node: why not, in words.
+        news: What was found out since the machines were first looked at; whoever reads it empties it.
         own: What this machine has, by name.
     """
 
@@ -67,8 +65,11 @@ class Crew:
         self._looked = -math.inf
         self.own = _installed(self._names, SOURCE, PROCESSOR)()
         self.unfit: dict[str, str] = {}
+        self.news: list[str] = []
         self.workers = 0
+        self._other: dict[str, str] = {}
         self.look(patience=PATIENCE)
+        self.news.clear()
 
     def look(self, *, every: float = 0.0, patience: float = 0.0) -> None:
         """Find out which machines there are now, and ask those that are new what they have.
@@ -81,7 +82,7 @@ class Crew:
             return
         up = {machine.node: machine for machine in machines()}
         for node in self._up.keys() - up.keys():
-            log.info("%s has left the cluster", self._up[node].address)
+            self.news.append(f"{self._up[node].address} has left the cluster")
             self.unfit.pop(node, None)
         new = [up[node] for node in up.keys() - self._up.keys()]
         self._up = up
@@ -91,7 +92,7 @@ class Crew:
         fit = [machine for node, machine in up.items() if node not in self.unfit.keys() | unknown]
         found = sum(workers_on(machine.have, self._backend) for machine in fit)
         if self.workers and not found:
-            log.warning("no machine of the cluster has room for a worker; waiting for one")
+            self.news.append("no machine of the cluster has room for a worker; waiting for one")
         self.workers = found
         self._looked = time.monotonic()
 
@@ -129,24 +130,26 @@ class Crew:
         if told := compared(self.own, theirs):
             self._refuse(machine, told)
             return
-        log.info("%s can be used: %s", machine.address, _offer(machine))
         if theirs[PROCESSOR] != self.own[PROCESSOR]:
-            log.warning(
-                "%s has another processor (%s, here %s): the last bits of results may depend on where "
-                "a client ran",
-                machine.address,
-                theirs[PROCESSOR],
-                self.own[PROCESSOR],
-            )
+            self._other[machine.node] = str(theirs[PROCESSOR])
+        self.news.append(f"{self._offer(machine)} can be used")
 
     def _refuse(self, machine: Machine, why: str) -> None:
         self.unfit[machine.node] = why
-        log.warning("%s is not used: it %s", machine.address, why)
+        self.news.append(f"{machine.address} is not used: it {why}")
+
+    def _offer(self, machine: Machine) -> str:
+        counts = {kind: machine.have.get(kind, 0.0) for kind in ("CPU", "GPU")}
+        has = ", ".join(f"{count:g} {kind}" for kind, count in counts.items() if count)
+        other = self._other.get(machine.node)
+        but = f"; last bits may differ: {other}, here {self.own[PROCESSOR]}" if other else ""
+        return f"{machine.address} ({has or 'no CPU'}{but})"
 
     def summary(self) -> str:
-        """Return what the machines that can be used have to offer."""
+        """Return what machines have to offer, and which are not used."""
         fit = [machine for node, machine in self._up.items() if node not in self.unfit]
-        return "; ".join(f"{machine.address} {_offer(machine)}" for machine in fit)
+        told = [", ".join(map(self._offer, fit)), f"not used: {self.complaints()}"]
+        return "; ".join(told[: 1 + bool(self.unfit)])
 
     def complaints(self) -> str:
         """Return what is wrong with machines, each with its address; empty if nothing is."""
@@ -220,11 +223,6 @@ def compared(mine: Mapping[str, str | None], theirs: Mapping[str, str | None]) -
 
 def _on(machine: Machine) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(machine.node, soft=False)}
-
-
-def _offer(machine: Machine) -> str:
-    counts = {kind: machine.have.get(kind, 0.0) for kind in ("CPU", "GPU")}
-    return ", ".join(f"{count:g} {kind}" for kind, count in counts.items() if count) or "no CPU"
 
 
 def _installed(

@@ -54,7 +54,7 @@ bit. They lie in workers, or in Ray's object store, where nobody has read them y
 
 
 LOOK = 1.0
-"""Seconds after which a round that is on its way looks which machines there are."""
+"""Seconds from one look which machines there are to the next: a look takes half a millisecond."""
 
 Work = tuple[Metadata, int, RecordDict]
 """A message's metadata, the position of its content among the contents sent along, client state."""
@@ -90,6 +90,7 @@ class RayGrid(CohortGrid):
         self._setup = ray.put((ClientNode(config, _not_here), data, own))
         self._size = data.partition.size
         self._workers = _at_once(ray.cluster_resources(), config.backend)
+        self._look()
         if self._crew is not None:
             log.info("on a cluster of Ray: %s", self._crew.summary())
         self._timeout = config.backend.timeout
@@ -113,7 +114,7 @@ class RayGrid(CohortGrid):
         with large replies, further tasks start when those of others were taken.
         """
         start = time.perf_counter()
-        self._look()
+        self._look(every=LOOK)
         contents = {id(message.content): message.content for message in messages}
         self._contents = {key: ray.put(content) for key, content in contents.items()}
         self._num_answers = 0
@@ -139,6 +140,8 @@ class RayGrid(CohortGrid):
         """Follow the machines of a cluster as they come and go."""
         if self._crew is not None:
             self._crew.look(every=every)
+            while self._crew.news:
+                log.warning("%s", self._crew.news.pop(0))
             limit = self._backend.workers or self._crew.workers
             self._workers = max(1, min(self._crew.workers, limit))
 

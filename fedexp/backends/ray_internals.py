@@ -21,6 +21,9 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 ORPHANS_WAIT = 5
 """Seconds that Ray's agents go on looking for a session that was killed; Ray's own is 60."""
 
+JOINS = 2
+"""How often Ray may try to join a cluster; Ray's own is 20, a second or more apart."""
+
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Where it is 0, as by default on macOS and Windows, Ray keeps to 127.0.0.1 with every port."""
 
@@ -52,6 +55,18 @@ def private_session() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def joining() -> Iterator[None]:
+    """Run a block that joins a cluster whose head accepts connections; Ray would try for minutes."""
+    read_environment()  # a cluster has a token of its own, or none
+    before = ray_constants.NUM_REDIS_GET_RETRIES
+    ray_constants.NUM_REDIS_GET_RETRIES = min(before, JOINS)
+    try:
+        yield
+    finally:
+        ray_constants.NUM_REDIS_GET_RETRIES = before
 
 
 def read_environment() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from fedexp.backends.machines import Crew, machines, workers_on
-from fedexp.backends.ray_internals import private_session, read_environment, session_folder
+from fedexp.backends.ray_internals import joining, private_session, session_folder
 from fedexp.config.backend import RayBackend
 from fedexp.config.plugins import plugins_in_use
 from fedexp.config.schema import Config
@@ -149,10 +149,7 @@ def _init(num_cpus: float | None = None, address: str | None = None) -> None:
     try:
         with ExitStack() as stack:
             stack.enter_context(kept())
-            if address is None:
-                stack.enter_context(private_session())
-            else:
-                read_environment()  # a cluster has a token of its own, or none
+            stack.enter_context(private_session() if address is None else joining())
             ray.init(
                 address=address or "local",  # None would be what RAY_ADDRESS says
                 log_to_driver=False,
@@ -160,11 +157,14 @@ def _init(num_cpus: float | None = None, address: str | None = None) -> None:
                 **options,
             )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        token = "" if address is None else "A cluster's own token is given as RAY_AUTH_TOKEN. "
-        raise FedexpError(
-            f"Ray did not start (backend.address={address}): {' '.join(str(error).split())}. {token}"
-            "backend=inline runs without Ray."
-        ) from error
+        why = " ".join(str(error).split()).removesuffix(".")
+        if address is not None:
+            raise FedexpError(
+                f"backend.address={address}: this machine cannot join ({why}); it must be one of the "
+                f"cluster (`ray start --address={address}`), and the cluster's token, where it has one, "
+                "must stand in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+            ) from error
+        raise FedexpError(f"Ray did not start: {why}; backend=inline runs without Ray") from error
 
 
 def _check_capacity(backend: RayBackend) -> None:

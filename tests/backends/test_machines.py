@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 from collections.abc import Mapping
@@ -106,19 +105,19 @@ def test_workers_follow_the_machines_that_come_and_go(cloud: Cloud) -> None:
     assert crew.placement() == {}
 
 
-def test_a_machine_that_has_something_else_is_not_used(
-    cloud: Cloud, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_machine_that_has_something_else_is_not_used(cloud: Cloud) -> None:
     cloud.says["b"] = {"torch": "3"}
     crew = Crew(RayBackend())
     assert (crew.workers, set(crew.unfit)) == (1, {"b"})
     assert crew.complaints() == "at b has torch 3 (2 here)"
     assert crew.placement() == {"label_selector": {"ray.io/node-id": "!in(b)"}}
-    assert "at b is not used" in caplog.text
+    assert crew.news == []
+    assert crew.summary() == "at a (1 CPU), at head (no CPU); not used: at b has torch 3 (2 here)"
     del cloud.up["b"]  # it comes back under another name
     cloud.up["b2"] = 4.0
     crew.look()
     assert (crew.workers, crew.complaints(), crew.placement()) == (5, "", {})
+    assert crew.news == ["at b has left the cluster", "at b2 (4 CPU) can be used"]
 
 
 def test_a_machine_that_joins_has_time_to_answer_while_others_work(cloud: Cloud) -> None:
@@ -129,6 +128,7 @@ def test_a_machine_that_joins_has_time_to_answer_while_others_work(cloud: Cloud)
     cloud.now += PATIENCE
     crew.look()
     assert (crew.workers, set(crew.unfit), cloud.canceled) == (5, {"c"}, ["c"])
+    assert crew.news == ["at c is not used: it says nothing for 60 s"]
 
 
 def test_a_machine_is_waited_for_at_the_start(cloud: Cloud) -> None:
@@ -146,12 +146,11 @@ def test_a_machine_that_is_gone_before_it_answers_is_nobodys_fault(cloud: Cloud)
     assert (crew.workers, crew.unfit) == (4, {})
 
 
-def test_another_processor_is_told(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_processor_is_told(cloud: Cloud) -> None:
     cloud.says["a"] = {machines.PROCESSOR: "y"}
-    with caplog.at_level(logging.WARNING, "fedexp"):
-        crew = Crew(RayBackend())
+    crew = Crew(RayBackend())
     assert crew.workers == 5
-    assert "at a has another processor (y, here x)" in caplog.text
+    assert "at a (1 CPU; last bits may differ: y, here x)" in crew.summary()
 
 
 @pytest.mark.parametrize(

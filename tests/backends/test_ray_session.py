@@ -111,7 +111,9 @@ def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray_session, "_ensure_answer", lambda _: None)
     remote = config(backend=RayBackend(address="127.0.0.1:1"))
-    with pytest.raises(FedexpError, match=r"backend\.address=127\.0\.0\.1:1.*nobody there.*inline"):
+    with pytest.raises(
+        FedexpError, match=r"backend\.address=127\.0\.0\.1:1.*nobody there.*ray start"
+    ):
         ray_session.start_ray(remote)
 
 
