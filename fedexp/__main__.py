@@ -248,7 +248,7 @@ def _start_up(configs: list[Config]) -> None:
     In a multirun, what fails here fails again in the job that needs it, and is reported there.
     """
     ThreadPoolExecutor(1).submit(runner.warm_up, configs[0])
-    if configs[0].backend.on_ray:
+    if configs[0].backend.starts_ray:
         from fedexp.backends.ray_session import start_ray
 
         with suppress(FedexpError) if len(configs) > 1 else nullcontext():

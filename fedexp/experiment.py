@@ -143,7 +143,7 @@ class Attempt:
         loop = RoundLoop(config, server, evaluation, self._listener, holdings)
         self._outcome = loop.outcome
         # A module per backend: whoever reads the command line knows the file.
-        backend = import_module(f"fedexp.backends.{config.backend.name}")
+        backend = import_module(f"fedexp.backends.{config.backend.module}")
         backend.run(config, data, self._body(loop), verbose=self._verbose)
         ending = conclude(config, self._partition, evaluation, loop.outcome)
         return dataclasses.replace(ending, summary={**ending.summary, "seconds": self._seconds()})

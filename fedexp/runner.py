@@ -166,7 +166,9 @@ def leave(code: int, *, at_once: bool = True) -> NoReturn:
     owner.release()
     if not at_once:
         sys.exit(code)
-    if "ray" in sys.modules:
+    if "fedexp.backends.ray_session" in sys.modules:
+        sys.modules["fedexp.backends.ray_session"].end()
+    elif "ray" in sys.modules:
         sys.modules["ray"].shutdown()
     if "fedexp.backends.rehearsal" in sys.modules:
         sys.modules["fedexp.backends.rehearsal"].shutdown()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,7 +18,6 @@ from fedexp.backends.ray_internals import joining, private_session, session_fold
 from fedexp.config.backend import RayBackend
 from fedexp.config.plugins import plugins_in_use
 from fedexp.config.schema import Config
-from fedexp.core.machine import usable_cpus
 from fedexp.core.options import FedexpError
 from fedexp.core.replies import told
 from fedexp.core.signals import kept
@@ -27,6 +27,11 @@ _PROMPT = {"free_objects_batch_size": 1}
 touched, at the price of a page fault for every 4 KiB."""
 
 _current: tuple[object, ...] | None = None
+_ours = False
+"""Whether this process started the session, or is about to."""
+
+_warming: list[Any] = []
+"""What workers do first, by reference."""
 
 _crews: dict[tuple[str, ...], Crew] = {}
 """Of the cluster that was joined, by the packages that machines were asked for."""
@@ -43,11 +48,10 @@ def start_ray(config: Config) -> None:
     Raises:
         FedexpError: If ``backend.address`` cannot be joined, or no worker would ever fit.
     """
-    global _current
+    global _current, _ours
     backend = config.backend
     assert isinstance(backend, RayBackend)
-    workers = 0 if backend.address else backend.workers or _default_workers(config, backend)
-    wanted = (workers, backend.num_cpus_per_worker, backend.num_gpus_per_worker, backend.address)
+    wanted = _wanted(config)
     if ray.is_initialized():
         if wanted == _current:
             return
@@ -58,8 +62,10 @@ def start_ray(config: Config) -> None:
             )
         _current = None  # should the new session be refused, the old one is gone all the same
         ray.shutdown()
+    _ours = backend.address is None
     try:
         if backend.address is None:
+            workers = backend.workers_for(config.clients.cohort)
             _init(num_cpus=workers * backend.num_cpus_per_worker)
             _check_capacity(backend)
         else:
@@ -68,13 +74,13 @@ def start_ray(config: Config) -> None:
             workers = _join(config, backend)
     except BaseException:
         ray.shutdown()
+        _ours = False
         raise
     _current = wanted
     warm = ray.remote(
         num_cpus=backend.num_cpus_per_worker, num_gpus=backend.num_gpus_per_worker, max_calls=0
     )(_import_client)
-    for _ in range(workers):
-        warm.remote()
+    _warming[:] = [warm.remote() for _ in range(workers)]
 
 
 def crew_of(config: Config) -> Crew | None:
@@ -130,10 +136,31 @@ def _ensure_answer(address: str) -> None:
         ) from error
 
 
-def _default_workers(config: Config, backend: RayBackend) -> int:
-    """Return a worker for every ``num_cpus_per_worker`` CPUs, but no more than a round has clients."""
-    by_cpu = max(1, int(usable_cpus() / backend.num_cpus_per_worker))
-    return min(by_cpu, config.clients.cohort)
+def end() -> None:
+    """End the session that runs, or is being started, as this process ends.
+
+    Linux ends one of our own with us; saying goodbye to it first takes a second and a half.
+    """
+    if not (_ours and sys.platform == "linux"):
+        ray.shutdown()
+
+
+def is_for(config: Config) -> bool:
+    """Say whether a session runs that :func:`start_ray` would keep for an experiment."""
+    return _current is not None and _current == _wanted(config) and ray.is_initialized()
+
+
+def is_warm() -> bool:
+    """Say whether the workers of the session that runs have imported what clients need."""
+    done, _ = ray.wait(_warming, num_returns=len(_warming), timeout=0)
+    return len(done) == len(_warming)
+
+
+def _wanted(config: Config) -> tuple[object, ...]:
+    backend = config.backend
+    assert isinstance(backend, RayBackend)
+    workers = 0 if backend.address else backend.workers_for(config.clients.cohort)
+    return workers, backend.num_cpus_per_worker, backend.num_gpus_per_worker, backend.address
 
 
 def _init(num_cpus: float | None = None, address: str | None = None) -> None:

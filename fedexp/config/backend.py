@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from fedexp.core.machine import usable_cpus
 from fedexp.core.options import AUTO, ConfigError, Plan, one_of, ranged
 from fedexp.core.registry import Registry
 
@@ -16,14 +17,12 @@ class BackendConfig:
     """Where clients run.
 
     Attributes:
-        on_ray: Whether Ray has to be started for it.
         takes_code: Whether clients are sent what a script has registered; else it must be installed where
             they run.
         has_nodes: Whether every client has a node of Flower's, so that a run's cost follows their number.
         has_own_data: Whether clients are on machines that may have examples of their own.
     """
 
-    on_ray: ClassVar[bool] = False
     takes_code: ClassVar[bool] = True
     has_nodes: ClassVar[bool] = False
     has_own_data: ClassVar[bool] = False
@@ -38,6 +37,16 @@ class BackendConfig:
     def reserves_gpu(self) -> bool:
         """Whether a client may take a GPU where there is one."""
         return True
+
+    @property
+    def module(self) -> str:
+        """The module of ``fedexp/backends/`` that runs it."""
+        return self.name
+
+    @property
+    def starts_ray(self) -> bool:
+        """Whether Ray is started before anything is trained."""
+        return False
 
     def nodes_here(self, num_clients: int, *, own_data: bool = False) -> list[str]:
         """Return what each of Flower's SuperNodes holds that are to be started on this machine.
@@ -69,12 +78,11 @@ class InlineBackend(BackendConfig):
 class RayBackend(BackendConfig):
     """On Ray: several clients at a time, on this machine or a cluster."""
 
-    on_ray: ClassVar[bool] = True
-
     name: str = "ray"
     workers: int | None = ranged(None, ge=1)
-    """Processes in which clients run, on a cluster in all; null is one per num_cpus_per_worker CPUs, at
-    most one per client."""
+    """Processes in which clients run, on a cluster in all, started before anything is trained. null is one per
+    num_cpus_per_worker CPUs, at most one per client of a round, started once they save more time than
+    they take; until then clients run in this process."""
     num_cpus_per_worker: float = ranged(1.0, gt=0)
     """CPUs that a worker takes."""
     num_gpus_per_worker: float = ranged(0.0, ge=0)
@@ -97,6 +105,27 @@ class RayBackend(BackendConfig):
                 f"that this machine is part of, got {self.address!r}"
             )
 
+    @property
+    def module(self) -> str:
+        """Another one where workers may come later."""
+        return self.name if self.starts_ray else "ray_later"
+
+    @property
+    def starts_ray(self) -> bool:
+        """Whether somebody asked for workers, or for what only workers can do."""
+        asked = (self.workers, self.address, self.timeout)
+        return self.reserves_gpu or any(option is not None for option in asked)
+
+    def workers_for(self, cohort: int) -> int:
+        """Return how many workers a run has on this machine.
+
+        Args:
+            cohort: Clients of a round.
+        """
+        if self.workers is not None:
+            return self.workers
+        return min(max(1, int(usable_cpus() / self.num_cpus_per_worker)), cohort)
+
 
 @REGISTRY.register
 @dataclass(frozen=True)
@@ -106,6 +135,16 @@ class FlowerBackend(RayBackend):
     has_nodes: ClassVar[bool] = True
 
     name: str = "flower"
+
+    @property
+    def module(self) -> str:
+        """Its own; nodes are Ray's actors."""
+        return self.name
+
+    @property
+    def starts_ray(self) -> bool:
+        """Always."""
+        return True
 
 
 @REGISTRY.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray
 from support.helpers import ONE_WORKER, config
 
 from fedexp.backends import ray_session
+from fedexp.config import backend as backend_options
 from fedexp.config.backend import RayBackend
 from fedexp.core.options import FedexpError
 
@@ -20,6 +22,11 @@ class FakeRay:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.running, self.starts = False, list[dict[str, Any]]()
         patch.setattr(ray_session, "_current", None)
+        patch.setattr(ray_session, "_ours", False)
+        patch.setattr(ray_session, "_warming", [])
+        # Another file's session in this process would lose its token.
+        patch.setattr(ray_session, "private_session", nullcontext)
+        patch.setattr(ray_session, "read_environment", lambda: None)
         patch.setattr(ray, "is_initialized", lambda: self.running)
         patch.setattr(ray, "init", self._init)
         patch.setattr(ray, "shutdown", self._shutdown)
@@ -135,8 +142,8 @@ def test_default_number_of_workers(
     expected: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_session, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(backend_options, "usable_cpus", lambda: cpus)
     clients = replace(config().clients, num=num_clients, fraction_train=fraction)
     ray_backend = RayBackend(num_cpus_per_worker=cpus_per_worker)
-    experiment = config(clients=clients, backend=ray_backend)
-    assert ray_session._default_workers(experiment, ray_backend) == expected
+    assert ray_backend.workers_for(clients.cohort) == expected
+    assert RayBackend(workers=7).workers_for(clients.cohort) == 7
