@@ -3,14 +3,17 @@
     python scripts/benchmark.py dataset.root=data               the usual work items, one table
     python scripts/benchmark.py --work W3 --repeat 3            one item, medians of three passes
 
+    python scripts/benchmark.py --write docs/performance.md ...  the table as a page, too
+
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
-training, aggregation and evaluation; `rest` is the total less the rounds (imports, Ray's start,
-reading data, figures, shutdown); `memory` is the peak of the private pages of the process and its
-children plus the largest shared part (mapped files and Ray's object store); `driver` is the peak of
-the process alone, all that it has mapped included. W5 and W6, which are about memory, run where
-they are asked for (`--work W6 --modes "ray, 2 workers"`). The floor does the same SGD steps on
-float tensors in memory, with torch's default SGD, in two processes of one thread each, and nothing
-else: no messages, aggregation, evaluation or files.
+training, aggregation and evaluation; `end` is from the last round to the exit (figures, shutdown);
+`start` is what is left of the total (imports, Ray's start, reading data; in a multirun, what lies
+between jobs). `memory` is the peak of the private pages of the process and its children plus the
+largest shared part (mapped files and Ray's object store); `driver` is the peak of the process alone,
+all that it has mapped included. The floor does the same SGD steps on float tensors in memory, with
+torch's default SGD, in two processes of one thread each, and nothing else: no messages, aggregation,
+evaluation or files. Work items that take long, or are about memory, run where they are asked for
+(`--work W6 --modes "ray, 2 workers"`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -27,6 +31,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -39,6 +44,7 @@ from torch.nn import functional as F
 
 from fedexp.config.composition import plan
 from fedexp.config.schema import Config
+from fedexp.core.machine import usable_cpus
 from fedexp.core.weights import Weights
 from fedexp.data.assignment import Holders
 from fedexp.federation.cohort import draw_cohort
@@ -69,6 +75,7 @@ LARGE = [
     "rounds=1",
 ]
 WORK = {
+    "W0": ("the first command: fedexp", []),
     "W1": ("100 clients of 600, 10 sampled, 20 rounds", [*DEVICES, "rounds=20"]),
     "W2": ("the lesson, isolated clients included", ["experiment=lesson"]),
     "W3": (
@@ -76,6 +83,10 @@ WORK = {
         [*DEVICES, "clients.num=1000", "rounds=10"],
     ),
     "S": ("100 clients of 60, all sampled, 10 rounds", [*DEVICES, *SAMPLED]),
+    "W4": (
+        "10 clients of 6,000, McMahan's CNN, one epoch in batches of 50, 2 rounds",
+        [*DEVICES, "clients=cross_silo", "model=cnn", "training.batch_size=50", "rounds=2"],
+    ),
     "W5": (
         "100,000,000 clients of 60, 1,000 sampled, 5 rounds",
         [*MANY, "clients.num=100000000", "clients.fraction_train=0.00001"],
@@ -89,19 +100,29 @@ WORK = {
         "the same, the median of every coordinate",
         [*DEVICES, *LARGE, "strategy=fedmedian"],
     ),
+    "W7": (
+        "60 short runs: 4 strategies, 5 learning rates, 3 seeds",
+        [
+            "-m",
+            "strategy=fedavg,fedadam,fedmedian,scaffold",
+            "training.learning_rate=0.003,0.01,0.03,0.1,0.3",
+            "seed=0,1,2",
+        ],
+    ),
 }
-USUAL = ("W1", "W2", "W3", "S")
+USUAL = ("W0", "W1", "W2", "W3", "S")
 """Those that run where none is asked for: with the others, Flower's runtime would take hours."""
 
 MODES = {
     "floor": [],
     "inline": ["backend=inline"],
+    "ray": [],
     "ray, 1 worker": ["backend.workers=1"],
     "ray, 2 workers": ["backend.workers=2"],
     "flower": ["backend=flower", "backend.workers=2"],
 }
-NOT_TIMED = {("W5", "flower"), ("W5s", "flower")}
-"""Flower has a node for every client."""
+NOT_TIMED = {("W5", "flower"), ("W5s", "flower"), ("W7", "floor"), ("W7", "flower")}
+"""Flower has a node for every client; the floor is one run."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +130,9 @@ class Timing:
     """One pass of one row: seconds, and the peaks of memory in MiB."""
 
     round: float
+    start: float
+    end: float
     total: float
-    rest: float
     memory: float
     driver: float
 
@@ -129,7 +151,7 @@ def measure(command: list[str], folder: Path) -> Timing:
     watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
     watcher.start()
     output, _ = process.communicate()
-    total = time.perf_counter() - start
+    total, now = time.perf_counter() - start, time.time()
     if process.returncode:
         print(output, file=sys.stderr)
         raise subprocess.CalledProcessError(process.returncode, command)
@@ -139,7 +161,8 @@ def measure(command: list[str], folder: Path) -> Timing:
         rounds += table[table["round"] > 0].groupby("round")["seconds"].sum().tolist()
     median = statistics.median(rounds)
     memory, driver = (size / 2**20 for size in peak)
-    return Timing(median, total, total - median * len(rounds), memory, driver)
+    end = now - max(file.stat().st_mtime for file in folder.rglob("timings.csv"))
+    return Timing(median, total - sum(rounds) - end, end, total, memory, driver)
 
 
 def _watch(pid: int, peak: list[float]) -> None:
@@ -229,34 +252,85 @@ def _floor_half(job: tuple[list[str], int, int]) -> None:
                 optimizer.step()
 
 
-def report(timings: dict[tuple[str, str], list[Timing]]) -> None:
-    """Print the table: medians over the passes, and each row's round as a multiple of the floor's."""
-    table = Table(title="Seconds; medians", title_justify="left")
-    heads = ("work", "backend", "round", "x floor", "rest", "total", "memory MiB", "driver MiB")
-    for column in heads:
-        table.add_column(column, justify="left" if column in ("work", "backend") else "right")
+HEADS = (
+    "work",
+    "backend",
+    "start",
+    "round",
+    "x floor",
+    "end",
+    "total",
+    "x floor",
+    "memory",
+    "driver",
+)
+UNITS = "Seconds, and MiB of memory: medians. x floor: median over the passes."
+
+
+def rows(timings: dict[tuple[str, str], list[Timing]]) -> list[list[str]]:
+    """Return the table under :data:`HEADS`."""
+    found = []
     for (work, mode), passes in timings.items():
         middle = {
             k: statistics.median(getattr(t, k) for t in passes) for k in Timing.__annotations__
         }
-        floors = timings.get((work, "floor"))
-        ratio = "" if floors is None else _ratio(passes, floors)
-        table.add_row(
-            work,
-            mode,
-            f"{middle['round']:.3f}",
-            ratio,
-            f"{middle['rest']:.1f}",
-            f"{middle['total']:.1f}",
-            f"{middle['memory']:.0f}",
-            f"{middle['driver']:.0f}",
-        )
-    Console(width=100).print(table)
+        floors = timings.get((work, "floor"), [])
+        of_round, of_total = (_ratio(passes, floors, name) for name in ("round", "total"))
+        start, end, total = (f"{middle[name]:.1f}" for name in ("start", "end", "total"))
+        memory, driver = (f"{middle[name]:.0f}" for name in ("memory", "driver"))
+        seconds = f"{middle['round']:.3f}"
+        row = [work, mode, start, seconds, of_round, end, total, of_total, memory, driver]
+        found.append(row)
+    return found
 
 
-def _ratio(passes: list[Timing], floors: list[Timing]) -> str:
-    pairs = zip(passes, floors, strict=False)
-    return f"{statistics.median(mine.round / base.round for mine, base in pairs):.2f}"
+def _ratio(passes: list[Timing], floors: list[Timing], name: str) -> str:
+    pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(passes, floors, strict=False)]
+    return f"{statistics.median(mine / base for mine, base in pairs):.2f}" if pairs else ""
+
+
+def report(table: list[list[str]]) -> None:
+    """Print the table."""
+    shown = Table(title=UNITS, title_justify="left")
+    for number, column in enumerate(HEADS):
+        shown.add_column(column, justify="left" if number < 2 else "right")
+    for row in table:
+        shown.add_row(*row)
+    Console(width=110).print(shown)
+
+
+def page(table: list[list[str]], works: list[str], words: list[str], repeat: int) -> str:
+    """Return the table as a page of the documentation, with what made it.
+
+    Args:
+        table: From :func:`rows`.
+        works: The work items in it.
+        words: The command's arguments, without folders.
+        repeat: Passes.
+    """
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "flwr", "ray", "numpy"))
+    align = "|".join(["---", "---", *["---:"] * (len(HEADS) - 2)])
+    return "\n".join(
+        [
+            "# Performance",
+            "",
+            "Made by a command; run it again rather than edit this page:",
+            "",
+            f"    python scripts/benchmark.py {' '.join(words)}",
+            "",
+            f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {usable_cpus()} CPUs, Python "
+            f"{platform.python_version()}, {packages}. {repeat} passes, interleaved.",
+            "",
+            *(f"- **{work}**: {WORK[work][0]}" for work in works),
+            "",
+            f"{UNITS} `--help` says what each column is, and what the floor does.",
+            "",
+            f"| {' | '.join(HEADS)} |",
+            f"|{align}|",
+            *(f"| {' | '.join(row)} |" for row in table),
+            "",
+        ]
+    )
 
 
 def main() -> None:
@@ -267,6 +341,7 @@ def main() -> None:
     parser.add_argument("--work", nargs="*", choices=WORK, default=USUAL)
     parser.add_argument("--modes", nargs="*", choices=MODES, default=list(MODES))
     parser.add_argument("--repeat", type=int, default=1, help="passes over everything")
+    parser.add_argument("--write", type=Path, help="write the table to this page, too")
     parser.add_argument("--floor", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="for every row, such as dataset.root=data")
     args = parser.parse_args()
@@ -284,13 +359,22 @@ def main() -> None:
                     timing = measure(_command(work, mode, shared), Path(folder))
                 print(f"  {mode}: {timing.round:.3f} s a round, {timing.total:.1f} s", flush=True)
                 timings.setdefault((work, mode), []).append(timing)
-    report(timings)
+    table = rows(timings)
+    report(table)
+    if args.write:
+        words = [_public(word) for word in sys.argv[1:]]
+        args.write.write_text(page(table, args.work, words, args.repeat))
 
 
 def _command(work: str, mode: str, shared: list[str]) -> list[str]:
     if mode == "floor":
         return [sys.executable, str(Path(__file__).absolute()), "--floor", work, *shared]
     return [sys.executable, "-m", "fedexp", *WORK[work][1], *MODES[mode], *shared]
+
+
+def _public(word: str) -> str:
+    """Return an argument as a reader may type it: with quotes, and with a folder of her own."""
+    return "dataset.root=data" if word.startswith("dataset.root=") else shlex.quote(word)
 
 
 def _absolute(override: str) -> str:

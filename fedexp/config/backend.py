@@ -80,9 +80,9 @@ class RayBackend(BackendConfig):
 
     name: str = "ray"
     workers: int | None = ranged(None, ge=1)
-    """Processes in which clients run, on a cluster in all, started before anything is trained. null is one per
-    num_cpus_per_worker CPUs, at most one per client of a round, started once they save more time than
-    they take; until then clients run in this process."""
+    """Processes in which clients run, on a cluster in all, started before anything is trained. null is
+    one per num_cpus_per_worker CPUs, at most one per client of a round; on this machine they are started
+    once they save more time than they take, and until then clients run in this process."""
     num_cpus_per_worker: float = ranged(1.0, gt=0)
     """CPUs that a worker takes."""
     num_gpus_per_worker: float = ranged(0.0, ge=0)
