@@ -216,7 +216,9 @@ def test_an_address_where_nobody_listens_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray_session, "_current", None)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # nor is what another test has started
+    monkeypatch.setattr(
+        ray, "is_initialized", lambda: False
+    )  # nor is what another test has started
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))  # and does not listen

@@ -26,7 +26,7 @@ class FakeRay:
         patch.setattr(ray_session, "_warming", [])
         # Another file's session in this process would lose its token.
         patch.setattr(ray_session, "private_session", nullcontext)
-        patch.setattr(ray_session, "read_environment", lambda: None)
+        patch.setattr(ray_session, "joining", nullcontext)
         patch.setattr(ray, "is_initialized", lambda: self.running)
         patch.setattr(ray, "init", self._init)
         patch.setattr(ray, "shutdown", self._shutdown)
