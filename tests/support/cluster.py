@@ -1,4 +1,11 @@
-"""A Ray cluster of several nodes on this machine, started as users start one: by ``ray start``."""
+"""A Ray cluster of several nodes on this machine, started as users start one: by ``ray start``.
+
+python tests/support/cluster.py             a head and two machines in network namespaces, with addresses,
+                                            files and processes of their own; the lesson there and in this
+                                            process: the same bits. Words that follow are handed to fedexp
+
+It needs root (for the namespaces), iproute2 and util-linux.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +23,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is a program, too
 
 from support.namespaces import Network
 
@@ -160,3 +169,24 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def main() -> None:
+    """Run the lesson on machines of their own and in this process, and compare."""
+    fedexp = [sys.executable, "-m", "fedexp", *sys.argv[1:]]
+    with cluster(nodes=2, machines=3) as found, tempfile.TemporaryDirectory() as folder:
+        print(f"Ray at {found.address}, clients at {NETWORK.address(1)} and {NETWORK.address(2)}")
+        apart = [*found.inside(), *fedexp, f"backend.address={found.address}"]
+        apart.append("hydra.run.dir=apart")
+        subprocess.run(apart, cwd=folder, env=found.environment, check=True)
+        here = [*fedexp, "backend=inline", "hydra.run.dir=here"]
+        subprocess.run(here, cwd=folder, check=True)
+        for name in ("metrics.csv", "failures.csv", "model.safetensors"):
+            one, other = (Path(folder, run, name).read_bytes() for run in ("apart", "here"))
+            print(f"{name}: {'the same bytes' if one == other else 'DIFFERENT'}")
+            if one != other:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -43,21 +43,23 @@ class Network:
     def made(self, count: int) -> Iterator[None]:
         """Make so many namespaces, and remove every trace of them at the end."""
         bridge = f"{self.name}br"
+        if count:  # it fails where somebody else has such a network: theirs is left alone
+            run(["ip", "link", "add", bridge, "type", "bridge"])
         try:
             if count:
-                run(["ip", "link", "add", bridge, "type", "bridge"])
                 run(["ip", "addr", "add", f"{self.host}/24", "dev", bridge])
                 run(["ip", "link", "set", bridge, "up"])
             for number in range(count):
                 self._add(number, bridge)
             yield
         finally:
-            for number in range(count):
+            # A namespace goes with its last process, and its device with it: so the device goes first.
+            gone = [["ip", "link", "del", f"{self.name}out{number}"] for number in range(count)]
+            gone += [["ip", "netns", "del", f"{self.name}{number}"] for number in range(count)]
+            gone += [["ip", "link", "del", bridge]] if count else []
+            for command in gone:
                 with suppress(subprocess.CalledProcessError):
-                    run(["ip", "netns", "del", f"{self.name}{number}"])
-            if count:
-                with suppress(subprocess.CalledProcessError):
-                    run(["ip", "link", "del", bridge])
+                    run(command)
 
     def _add(self, number: int, bridge: str) -> None:
         space = f"{self.name}{number}"
