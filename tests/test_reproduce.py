@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from fedexp.analysis.results import Results, load
-from fedexp.reproduce import niid_bench, reproduce_program, running
+from fedexp.core.options import FedexpError
+from fedexp.reproduce import niid_bench, pfllib_fmnist, reproduce_program, running
 from fedexp.reproduce.lines import Direction, Line, Told
 from fedexp.reproduce.published import EXPERIMENTS, synthetic
 
@@ -188,7 +189,8 @@ def _grid(ends: dict[tuple[str, str], float], rounds: int = 5) -> Results:
                 {**base, "round": k, "value": mean if k < rounds - 3 else last}
                 for k in range(rounds)
             ]
-    return Results(*map(pd.DataFrame, (runs, settings, curves, [])))
+    shown = pd.DataFrame(settings, dtype=object)  # as results.load has it
+    return Results(pd.DataFrame(runs), shown, pd.DataFrame(curves), pd.DataFrame())
 
 
 def _failed(lines: Sequence[Line]) -> list[str]:
@@ -215,6 +217,43 @@ def test_a_short_table_in_which_nothing_collapses_or_the_order_is_another_fails(
         "scaffold, #C=2, last 3 rounds",
         "fedavg, Dir(0.5) above #C=3",
     ]
+
+
+def test_a_table_of_other_runs_is_refused() -> None:
+    found = _grid({})
+    found.settings["partition.name"] = "shards"
+    with pytest.raises(FedexpError, match=r"^no run of fedavg, IID, is here: "):
+        niid_bench.niid_bench(found)
+
+
+# --- PFLlib's table -------------------------------------------------------------------------------
+
+
+def _own_images(personal: float) -> Results:
+    """Two clients with 0.3 and 0.5 by FedAvg, and with the given mean by what personalises."""
+    runs, settings, finals = (list[dict[str, object]]() for _ in range(3))
+    for name in pfllib_fmnist.PARTITIONS:
+        for strategy in (*pfllib_fmnist.PUBLISHED, "local_only"):
+            base = {"run": len(runs), "split": "client_test", "subset": "all", "metric": "accuracy"}
+            runs.append({"strategy": strategy, "seed": 0, "status": "completed"})
+            settings.append({"partition.name": name})
+            # The global model of what personalises is another point, and counts nowhere.
+            means = {"global": 0.4} if strategy == "fedavg" else {"global": 0.4, "local": personal}
+            finals += [
+                {**base, "client": client, "model": model, "value": mean - 0.1 + 0.2 * client}
+                for model, mean in means.items()
+                for client in (0, 1)
+            ]
+    return Results(*map(pd.DataFrame, (runs, settings, [], finals)))
+
+
+@pytest.mark.parametrize(("personal", "failed"), [(0.49, 8), (0.51, 0), (0.9, 0)])
+def test_what_personalises_must_be_far_above_fedavg(personal: float, failed: int) -> None:
+    lines = pfllib_fmnist.pfllib_fmnist(_own_images(personal))
+    assert (len(lines), len(_failed(lines))) == (20, failed)
+    ours = {line.what: line.ours for line in lines if isinstance(line, Told)}
+    assert ours["fedavg, #C=2, own images"] == pytest.approx(0.4)
+    assert ours["isolated clients, Dir(0.1), own images"] == pytest.approx(personal)
 
 
 # --- commands, one after another ------------------------------------------------------------------

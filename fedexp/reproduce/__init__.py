@@ -118,7 +118,11 @@ def _compare(job: Reproduction, folder: Path) -> int:
         for problem in found.problems():
             complain("fedexp reproduce", problem)
         return 1
-    lines = check(found)
+    try:
+        lines = check(found)
+    except FedexpError as error:
+        complain("fedexp reproduce", error)
+        return 1
     for line in lines:
         print(f"{_MARKS[line.passed]}  {line}")
     if job.quick and experiment.quick is not None:

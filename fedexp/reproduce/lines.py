@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fedexp.analysis.results import Results
+from fedexp.core.options import FedexpError
 
 COLUMNS = ("figure", "ours", "published", "tolerance")
 
@@ -149,6 +150,20 @@ class Direction:
 
 
 Line = Check | Bound | Told | Direction
+
+
+class Cells(dict[tuple[str, str], float]):
+    """Our numbers by strategy and column of the published table."""
+
+    def __missing__(self, cell: tuple[str, str]) -> float:
+        """Say which run there is none of.
+
+        Raises:
+            FedexpError: Always.
+        """
+        raise FedexpError(
+            f"no run of {cell[0]}, {cell[1]}, is here: leave out the overrides that change what is run"
+        )
 
 
 def curve(found: Results, run: int) -> pd.Series:

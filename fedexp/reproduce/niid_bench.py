@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 import pandas as pd
 
 from fedexp.analysis.results import Results
-from fedexp.reproduce.lines import Bound, Check, Direction, Line, Told, curve
+from fedexp.reproduce.lines import Bound, Cells, Check, Direction, Line, Told, curve
 
 PARTITIONS = {"iid": "IID", "dirichlet": "Dir(0.5)"}
 """Partition -> what a column is called; the others are "#C=k", k labels a client."""
+
+LABELS = "partition.classes_per_client"
+"""The option that is k."""
 
 FEDAVG, SCAFFOLD, FEDPROX, FEDNOVA = "fedavg", "scaffold", "fedprox", "fednova"
 ALONE = "local_only"
@@ -118,17 +121,17 @@ def _published() -> Iterator[tuple[str, str, float, float]]:
             yield strategy, column, mean, deviation
 
 
-def _isolated(ours: dict[tuple[str, str], float]) -> Sequence[Told]:
+def _isolated(ours: Cells) -> Sequence[Told]:
     columns = PUBLISHED[FEDAVG]
     return [Told(f"isolated clients, {column}", ours[ALONE, column]) for column in columns]
 
 
-def _cells(found: Results, number: Callable[[pd.Series], float]) -> dict[tuple[str, str], float]:
+def _cells(found: Results, number: Callable[[pd.Series], float]) -> Cells:
     """Return a number of the accuracy by round, by strategy and column; runs that diverged have one."""
-    cells = {}
+    cells = Cells()
+    labels = found.settings.reindex(columns=[LABELS])[LABELS]  # absent where no run has it
     for run in found.ended:
         name = str(found.settings.at[run, "partition.name"])
-        labels = found.settings.get("partition.classes_per_client")
-        column = PARTITIONS.get(name) or f"#C={int(labels[run])}"  # type: ignore[index]
+        column = PARTITIONS.get(name) or f"#C={labels[run]}"
         cells[str(found.runs.at[run, "strategy"]), column] = number(curve(found, run))
     return cells
