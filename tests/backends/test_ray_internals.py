@@ -176,6 +176,14 @@ def test_a_stranger_is_refused_and_the_owner_let_in(two_workers: None) -> None:
     assert (owner.returncode, owner.stdout) == (0, "ran\n")
 
 
+def test_a_cluster_is_not_tried_for_minutes() -> None:
+    constants = ray._private.ray_constants
+    before = constants.NUM_REDIS_GET_RETRIES
+    with ray_internals.joining():
+        assert constants.NUM_REDIS_GET_RETRIES == ray_internals.JOINS < before
+    assert before == constants.NUM_REDIS_GET_RETRIES
+
+
 @pytest.mark.slow  # a whole command on a cluster: 15 s
 def test_a_cluster_is_joined_with_its_own_token(two_workers: None, tmp_path: Path) -> None:
     address, token = ray.get_runtime_context().gcs_address, _token(os.getpid())
