@@ -83,6 +83,26 @@ class Cluster:
                 words, env=self.environment, stdout=log, stderr=log
             )
 
+    def lose_at_work(self, number: int) -> None:
+        """Pull a machine's plug while a client is at work on it.
+
+        Raises:
+            TimeoutError: If none is within :data:`SECONDS`.
+        """
+        end = time.monotonic() + SECONDS
+        while not self._is_at_work(number):
+            if time.monotonic() > end:
+                raise TimeoutError(f"no client came to node {number}")
+            time.sleep(0.1)
+        self.lose(number)
+
+    def _is_at_work(self, number: int) -> bool:
+        for process in psutil.Process(self._nodes[number].pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "ray::_run_clients" in process.cmdline():
+                    return True
+        return False
+
     def lose(self, number: int) -> None:
         """Pull a machine's plug: kill all that runs on it, and wait until nothing does."""
         process = self._nodes.pop(number)
