@@ -31,7 +31,7 @@ CALLS = (
 )
 """One call of each kind of Ray's ports: start a job, read its code, take a worker, data, run a task."""
 
-ENDLESS = ("rounds=100000", "model=logistic", "training.local_steps=2")
+ENDLESS = ("rounds=100000", "model=logistic", "training.local_steps=2", "backend.workers=2")
 
 JOIN = """
 import ray, sys
