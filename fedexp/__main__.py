@@ -7,10 +7,11 @@ from fedexp.core import signals
 with signals.ending_at_once():  # what follows takes a moment
     import math
     import os
+    import signal
     import sys
     from argparse import Namespace
     from collections.abc import Mapping, Sequence
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor, wait
     from contextlib import chdir, nullcontext, suppress
     from difflib import get_close_matches
     from functools import partial
@@ -24,6 +25,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp import manual, runner
     from fedexp.commands import COMMANDS
     from fedexp.config import studies, sweeper
+    from fedexp.config.beside import Beside
     from fedexp.config.callbacks import SweepFolder, manifest_of, refuse_promised
     from fedexp.config.composing import from_hydra, register
     from fedexp.config.composition import Job, composed_values, plan
@@ -44,15 +46,17 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
-    from fedexp.core import commands, garbage, owner, terminal
+    from fedexp.core import commands, forked, garbage, owner, terminal
     from fedexp.core.files import unwritable
     from fedexp.core.options import ConfigError, FedexpError
     from fedexp.core.output import complain, reader_gone, say
     from fedexp.data.loading import load
     from fedexp.federation.events import DIVERGED, RunInfo
+    from fedexp.launching import beside
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
+_warming_up: list[Future[None]] = []
 
 
 def main() -> None:
@@ -97,8 +101,9 @@ def main() -> None:
     trains, code = False, 0
     try:
         with composing_once():
-            trains, command = _prepare(args)
-            _hand_to_hydra(args, command)
+            jobs, command = _prepare(args)
+            trains = any(job.config.mode == "train" for job in jobs)
+            _hand_to_hydra(args, command, beside(jobs, _job_lost) if trains else None)
     except KeyboardInterrupt:
         code = signals.exit_code()
     except FedexpError as error:
@@ -123,11 +128,11 @@ def _help(args: Namespace) -> None:
     say(terminal.printable("\n\n".join(pages or [manual.overview(args.config_dir)])))
 
 
-def _prepare(args: Namespace) -> tuple[bool, list[str]]:
+def _prepare(args: Namespace) -> tuple[list[Job], list[str]]:
     """Start what a command needs before Hydra takes over.
 
     Returns:
-        Whether it trains anything, and the overrides that have Hydra run what was planned.
+        The jobs, and the overrides that have Hydra run what was planned.
     """
     try:
         files = files_of(args)
@@ -150,7 +155,7 @@ def _prepare(args: Namespace) -> tuple[bool, list[str]]:
         sys.exit(_complain(error))
     sweep, command = jobs[0].sweep, jobs[0].command or without_plus(args.overrides)
     pinned = [] if sweep is None else [f"hydra.sweep.dir={quoted(str(sweep))}"]
-    return bool(training), [*command, *pinned]
+    return jobs, [*command, *pinned]
 
 
 def _refuse_misspelt(words: Sequence[str]) -> None:
@@ -188,12 +193,15 @@ def _reserve_folder(jobs: Sequence[Job]) -> None:
             owner.reserve(folder)
 
 
-def _hand_to_hydra(args: Namespace, command: Sequence[str] | None = None) -> None:
+def _hand_to_hydra(
+    args: Namespace, command: Sequence[str] | None = None, side_by_side: Beside | None = None
+) -> None:
     """Let Hydra do what a command asks for.
 
     Args:
         args: The flags.
         command: The overrides, where they are not those that stand on the command line.
+        side_by_side: How jobs run beside one another; None runs one after another.
 
     Raises:
         ConfigError: If a file that the command names cannot be used.
@@ -205,7 +213,9 @@ def _hand_to_hydra(args: Namespace, command: Sequence[str] | None = None) -> Non
     told = sys.argv
     overrides = without_plus(args.overrides) if command is None else command
     sys.argv = [told[0], *words_of(args, overrides)]
-    launch_patiently(_folder_failed, say)
+    if side_by_side is not None:
+        wait(_warming_up)  # a fork has no threads that would finish imports
+    launch_patiently(_folder_failed, say, side_by_side)
     # A launcher's processes are sent what a script has registered along with the function they call.
     task = partial(_run, outside=outside_pages(), told=told)
     task.__module__ = __name__
@@ -234,6 +244,16 @@ def _folder_failed(error: OSError) -> None:
     print(f"fedexp: run failed: {where} cannot be made: {error.strerror or error}", file=sys.stderr)
 
 
+def _job_lost(number: int, code: int) -> None:
+    """Note that a job has no result, and tell it where its own process could not."""
+    _failed_runs.append(Path(str(number)))
+    if code < 0:
+        print(
+            f"fedexp: run failed: job {number + 1}: {signal.Signals(-code).name} ended its process",
+            file=sys.stderr,
+        )
+
+
 def _conclude(*, compare: bool) -> bool:
     """Print the table of a multirun; return whether a run failed."""
     failed = bool(_failed_runs)
@@ -247,7 +267,7 @@ def _start_up(configs: list[Config]) -> None:
 
     In a multirun, what fails here fails again in the job that needs it, and is reported there.
     """
-    ThreadPoolExecutor(1).submit(runner.warm_up, configs[0])
+    _warming_up.append(ThreadPoolExecutor(1).submit(runner.warm_up, configs[0]))
     if configs[0].backend.starts_ray:
         from fedexp.backends.ray_session import start_ray
 
@@ -290,7 +310,7 @@ def _run(node: DictConfig, *, outside: list[type], told: list[str]) -> float:
                 folder,
                 list(hydra.overrides.task),
                 runner.sweep_name(Path(hydra.sweep.dir)) if several else None,
-                "" if is_basic_launcher(hydra) else folder.name,
+                folder.name if forked.among_others or not is_basic_launcher(hydra) else "",
             )
             if (
                 hydra.job.chdir and not run.config.dataset.remote

@@ -29,7 +29,7 @@ LEVELS = (
     {"backends", "tracking"},
     {"experiment", "preview"},
     {"testing"},
-    {"runner"},
+    {"runner", "launching"},
     {"api", "reproduce", "resume", "starting", "manual", "serving", "surveying"},
     {"tune"},
     {"commands"},

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedexp.core import forked
 from fedexp.flower.calling import answer
 from fedexp.flower.grid import RUN_ID, CohortGrid
 from fedexp.flower.messages import NUM_PARTITIONS, PARTITION_ID, own
@@ -25,6 +26,7 @@ Body = Callable[[CohortGrid], None]
 
 def run_server(grid: CohortGrid, server: Body) -> None:
     """Run a server function as the body of a Flower ServerApp."""
+    forked.has_trained = True
     app = ServerApp()
 
     @app.main()

@@ -76,7 +76,7 @@ class Later:
 
     def is_ready(self, config: Config) -> bool:
         """Say whether workers for an experiment can take work at once."""
-        if self._starting or not _is_for(config):
+        if self.refused or self._starting or not _is_for(config):
             return False
         from fedexp.backends.ray_session import is_warm
 
@@ -92,6 +92,11 @@ def _is_for(config: Config) -> bool:
 
 
 _later = Later()
+
+
+def stay_here() -> None:
+    """Leave clients in this process for good."""
+    _later.refused = True
 
 
 class LaterGrid(CohortGrid):

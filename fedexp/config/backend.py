@@ -48,6 +48,11 @@ class BackendConfig:
         """Whether Ray is started before anything is trained."""
         return False
 
+    @property
+    def jobs_at_once(self) -> int | None:
+        """How many runs of a multirun run beside one another; None is as many as there is room for."""
+        return 1
+
     def nodes_here(self, num_clients: int, *, own_data: bool = False) -> list[str]:
         """Return what each of Flower's SuperNodes holds that are to be started on this machine.
 
@@ -83,6 +88,9 @@ class RayBackend(BackendConfig):
     """Processes in which clients run, on a cluster in all, started before anything is trained. null is
     one per num_cpus_per_worker CPUs, at most one per client of a round; on this machine they are started
     once they save more time than they take, and until then clients run in this process."""
+    jobs: int | None = ranged(None, ge=1)
+    """Runs of a multirun that run beside one another, each in a process of its own; null is one per CPU,
+    from four runs on, if the first takes less than a minute. 1 runs one after another."""
     num_cpus_per_worker: float = ranged(1.0, gt=0)
     """CPUs that a worker takes."""
     num_gpus_per_worker: float = ranged(0.0, ge=0)
@@ -98,7 +106,12 @@ class RayBackend(BackendConfig):
         return self.num_gpus_per_worker > 0
 
     def errors(self, plan: Plan) -> Iterable[str]:
-        """A cluster is joined where its head listens."""
+        """A cluster is joined where its head listens; who has workers has no jobs beside one another."""
+        if self.jobs not in (None, 1) and self.starts_ray:
+            yield (
+                f"backend.jobs={self.jobs} leaves clients in the process of their run: leave out "
+                "backend.workers, timeout, address and num_gpus_per_worker, which ask for workers"
+            )
         if self.address not in (None, "auto") and not _is_host_and_port(self.address):
             yield (
                 "backend.address must be HOST:PORT, as `ray start --head` says, or auto for the cluster "
@@ -115,6 +128,11 @@ class RayBackend(BackendConfig):
         """Whether somebody asked for workers, or for what only workers can do."""
         asked = (self.workers, self.address, self.timeout)
         return self.reserves_gpu or any(option is not None for option in asked)
+
+    @property
+    def jobs_at_once(self) -> int | None:
+        """What was asked for; one, where that has workers."""
+        return 1 if self.starts_ray else self.jobs
 
     def workers_for(self, cohort: int) -> int:
         """Return how many workers a run has on this machine.

@@ -33,6 +33,7 @@ from hydra.core.utils import (
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from fedexp.config.beside import Beside, JobLine
 from fedexp.core.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -94,46 +95,76 @@ class PatientLauncher(BasicLauncher):
 
     tell: ClassVar[Callable[[OSError], None]] = print
     say: ClassVar[Callable[[str], object]] = print
+    beside: ClassVar[Beside | None] = None
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Run jobs one after another."""
+        """Run jobs one after another, or beside one another."""
         setup_globals()
         assert self.config is not None
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         log.info("Launching %d jobs locally", len(job_overrides))
-        done: list[JobReturn] = []
-        pace, total = Pace(), initial_job_idx + len(job_overrides)
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            if total > 1:
-                PatientLauncher.say(f"job {number + 1}/{total}{pace.left(total - number)}")
-            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
-            try:
-                done.append(self._launch(number, list(overrides)))
-            except OSError as error:  # a job's own errors never come this far
-                PatientLauncher.tell(error)
-                done.append(JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan))
-            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        return done
+        at_once = 1 if self.beside is None else self.beside.processes
+        self._pace, self._total = Pace(at_once=at_once), initial_job_idx + len(job_overrides)
+        jobs: Sequence[JobLine] = list(enumerate(job_overrides, initial_job_idx))
+        left = jobs
+        done: dict[int, JobReturn | float | None] = {}
+        if self.beside is not None:
+            values, left = self.beside.run(jobs, self._announce, self._value)
+            done.update(values)
+            self._pace = Pace()
+        for number, overrides in left:
+            self._announce(number, overrides)
+            done[number] = self._launch(number, overrides)
+        return [_returned(done[number]) for number, _ in jobs]
 
-    def _launch(self, number: int, overrides: list[str]) -> JobReturn:
+    def _announce(self, number: int, overrides: Sequence[str]) -> None:
+        if self._total > 1:
+            left = self._pace.left(self._total - number)
+            PatientLauncher.say(f"job {number + 1}/{self._total}{left}")
+        log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+
+    def _value(self, number: int, overrides: Sequence[str]) -> float | None:
+        found = self._launch(number, overrides)
+        return None if found is None else float(found.return_value)
+
+    def _launch(self, number: int, overrides: Sequence[str]) -> JobReturn | None:
+        """Run a job; return None if it has no folder, which was told."""
+        assert self.config is not None
         assert self.hydra_context is not None
         assert self.task_function is not None
         loader = self.hydra_context.config_loader
-        config = loader.load_sweep_config(self.config, overrides)  # type: ignore[arg-type]
+        config = loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        return run_job(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        try:
+            return run_job(
+                hydra_context=self.hydra_context,
+                task_function=self.task_function,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        except OSError as error:  # a job's own errors never come this far
+            PatientLauncher.tell(error)
+            return None
+        finally:
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
 
 
-def launch_patiently(tell: Callable[[OSError], None], say: Callable[[str], object] = print) -> None:
+def _returned(found: JobReturn | float | None) -> JobReturn:
+    if isinstance(found, JobReturn):
+        return found
+    value = math.nan if found is None else found
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+
+
+def launch_patiently(
+    tell: Callable[[OSError], None],
+    say: Callable[[str], object] = print,
+    beside: Beside | None = None,
+) -> None:
     """Have jobs that follow one another be launched by :class:`PatientLauncher`.
 
     Hydra's own sweeper would compose every job to see that it can; they are checked by then.
@@ -141,9 +172,11 @@ def launch_patiently(tell: Callable[[OSError], None], say: Callable[[str], objec
     Args:
         tell: Is told why a job's folder cannot be made.
         say: Is told which job begins, and how long the rest will take.
+        beside: How jobs run beside one another; None runs one after another.
     """
     PatientLauncher.tell = staticmethod(tell)
     PatientLauncher.say = staticmethod(say)
+    PatientLauncher.beside = beside
     known = Plugins.instance().class_name_to_class
     known[f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"] = PatientLauncher
     # Hydra's look for plug-ins imports this module once more: the class is another one by now.

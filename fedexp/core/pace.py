@@ -11,10 +11,11 @@ class Pace:
 
     Args:
         clock: Returns the time in seconds.
+        at_once: Jobs that run at the same time.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, at_once: int = 1) -> None:
+        self._clock, self._at_once = clock, at_once
         self._begun: list[float] = []
 
     def left(self, jobs: int) -> str:
@@ -27,8 +28,8 @@ class Pace:
             ``, 12 min left``, to stand behind the job's number; nothing before the first has ended.
         """
         self._begun.append(self._clock())
-        ended = len(self._begun) - 1
-        if not ended:
+        ended = len(self._begun) - self._at_once
+        if ended <= 0:
             return ""
         # The first pays for imports, or for the start of Ray, which the others find done.
         first = 1 if ended > 1 else 0

@@ -1,0 +1,150 @@
+"""Jobs in processes that are forked from this one, beside one another.
+
+A fork has at once what this process has imported and read, which takes a process of its own seconds. It
+has none of its threads, which torch starts as it trains and would wait for: nothing is forked afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+
+from fedexp.core import signals
+from fedexp.core.workers import PATIENCE
+
+among_others = False
+"""Whether this process is one of several that run jobs at the same time."""
+
+_PARENT_DIES = 1  # PR_SET_PDEATHSIG
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a process whose function was interrupted."""
+
+
+has_trained = False
+"""Whether models were trained in this process."""
+
+
+def can_fork() -> bool:
+    """Say whether a fork of this process can train; on macOS, system libraries break in one."""
+    return sys.platform == "linux" and not has_trained
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: ForkProcess
+    pipe: Connection
+
+
+class Crew:
+    """Runs jobs in forked processes, so many at a time; a process goes on to the next job.
+
+    Args:
+        size: How many at a time.
+        job: Runs a job, by its number, and returns what it has to say.
+        ended: Told of each: its number, what it returned, and the exit code of its process, if that
+            ended. None stands for what a process that died has not returned.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        job: Callable[[int], float | None],
+        ended: Callable[[int, float | None, int], None],
+    ) -> None:
+        self._size, self._job, self._ended = size, job, ended
+        self._idle: list[_Worker] = []
+        self._busy: dict[_Worker, int] = {}
+
+    def wait_for_place(self) -> None:
+        """Wait until a further job can start at once."""
+        while not self._idle and len(self._busy) >= self._size:
+            self._wait()
+
+    def start(self, number: int) -> None:
+        """Run a job as soon as there is a process for it."""
+        self.wait_for_place()
+        worker = self._idle.pop() if self._idle else self._fork()
+        worker.pipe.send(number)
+        self._busy[worker] = number
+
+    def wait(self) -> None:
+        """Wait until all jobs have ended."""
+        while self._busy:
+            self._wait()
+
+    def finish(self) -> None:
+        """Wait until all jobs have ended, and then all processes."""
+        self.wait()
+        for worker in self._idle:
+            worker.pipe.close()
+        for worker in self._idle:
+            worker.process.join()
+        self._idle.clear()
+
+    def stop(self, patience: float = PATIENCE) -> None:
+        """Have all processes end what they do in order, and kill those that do not."""
+        processes = [worker.process for worker in (*self._idle, *self._busy)]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(patience)
+            process.kill()
+
+    def _fork(self) -> _Worker:
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        # The end of another process's pipe, kept open here, would have that one wait for ever.
+        inherited = [ours, *(worker.pipe for worker in (*self._idle, *self._busy))]
+        process = context.Process(target=_serve, args=(self._job, theirs, inherited))
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _wait(self) -> None:
+        """Wait until at least one job has ended."""
+        by_pipe = {worker.pipe: worker for worker in self._busy}
+        for ready in wait(list(by_pipe)):
+            worker = by_pipe[ready]  # type: ignore[index]
+            number, code = self._busy.pop(worker), 0
+            try:
+                value = worker.pipe.recv()
+                self._idle.append(worker)
+            except (EOFError, ConnectionResetError):  # the process died
+                worker.process.join()
+                value, code = None, worker.process.exitcode or 0
+            self._ended(number, value, code)
+
+
+def _serve(
+    job: Callable[[int], float | None], pipe: Connection, inherited: Sequence[Connection]
+) -> None:
+    """Run jobs in a process of its own, until nobody sends any more."""
+    try:
+        signals.stop_once()
+        _end_with_parent()
+        for other in inherited:
+            other.close()
+        with suppress(EOFError):
+            while True:
+                pipe.send(job(pipe.recv()))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].teardown()  # ends its service process
+
+
+def _end_with_parent() -> None:
+    """Be sent SIGTERM when the parent is gone, which nobody can wait for any more."""
+    ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() == 1:  # it is gone already
+        raise KeyboardInterrupt
