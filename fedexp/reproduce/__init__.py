@@ -22,7 +22,7 @@ DESCRIPTION = """Run a published experiment and compare its numbers with ours, a
 
     fedexp reproduce lesson dataset.root=data
     fedexp reproduce niid_bench --quick dataset.root=data
-    fedexp reproduce niid_bench --resume results/niid_bench/2026-11-27_21-00-00-1a2b
+    fedexp reproduce niid_bench --resume results/niid_bench/FOLDER
 
 Exits with 1 if a number is out of tolerance. The runs stay in results/NAME/; their numbers go to
 results/reference/NAME.csv if the experiment was run as it is defined, those of --quick to
@@ -38,7 +38,9 @@ HARMLESS = ("dataset.root=", "backend", "tracking")
 def reproduce_program(arguments: Sequence[str]) -> None:
     """Run, compare, write the reference table, exit with 0 if no line fails."""
     parser = parser_of("reproduce", DESCRIPTION)
-    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument(
+        "name", choices=EXPERIMENTS, metavar="NAME", help=f"one of {', '.join(EXPERIMENTS)}"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="its short form, minutes instead of hours"
     )

@@ -258,7 +258,7 @@ def test_a_signal_while_the_table_is_made_is_the_exit_code(
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(sys, "argv", ["fedexp"])
-    monkeypatch.setattr(program, "_prepare", lambda _: (True, []))
+    monkeypatch.setattr(program, "_prepare", lambda _: ([], []))
     monkeypatch.setattr(program, "_hand_to_hydra", lambda *_: None)
     monkeypatch.setattr(program, "_conclude", lambda **_: signal.raise_signal(signal.SIGTERM))
     monkeypatch.setattr("fedexp.runner.leave", lambda code, **_: codes.append(code))
