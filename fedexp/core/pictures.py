@@ -6,6 +6,7 @@ import io
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,18 @@ def partition_png(
         told_apart: What they are if no labels; empty where there is nothing to tell examples apart by.
         out_of: How many clients there are, of which these were drawn; None where these are all.
     """
-    num_clients, num_classes = class_counts.shape
+    counts = np.ascontiguousarray(class_counts, dtype=np.int64)
+    return _partition_png(counts.tobytes(), counts.shape[1], tuple(classes), told_apart, out_of)
+
+
+@lru_cache(
+    maxsize=4
+)  # a sweep's runs often share a partition, and drawing takes a tenth of a short one
+def _partition_png(
+    held: bytes, num_classes: int, classes: tuple[str, ...], told_apart: str, out_of: int | None
+) -> bytes:
+    class_counts = np.frombuffer(held, dtype=np.int64).reshape(-1, num_classes)
+    num_clients = len(class_counts)
     # Names of up to 20 labels beside the bars; more of them in small columns that widen the figure.
     columns = 1 if num_classes <= 20 else math.ceil(num_classes / 30)
     font = 10.0 if num_classes <= 20 else 7.0
