@@ -74,7 +74,7 @@ def test_report_writes_one_file_and_says_which(sweep: Path) -> None:
     [
         (["compare"], "fedexp compare: error: the following arguments are required: folder"),
         (["report", "a", "b"], "fedexp report: error: unrecognized arguments: b"),
-        (["reproduce", "nonsense"], "fedexp reproduce: error: argument name: invalid choice: "),
+        (["reproduce", "nonsense"], "fedexp reproduce: error: argument NAME: invalid choice: "),
         (["new", "sampler", "mine"], "fedexp new: error: argument kind: invalid choice: 'sampler'"),
         (["new", "strategy"], "fedexp new: error: the following arguments are required: name"),
         (["resume"], "fedexp resume: error: the following arguments are required: folder"),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 from flwr.app import Message
 from support.helpers import Clients, config, initial_weights, same_weights, tiny_data, with_fault
 
 from fedexp.backends import ray_later, ray_session
+from fedexp.backends.inline import InlineGrid
 from fedexp.backends.ray_later import Later, LaterGrid
 from fedexp.config import backend as backend_options
 from fedexp.config.backend import FlowerBackend, InlineBackend, RayBackend
@@ -18,6 +21,8 @@ from fedexp.config.schema import Config
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Order
 from fedexp.data.federated import FederatedData
+from fedexp.federation.client import ClientNode
+from fedexp.flower.app import client_app
 from fedexp.flower.messages import pack_order, weights_in
 
 
@@ -47,11 +52,37 @@ def _grid(data: FederatedData | None = None, later: Later | None = None) -> Late
     return LaterGrid(config(backend=RayBackend()), data or tiny_data(), later or Later())
 
 
+class Workers(InlineGrid):
+    """Stand in for Ray's workers, and note who was trained on them."""
+
+    trained: ClassVar[list[int]] = []
+
+    def __init__(self, experiment: Config, data: FederatedData) -> None:
+        super().__init__(client_app(ClientNode(experiment, lambda: data)), 3)
+
+    def exchange(self, messages: list[Message]) -> Iterator[Message]:
+        self.trained.extend(message.metadata.dst_node_id for message in messages)
+        return super().exchange(messages)
+
+
 @pytest.mark.parametrize("here", [0, 1, 2, 3])
+def test_workers_get_the_clients_that_are_left(here: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedexp.backends.ray.RayGrid", Workers)
+    monkeypatch.setattr(Workers, "trained", [])
+    _take_over_after(here, monkeypatch)
+    assert Workers.trained == [0, 1, 2][here:]
+
+
+@pytest.mark.slow  # Ray's start
+@pytest.mark.parametrize("here", [0, 2])
 @pytest.mark.usefixtures("two_workers")
-def test_workers_take_over_in_the_middle_of_a_round(
+def test_rays_workers_take_over_in_the_middle_of_a_round(
     here: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _take_over_after(here, monkeypatch)
+
+
+def _take_over_after(here: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = iter([False] * here + [True])
     monkeypatch.setattr(ray_session, "is_for", lambda _: True)
     monkeypatch.setattr(ray_session, "is_warm", lambda: next(asked))

@@ -44,7 +44,8 @@ def _read_until(process: subprocess.Popen[str], text: str) -> None:
     ],
 )
 def test_a_signal_ends_a_run_in_order(tmp_path: Path, backend: str, number: signal.Signals) -> None:
-    process = _start(tmp_path, f"backend={backend}", "rounds=100000")
+    workers = [] if backend == "inline" else ["backend.workers=1"]  # from the start
+    process = _start(tmp_path, f"backend={backend}", *workers, "rounds=100000")
     _read_until(process, "round 2/")
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)

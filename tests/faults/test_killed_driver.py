@@ -20,7 +20,15 @@ ENDLESS = ("rounds=100000", "model=logistic", "training.local_steps=2")
 @pytest.mark.slow  # 6 s after the kill, on a machine that does nothing else
 @pytest.mark.parametrize("backend", ["ray", "flower"])
 def test_nothing_of_ray_outlives_a_driver_that_was_killed(tmp_path: Path, backend: str) -> None:
-    command = [sys.executable, "-u", "-m", "fedexp", f"backend={backend}", *ENDLESS]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "fedexp",
+        f"backend={backend}",
+        "backend.workers=2",
+        *ENDLESS,
+    ]
     memory = Path("/dev/shm")
     before = set(memory.glob("plasma*"))
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)

@@ -117,6 +117,7 @@ def test_scaffolds_first_round_is_fedavgs_and_its_second_is_not(run_of: RunOf) -
     assert second != other
 
 
+@pytest.mark.slow
 def test_centralized_trains_on_what_the_clients_hold(run_of: RunOf) -> None:
     one = run_of("strategy=centralized", "backend=inline", *SMALL)
     other = run_of("strategy=fedavg", "backend=inline", *SMALL)
