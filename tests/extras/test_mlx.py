@@ -64,9 +64,9 @@ def test_its_steps_are_torchs(page: Any, asked: dict[str, Any]) -> None:
 
 def test_the_script_gives_the_same_bits_on_two_workers(script: Path) -> None:
     words = ("model=mlx_mlp", "training.momentum=0", "training.local_steps=3", "rounds=2")
-    for backend in ("inline", "ray"):
-        out = f"hydra.run.dir={backend}"
-        found = program(script.parent, script.name, *words, f"backend={backend}", out)
+    for backend, workers in (("inline", ()), ("ray", ("backend.workers=2",))):
+        on = (f"backend={backend}", *workers, f"hydra.run.dir={backend}")
+        found = program(script.parent, script.name, *words, *on)
         assert (found.returncode, found.stderr) == (0, "")
     told = [(script.parent / name / "summary.json").read_text() for name in ("inline", "ray")]
     hashes = [json.loads(text)["model_sha256"] for text in told]
