@@ -114,6 +114,7 @@ def test_a_command_that_is_misspelt_is_named(tmp_path: Path) -> None:
     assert found.stderr == "fedexp: compares: no such command; did you mean compare?\n"
 
 
+@pytest.mark.slow
 def test_reproduce_hands_on_what_fedexp_says(tmp_path: Path) -> None:
     found = program(tmp_path, "reproduce", "mcmahan_2nn", "rounds=0")
     assert (found.returncode, found.stdout) == (2, "")

@@ -383,6 +383,7 @@ def _run(folder: Path, *words: str) -> Path:
 VECTORS = ("dataset=vectors", "partition=iid", "model=logistic")
 
 
+@pytest.mark.slow
 def test_a_dataset_of_vectors(bring: Callable[..., None], tmp_path: Path) -> None:
     bring("vectors")
     folder = _run(tmp_path, *VECTORS, "rounds=5", "training.local_steps=20", "dataset.distance=9")
@@ -543,6 +544,7 @@ def test_beside_a_preset_of_ones_own_only_what_is_wrong_is_named(
     ]
 
 
+@pytest.mark.slow
 def test_a_folder_of_yaml_files_beside_those_of_a_package(
     tmp_path: Path, presets: Path, package: str
 ) -> None:

@@ -41,6 +41,7 @@ def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_partition_is_shown_and_written_without_training(tmp_path: Path) -> None:
     found = _run(tmp_path, "partition=dirichlet", "clients.num=10", "hydra.run.dir=out")
     assert (found.returncode, found.stderr) == (0, "")

@@ -104,6 +104,7 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path, words: list[str]) -> None
     assert "error: " in errors.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_dataset_that_is_not_there_is_told_by_fedexp(tmp_path: Path) -> None:
     process = _start(tmp_path, "mcmahan_2nn", "rounds=0")
     output, errors = process.communicate(timeout=60)

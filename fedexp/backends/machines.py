@@ -86,6 +86,7 @@ class Crew:
             self.unfit.pop(node, None)
         new = [up[node] for node in up.keys() - self._up.keys()]
         self._up = up
+        self._asked = {task: one for task, one in self._asked.items() if one[0].node in up}
         self._ask([machine for machine in new if workers_on(machine.have, self._backend)])
         self._listen(patience)
         unknown = {machine.node for machine, _ in self._asked.values()}

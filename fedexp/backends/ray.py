@@ -15,7 +15,7 @@ from flwr.app import Message, MessageType, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedexp.backends.base import GRACE, TRIES, Body, call_client, kept, run_server, worker_died
-from fedexp.backends.machines import ensure_same, workers_on
+from fedexp.backends.machines import PATIENCE, ensure_same, workers_on
 from fedexp.backends.ray_session import crew_of, start_ray
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
@@ -131,15 +131,15 @@ class RayGrid(CohortGrid):
                 else:
                     tries[client] += 1
                     again.append([message])
-            self._look()
+            self._look(patience=PATIENCE)  # who has joined says what it has before it is asked
             left = yield from self._work_off(again, at_once=self._workers)
         self._contents = {}
         self._seconds = time.perf_counter() - start
 
-    def _look(self, every: float = 0.0) -> None:
+    def _look(self, every: float = 0.0, patience: float = 0.0) -> None:
         """Follow the machines of a cluster as they come and go."""
         if self._crew is not None:
-            self._crew.look(every=every)
+            self._crew.look(every=every, patience=patience)
             while self._crew.news:
                 log.warning("%s", self._crew.news.pop(0))
             limit = self._backend.workers or self._crew.workers

@@ -54,6 +54,12 @@ def start_ray(config: Config) -> None:
     wanted = _wanted(config)
     if ray.is_initialized():
         if wanted == _current:
+            crew = crew_of(config)  # another model may need other packages
+            if crew is not None and crew.unfit and not crew.workers:
+                raise FedexpError(
+                    f"backend.address={backend.address}: {crew.complaints()}; install there what is "
+                    "here, or end Ray there (`ray stop`)"
+                )
             return
         if _current is None:
             raise FedexpError(

@@ -111,7 +111,10 @@ def run_parts(job: Reproduction, folder: Path, further: Sequence[str] = ()) -> i
         begun = (where / SWEEP_FILE).is_file() or (where / "config.yaml").is_file()
         words = ["resume", str(where)] if begun else [*part.overrides, *job.changes]
         if len(parts) > 1:
-            print(f"{pace.begins(number)}: fedexp {' '.join([*words, *further])}", flush=True)
+            print(
+                f"{pace.begins(number, _num_over(where))}: fedexp {' '.join([*words, *further])}",
+                flush=True,
+            )
         code = _run([*words, *further], None if begun else where)
         if code == 1 and job.experiment.may_diverge and _is_over(where):
             code = 0
@@ -127,7 +130,7 @@ class _Pace:
         self._runs = [part.runs for part in parts]
         self._since, self._made, self._last = time.monotonic(), 0, 0
 
-    def begins(self, number: int) -> str:
+    def begins(self, number: int, complete: int = 0) -> str:
         """Return ``part 2 of 4, runs 13 to 15 of 25, 8 min left``."""
         before, total = sum(self._runs[:number]), sum(self._runs)
         told = (
@@ -135,11 +138,11 @@ class _Pace:
             f"{before + self._runs[number]} of {total}"
         )
         self._made += self._last
-        self._last = self._runs[number]
+        self._last = self._runs[number] - complete
         if not self._made:
             return told
         each = (time.monotonic() - self._since) / self._made
-        return f"{told}, {duration(each * (total - before))} left"
+        return f"{told}, {duration(each * (total - before - complete))} left"
 
 
 def _is_over(folder: Path, runs: int | None = None) -> bool:
@@ -149,9 +152,13 @@ def _is_over(folder: Path, runs: int | None = None) -> bool:
         folder: A command's.
         runs: How many there must be; None is all that were begun.
     """
-    told = [_status(path) for path in folder.rglob("summary.json")]
-    over = sum(status in (COMPLETED, DIVERGED) for status in told)
-    return over == (len(told) or 1 if runs is None else runs)
+    begun = len(list(folder.rglob("summary.json")))
+    return _num_over(folder) == (begun or 1 if runs is None else runs)
+
+
+def _num_over(folder: Path) -> int:
+    told = map(_status, folder.rglob("summary.json"))
+    return sum(status in (COMPLETED, DIVERGED) for status in told)
 
 
 def _status(summary: Path) -> str | None:

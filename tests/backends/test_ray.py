@@ -83,6 +83,7 @@ def test_a_ray_worker_killed_in_mid_task_is_replaced(tmp_path: Path) -> None:
         assert same_weights(mine, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
 def test_a_task_that_fails_outside_its_clients_answers_for_each_of_them(
     monkeypatch: pytest.MonkeyPatch,
@@ -96,6 +97,7 @@ def test_a_task_that_fails_outside_its_clients_answers_for_each_of_them(
     assert all("MemoryError: no room for the data" in str(reply.error.reason) for reply in replies)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
 def test_every_content_is_stored_once_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     stored: list[Any] = []
@@ -115,6 +117,7 @@ def test_every_content_is_stored_once_a_round(monkeypatch: pytest.MonkeyPatch) -
         assert len(stored) == len({id(content) for content in contents})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
 def test_what_clients_send_can_be_used_without_being_copied() -> None:
     for weights in _weights(_train_all(RayGrid(TWO_WORKERS, tiny_data()))):

@@ -39,6 +39,7 @@ def _composed(lines: list[str]) -> tuple[str, list[tuple[Any, ...]]]:
     return OmegaConf.to_yaml(node), list(_nodes(node))
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_what_hydra_composes() -> None:
     begin = source()
     register()

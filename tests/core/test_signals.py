@@ -35,7 +35,7 @@ def _read_until(process: subprocess.Popen[str], text: str) -> None:
 @pytest.mark.parametrize(
     ("backend", "number"),
     [
-        pytest.param("inline", signal.SIGHUP),
+        pytest.param("inline", signal.SIGHUP, marks=pytest.mark.slow),
         pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),  # Ray's start takes it over
         pytest.param("ray", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("flower", signal.SIGTERM, marks=pytest.mark.slow),

@@ -33,8 +33,8 @@ TROUBLES = (
     "clients.byzantine.kind=gaussian",
     "metrics=[accuracy,loss,macro_f1]",
 )
-QUICK = ("scaffold", "fedadam")
-"""Client states, Flower's server state: the others are tried in the slow set."""
+QUICK = ("scaffold",)
+"""It has states of clients and of the server: the others are tried in the slow set."""
 
 slow = pytest.mark.slow  # half a second to two each, and there are many
 

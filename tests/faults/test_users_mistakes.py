@@ -80,6 +80,7 @@ def test_python_is_told_of_a_folder_before_anything_runs(tmp_path: Path, below: 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_second_run_does_not_take_the_folder_of_the_first(tmp_path: Path) -> None:
     run(*B, folder=tmp_path / "out")
     before = _files(tmp_path)

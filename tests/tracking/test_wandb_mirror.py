@@ -325,6 +325,7 @@ def test_a_multirun_makes_separate_runs_in_one_group_and_keys_reach_no_file(tmp_
     assert CANARY not in found.stdout + found.stderr
 
 
+@pytest.mark.slow
 def test_online_without_a_key_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     found = _command(tmp_path, *WANDB, "tracking.mode=online", "hydra.run.dir=out")
     assert found.returncode == 2
