@@ -103,7 +103,8 @@ def main() -> None:
         with composing_once():
             jobs, command = _prepare(args)
             trains = any(job.config.mode == "train" for job in jobs)
-            _hand_to_hydra(args, command, beside(jobs, _job_lost) if trains else None)
+            side_by_side = beside(jobs, _job_lost, _job_failed) if trains else None
+            _hand_to_hydra(args, command, side_by_side)
     except KeyboardInterrupt:
         code = signals.exit_code()
     except FedexpError as error:
@@ -252,6 +253,13 @@ def _job_lost(number: int, code: int) -> None:
             f"fedexp: run failed: job {number + 1}: {signal.Signals(-code).name} ended its process",
             file=sys.stderr,
         )
+
+
+def _job_failed() -> bool:
+    """Say, in a job's own process, whether it failed; the process goes on to another job."""
+    failed = bool(_failed_runs)
+    _failed_runs.clear()
+    return failed
 
 
 def _conclude(*, compare: bool) -> bool:

@@ -17,12 +17,15 @@ ROOM = 2 * 2**30
 """Bytes of memory that there must be for each job that runs beside others unasked."""
 
 
-def beside(jobs: Sequence[Job], lost: Callable[[int, int], object]) -> Beside | None:
+def beside(
+    jobs: Sequence[Job], lost: Callable[[int, int], object], failed: Callable[[], bool]
+) -> Beside | None:
     """Say how jobs run beside one another; None runs one after another.
 
     Args:
         jobs: Of a command; a sweeper that chooses them as it goes has one here.
         lost: Told of a job that has no result: its number, and the exit code of its process.
+        failed: Says in a job's process whether it failed.
     """
     backends = [job.config.backend for job in jobs]
     ours = jobs[0].launcher == BASIC and not any(job.chosen_later for job in jobs)
@@ -35,7 +38,7 @@ def beside(jobs: Sequence[Job], lost: Callable[[int, int], object]) -> Beside | 
     processes = min(len(jobs), asked or _room(max(backend.threads for backend in backends)))
     if processes < 2 or (asked is None and len(jobs) < FEWEST):
         return None
-    return Beside(processes, asked is None, _among_others, lost)
+    return Beside(processes, asked is None, _among_others, lost, failed)
 
 
 def _room(threads: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fedexp.config.composition import plan
 from fedexp.config.plugins import plugins_in_use, strangers_in
 from fedexp.config.schema import Config
-from fedexp.core import owner, signals, terminal
+from fedexp.core import forked, owner, signals, terminal
 from fedexp.core.files import DiscreetFormatter, reason, try_folder, unwritable
 from fedexp.core.logs import RunLog
 from fedexp.core.options import FedexpError
@@ -61,6 +61,7 @@ def ensure(configs: Iterable[Config], *, here: bool = True) -> None:
     for config in {str(key): c for c in configs if (key := strangers_in(c))}.values():
         from fedexp.testing import try_out
 
+        forked.has_trained = True  # a model from outside is, and torch's threads stay
         try_out(config)
 
 
@@ -166,8 +167,13 @@ def leave(code: int, *, at_once: bool = True) -> NoReturn:
     owner.release()
     if not at_once:
         sys.exit(code)
-    if "fedexp.backends.ray_session" in sys.modules:
-        sys.modules["fedexp.backends.ray_session"].end()
+    session = sys.modules.get("fedexp.backends.ray_session")
+    if session is not None:
+        end = getattr(
+            session, "end", None
+        )  # a thread may be importing it: then nothing has started
+        if end is not None:
+            end()
     elif "ray" in sys.modules:
         sys.modules["ray"].shutdown()
     if "fedexp.backends.rehearsal" in sys.modules:

@@ -7,8 +7,8 @@
 
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
 training, aggregation and evaluation; `end` is from the last round to the exit (figures, shutdown);
-`start` is what is left of the total (imports, Ray's start, reading data; in a multirun, what lies
-between jobs). `memory` is the peak of the private pages of the process and its children plus the
+`start` is what is left of the total (imports, Ray's start, reading data; nan in a multirun, whose
+runs may overlap). `memory` is the peak of the private pages of the process and its children plus the
 largest shared part (mapped files and Ray's object store); `driver` is the peak of the process alone,
 all that it has mapped included. The floor does the same SGD steps on float tensors in memory, with
 torch's default SGD, in two processes of one thread each, and nothing else: no messages, aggregation,
@@ -19,6 +19,7 @@ evaluation or files. Work items that take long, or are about memory, run where t
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import shlex
@@ -162,7 +163,8 @@ def measure(command: list[str], folder: Path) -> Timing:
     median = statistics.median(rounds)
     memory, driver = (size / 2**20 for size in peak)
     end = now - max(file.stat().st_mtime for file in folder.rglob("timings.csv"))
-    return Timing(median, total - sum(rounds) - end, end, total, memory, driver)
+    rest = total - sum(rounds) - end
+    return Timing(median, math.nan if "-m" in command else rest, end, total, memory, driver)
 
 
 def _watch(pid: int, peak: list[float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+import threading
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,6 +31,9 @@ _current: tuple[object, ...] | None = None
 _ours = False
 """Whether this process started the session, or is about to."""
 
+_one_at_a_time = threading.Lock()
+"""A thread of ``ray_later`` may start a session while the next run asks for another one."""
+
 _warming: list[Any] = []
 """What workers do first, by reference."""
 
@@ -48,6 +52,11 @@ def start_ray(config: Config) -> None:
     Raises:
         FedexpError: If ``backend.address`` cannot be joined, or no worker would ever fit.
     """
+    with _one_at_a_time:
+        _start(config)
+
+
+def _start(config: Config) -> None:
     global _current, _ours
     backend = config.backend
     assert isinstance(backend, RayBackend)

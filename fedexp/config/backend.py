@@ -107,6 +107,11 @@ class RayBackend(BackendConfig):
 
     def errors(self, plan: Plan) -> Iterable[str]:
         """A cluster is joined where its head listens; who has workers has no jobs beside one another."""
+        if self.device == "cuda" and not self.reserves_gpu:
+            yield (
+                "backend.device=cuda: Ray's workers are given no GPU; say what each takes in "
+                "backend.num_gpus_per_worker, or choose backend=inline"
+            )
         if self.jobs not in (None, 1) and self.starts_ray:
             yield (
                 f"backend.jobs={self.jobs} leaves clients in the process of their run: leave out "

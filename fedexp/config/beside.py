@@ -30,6 +30,8 @@ class Beside:
     if_short: bool
     forked: Callable[[], object]
     lost: Callable[[int, int], object]
+    failed: Callable[[], bool] = lambda: False
+    """Asked after every job, in its process: whether it failed, which was told."""
 
     def run(
         self,
@@ -53,7 +55,9 @@ class Beside:
         def run(number: int) -> float | None:
             if among or number != jobs[0][0]:
                 self.forked()
-            return job(number, overrides[number])
+            self.failed()  # forget what an earlier job left, here or in the parent
+            value = job(number, overrides[number])
+            return None if self.failed() else value
 
         def ended(number: int, value: float | None, code: int) -> None:
             found[number] = value
@@ -72,7 +76,7 @@ class Beside:
                         crew.finish()
                         return found, jobs[1:]
             crew.finish()
-        except KeyboardInterrupt:
+        except BaseException:  # also where nobody reads what is told, or nothing can be forked
             crew.stop()
             raise
         return found, ()

@@ -73,8 +73,9 @@ class Crew:
         """Run a job as soon as there is a process for it."""
         self.wait_for_place()
         worker = self._idle.pop() if self._idle else self._fork()
-        worker.pipe.send(number)
         self._busy[worker] = number
+        with suppress(BrokenPipeError):  # the process died; who waits for it finds that out
+            worker.pipe.send(number)
 
     def wait(self) -> None:
         """Wait until all jobs have ended."""
@@ -104,7 +105,7 @@ class Crew:
         ours, theirs = context.Pipe()
         # The end of another process's pipe, kept open here, would have that one wait for ever.
         inherited = [ours, *(worker.pipe for worker in (*self._idle, *self._busy))]
-        process = context.Process(target=_serve, args=(self._job, theirs, inherited))
+        process = context.Process(target=_serve, args=(self._job, theirs, inherited, os.getpid()))
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -125,12 +126,15 @@ class Crew:
 
 
 def _serve(
-    job: Callable[[int], float | None], pipe: Connection, inherited: Sequence[Connection]
+    job: Callable[[int], float | None],
+    pipe: Connection,
+    inherited: Sequence[Connection],
+    parent: int,
 ) -> None:
     """Run jobs in a process of its own, until nobody sends any more."""
     try:
         signals.stop_once()
-        _end_with_parent()
+        _end_with_parent(parent)
         for other in inherited:
             other.close()
         with suppress(EOFError):
@@ -143,8 +147,8 @@ def _serve(
             sys.modules["wandb"].teardown()  # ends its service process
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Be sent SIGTERM when the parent is gone, which nobody can wait for any more."""
     ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() == 1:  # it is gone already
+    if os.getppid() != parent:  # it is gone already
         raise KeyboardInterrupt

@@ -202,5 +202,6 @@ def _stop_notes(config: Config, outcome: Outcome) -> list[str]:
     stop = config.stop
     return [
         f"stopped after round {outcome.rounds}: {stop.metric} improved by less than "
-        f"{stop.min_delta} for {stop.patience} round{'' if stop.patience == 1 else 's'}"
+        f"{stop.min_delta} for {stop.patience} {'tested ' if config.evaluate_every > 1 else ''}"
+        f"round{'' if stop.patience == 1 else 's'}"
     ]

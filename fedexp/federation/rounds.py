@@ -134,8 +134,8 @@ class RoundLoop:
                 stop.take_in(outcome.judged(stopping.metric))
             last = server_round == self._config.num_rounds or stop.exhausted
             if last or signals.received() or keeper.is_due(server_round):
-                now = self._personal.now
-                keeper.save(server_round, partial(take, outcome, self._server, grid, stop, now))
+                parts = (outcome, self._server, grid, stop, self._personal.now)
+                keeper.save(server_round, partial(take, *parts, tested=due))
             signals.obey()
         outcome.stopped_early = outcome.rounds < self._config.num_rounds
         outcome.newcomers = self._personal.of_newcomers(outcome, partial(self._made, grid))

@@ -29,11 +29,20 @@ Models = Callable[[Outcome], dict[int | None, Weights]]
 
 
 def take(
-    outcome: Outcome, server: Server, grid: CohortGrid, stop: Patience, models: Models
+    outcome: Outcome,
+    server: Server,
+    grid: CohortGrid,
+    stop: Patience,
+    models: Models,
+    *,
+    tested: bool = True,
 ) -> dict[str, Any]:
-    """Return the state after a round: arrays, numbers, words, and collections of them."""
-    now = models(outcome)
-    untested = [owner for owner, model in now.items() if model is not outcome.models.get(owner)]
+    """Return the state after a round: arrays, numbers, words, and collections of them.
+
+    After a round that was tested, all models were, also where a strategy makes them anew when asked.
+    """
+    now, before = models(outcome), outcome.models
+    untested = [k for k, model in now.items() if not tested and model is not before.get(k)]
     return {
         "round": outcome.rounds,
         "weights": outcome.weights,

@@ -49,6 +49,24 @@ def test_a_job_without_a_result_is_told() -> None:
     assert lost == [(2, 0)]
 
 
+def test_a_job_that_says_that_it_failed_has_no_result() -> None:
+    lost: list[int] = []
+    failures: list[int] = []
+
+    def job(number: int, _: Sequence[str]) -> float:
+        failures.extend([number] * (number == 1))
+        return 0.0
+
+    def failed() -> bool:
+        found = bool(failures)
+        failures.clear()
+        return found
+
+    beside = Beside(1, False, lambda: None, lambda number, _: lost.append(number), failed)
+    found, _ = beside.run(JOBS, lambda *_: None, job)
+    assert (lost, found) == ([1], {0: 0.0, 1: None, 2: 0.0, 3: 0.0})
+
+
 def _jobs(*words: str) -> list[Job]:
     return plan(list(words), multirun=True)
 
@@ -77,17 +95,17 @@ def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_how_many_jobs_run_beside_one_another(
     words: Sequence[str], processes: int | None, if_short: bool | None
 ) -> None:
-    found = launching.beside(_jobs(*words), print)
+    found = launching.beside(_jobs(*words), print, bool)
     assert (found and found.processes, found and found.if_short) == (processes, if_short)
 
 
 def test_jobs_need_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "usable_memory", lambda: 5 * 2**30)
-    found = launching.beside(_jobs("seed=range(6)"), print)
+    found = launching.beside(_jobs("seed=range(6)"), print, bool)
     assert found is not None
     assert found.processes == 2
     monkeypatch.setattr(launching, "usable_memory", lambda: 3 * 2**30)
-    assert launching.beside(_jobs("seed=range(6)"), print) is None
+    assert launching.beside(_jobs("seed=range(6)"), print, bool) is None
 
 
 def test_runs_with_workers_have_no_jobs_beside_them() -> None:
