@@ -176,7 +176,9 @@ def test_a_stranger_is_refused_and_the_owner_let_in(two_workers: None) -> None:
     assert (owner.returncode, owner.stdout) == (0, "ran\n")
 
 
-def test_a_cluster_is_not_tried_for_minutes() -> None:
+def test_a_cluster_is_not_tried_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The session of other tests must not lose its token.
+    monkeypatch.setattr(ray_internals, "read_environment", lambda: None)
     constants = ray._private.ray_constants
     before = constants.NUM_REDIS_GET_RETRIES
     with ray_internals.joining():
