@@ -80,24 +80,6 @@ def test_what_runs_when_it_is_stopped_ends_in_order(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("ended-*")) == ["ended-0", "ended-1"]
 
 
-def test_a_process_that_died_between_jobs_costs_one_job() -> None:
-    pids: list[int] = []
-    crew, found = _crew(1, lambda number: float(os.getpid()))
-    crew.start(0)
-    crew.wait()
-    pids.append(int(found[0][1] or 0))
-    os.kill(pids[0], signal.SIGKILL)
-    time.sleep(0.2)
-    for number in (1, 2):
-        crew.start(number)
-    crew.finish()
-    assert [(number, value is None) for number, value, _ in found] == [
-        (0, False),
-        (1, True),
-        (2, False),
-    ]
-
-
 SCRIPT = """
 import sys, time
 from pathlib import Path
