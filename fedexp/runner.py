@@ -169,10 +169,8 @@ def leave(code: int, *, at_once: bool = True) -> NoReturn:
         sys.exit(code)
     session = sys.modules.get("fedexp.backends.ray_session")
     if session is not None:
-        end = getattr(
-            session, "end", None
-        )  # a thread may be importing it: then nothing has started
-        if end is not None:
+        end = getattr(session, "end", None)
+        if end is not None:  # else a thread is importing it, and nothing has started
             end()
     elif "ray" in sys.modules:
         sys.modules["ray"].shutdown()

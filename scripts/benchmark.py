@@ -7,8 +7,8 @@
 
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
 training, aggregation and evaluation; `end` is from the last round to the exit (figures, shutdown);
-`start` is what is left of the total (imports, Ray's start, reading data; nan in a multirun, whose
-runs may overlap). `memory` is the peak of the private pages of the process and its children plus the
+`start` is what is left of the total (imports, Ray's start, reading data; in a multirun, what lies
+between jobs, and nan where they may run side by side). `memory` is the peak of the private pages of the process and its children plus the
 largest shared part (mapped files and Ray's object store); `driver` is the peak of the process alone,
 all that it has mapped included. The floor does the same SGD steps on float tensors in memory, with
 torch's default SGD, in two processes of one thread each, and nothing else: no messages, aggregation,
@@ -29,28 +29,18 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import psutil
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch.nn import functional as F
 
-from fedexp.config.composition import plan
-from fedexp.config.schema import Config
 from fedexp.core.machine import usable_cpus
-from fedexp.core.weights import Weights
-from fedexp.data.assignment import Holders
-from fedexp.federation.cohort import draw_cohort
-from fedexp.federation.dealing import federate
-from fedexp.training.network import Network, build_network
+from fedexp.launching import FEWEST
 
 DEVICES = [
     "dataset=mnist",
@@ -157,14 +147,15 @@ def measure(command: list[str], folder: Path) -> Timing:
         print(output, file=sys.stderr)
         raise subprocess.CalledProcessError(process.returncode, command)
     rounds: list[float] = []
-    for file in sorted(folder.rglob("timings.csv")):
+    files = sorted(folder.rglob("timings.csv"))
+    for file in files:
         table = pd.read_csv(file)
         rounds += table[table["round"] > 0].groupby("round")["seconds"].sum().tolist()
     median = statistics.median(rounds)
     memory, driver = (size / 2**20 for size in peak)
-    end = now - max(file.stat().st_mtime for file in folder.rglob("timings.csv"))
-    rest = total - sum(rounds) - end
-    return Timing(median, math.nan if "-m" in command else rest, end, total, memory, driver)
+    end = now - max(file.stat().st_mtime for file in files)
+    rest = math.nan if len(files) >= FEWEST else total - sum(rounds) - end
+    return Timing(median, rest, end, total, memory, driver)
 
 
 def _watch(pid: int, peak: list[float]) -> None:
@@ -178,80 +169,6 @@ def _watch(pid: int, peak: list[float]) -> None:
             peak[0] = max(peak[0], private + max(size.shared for size in sizes))
             peak[1] = max(peak[1], sizes[0].rss)
         time.sleep(0.2)
-
-
-def floor(overrides: list[str]) -> None:
-    """Run the plain loop for a work item and write its rounds to ./timings.csv."""
-    seconds = []
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for config in (job.config for job in plan(overrides, multirun=True)):
-            # Both processes read the data before the first round is timed.
-            list(pool.map(_floor_ready, [overrides] * 2))
-            for server_round in range(1, config.num_rounds + 1):
-                start = time.perf_counter()
-                jobs = [(overrides, server_round, half) for half in (0, 1)]
-                list(pool.map(_floor_half, jobs))
-                seconds.append(time.perf_counter() - start)
-    rows = [f"{k},train,{value}" for k, value in enumerate(seconds, start=1)]
-    Path("timings.csv").write_text("\n".join(["round,phase,seconds", *rows]) + "\n")
-
-
-@dataclass
-class _FloorData:
-    """What a process of the floor holds from its first call on."""
-
-    config: Config
-    partition: Holders
-    weights: Weights
-    network: Network
-    images: torch.Tensor
-    labels: torch.Tensor
-
-
-_floor_data: list[_FloorData] = []
-
-
-def _floor_ready(overrides: list[str]) -> None:
-    torch.set_num_threads(1)
-    if not _floor_data:
-        config = plan(overrides, multirun=True)[0].config
-        data, cpu = federate(config), torch.device("cpu")
-        prepare = config.dataset.prepare
-        network = build_network(config.model, data.spec, config.seed, cpu, prepare)
-        _floor_data.append(
-            _FloorData(
-                config,
-                data.partition,
-                network.weights(),
-                network,
-                prepare(torch.from_numpy(data.train.inputs)),
-                torch.from_numpy(data.train.targets),
-            )
-        )
-    time.sleep(0.2)  # long enough that the other process takes the other call
-
-
-def _floor_half(job: tuple[list[str], int, int]) -> None:
-    """Train every other client of a round's cohort, largest first."""
-    overrides, server_round, half = job
-    if not _floor_data:
-        _floor_ready(overrides)
-    held = _floor_data[0]
-    clients, options = held.config.clients, held.config.training
-    cohort = draw_cohort(held.config, "cohort", clients.fraction_train, server_round)
-    cohort.sort(key=lambda client: -held.partition.size(client))
-    for client in cohort[half::2]:
-        indices = torch.from_numpy(held.partition.client(client))
-        x, y = held.images[indices], held.labels[indices]
-        held.network.load(held.weights)
-        model = held.network.module
-        optimizer = torch.optim.SGD(model.parameters(), options.learning_rate, options.momentum)
-        for _ in range(options.local_epochs):
-            for batch in torch.randperm(len(y)).split(options.batch_size):
-                loss = F.cross_entropy(model(x[batch]), y[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
 
 
 HEADS = (
@@ -344,13 +261,9 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", choices=MODES, default=list(MODES))
     parser.add_argument("--repeat", type=int, default=1, help="passes over everything")
     parser.add_argument("--write", type=Path, help="write the table to this page, too")
-    parser.add_argument("--floor", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="for every row, such as dataset.root=data")
     args = parser.parse_args()
     shared = [_absolute(item) for item in args.overrides]
-    if args.floor:
-        floor([*WORK[args.floor][1], *shared])
-        return
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs")
     timings: dict[tuple[str, str], list[Timing]] = {}
     for _ in range(args.repeat):
@@ -370,7 +283,12 @@ def main() -> None:
 
 def _command(work: str, mode: str, shared: list[str]) -> list[str]:
     if mode == "floor":
-        return [sys.executable, str(Path(__file__).absolute()), "--floor", work, *shared]
+        return [
+            sys.executable,
+            str(Path(__file__).with_name("floor.py").absolute()),
+            *WORK[work][1],
+            *shared,
+        ]
     return [sys.executable, "-m", "fedexp", *WORK[work][1], *MODES[mode], *shared]
 
 

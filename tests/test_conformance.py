@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from support.helpers import config, leave_out_the_rest
+from support.helpers import config, forget_datasets, leave_out_the_rest
 from torch import Tensor, nn
 
 from fedexp import attacks, metrics, models, partitions, strategies
@@ -45,11 +45,8 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    kept = loading._loaded.copy()
-    yield
-    loading._loaded.clear()
-    loading._loaded.update(kept)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_datasets(monkeypatch)
 
 
 @dataclass(frozen=True)

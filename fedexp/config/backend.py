@@ -50,7 +50,7 @@ class BackendConfig:
 
     @property
     def jobs_at_once(self) -> int | None:
-        """How many runs of a multirun run beside one another; None is as many as there is room for."""
+        """How many runs of a multirun run side by side; None is as many as there is room for."""
         return 1
 
     def nodes_here(self, num_clients: int, *, own_data: bool = False) -> list[str]:
@@ -89,7 +89,7 @@ class RayBackend(BackendConfig):
     one per num_cpus_per_worker CPUs, at most one per client of a round; on this machine they are started
     once they save more time than they take, and until then clients run in this process."""
     jobs: int | None = ranged(None, ge=1)
-    """Runs of a multirun that run beside one another, each in a process of its own; null is one per CPU,
+    """Runs of a multirun that run side by side, each in a process of its own; null is one per CPU,
     from four runs on, if the first takes less than a minute. 1 runs one after another."""
     num_cpus_per_worker: float = ranged(1.0, gt=0)
     """CPUs that a worker takes."""
@@ -106,7 +106,7 @@ class RayBackend(BackendConfig):
         return self.num_gpus_per_worker > 0
 
     def errors(self, plan: Plan) -> Iterable[str]:
-        """A cluster is joined where its head listens; who has workers has no jobs beside one another."""
+        """A cluster is joined where its head listens; who has workers runs no jobs side by side."""
         if self.device == "cuda" and not self.reserves_gpu:
             yield (
                 "backend.device=cuda: Ray's workers are given no GPU; say what each takes in "

@@ -64,9 +64,8 @@ def partition_png(
     return _partition_png(counts.tobytes(), counts.shape[1], tuple(classes), told_apart, out_of)
 
 
-@lru_cache(
-    maxsize=4
-)  # a sweep's runs often share a partition, and drawing takes a tenth of a short one
+# A sweep's runs often share a partition, and drawing it takes a tenth of a short run.
+@lru_cache(maxsize=4)
 def _partition_png(
     held: bytes, num_classes: int, classes: tuple[str, ...], told_apart: str, out_of: int | None
 ) -> bytes:

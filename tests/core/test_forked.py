@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,30 @@ def test_what_runs_when_it_is_stopped_ends_in_order(tmp_path: Path) -> None:
         time.sleep(0.01)
     crew.stop()
     assert sorted(path.name for path in tmp_path.glob("ended-*")) == ["ended-0", "ended-1"]
+
+
+@pytest.fixture
+def _pipes_raise() -> Iterator[None]:
+    """Writing to a closed pipe is an error, as Python has it; `fedexp compare` ends quietly instead."""
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGPIPE, before)
+
+
+@pytest.mark.usefixtures("_pipes_raise")
+def test_a_process_that_died_between_jobs_costs_one_job() -> None:
+    crew, found = _crew(1, lambda number: float(os.getpid()))
+    crew.start(0)
+    crew.wait()
+    ((_, pid, _),) = found
+    assert pid is not None
+    os.kill(int(pid), signal.SIGKILL)
+    time.sleep(0.2)
+    for number in (1, 2):
+        crew.start(number)
+    crew.finish()
+    lost = [(number, value is None) for number, value, _ in found]
+    assert lost == [(0, False), (1, True), (2, False)]
 
 
 SCRIPT = """

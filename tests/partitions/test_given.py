@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from support.helpers import config
+from support.helpers import config, forget_datasets
 
 from fedexp import datasets
 from fedexp.config.schema import Config
@@ -51,13 +51,11 @@ class Owned(Dataset):
 
 
 @pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
-    kept = loading._loaded.copy()
+def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    forget_datasets(monkeypatch)
     datasets.register(Owned)
     yield
     datasets.REGISTRY.forget("owned")
-    loading._loaded.clear()
-    loading._loaded.update(kept)
 
 
 def _config(**changes: object) -> Config:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support.helpers import Clients, config, initial_weights, leave_out_the_rest, setup, tiny_data
+from support.helpers import (
+    Clients,
+    config,
+    forget_datasets,
+    initial_weights,
+    leave_out_the_rest,
+    setup,
+    tiny_data,
+)
 from support.transcribed import Floats, Holder, Net, holders
 from torch import Tensor, nn
 
@@ -21,7 +28,6 @@ from fedexp.core.hooks import Seen
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Order, Update, Updates
 from fedexp.core.weights import Weights
-from fedexp.data import loading
 from fedexp.data.examples import Spec
 from fedexp.federation.events import Ending
 from fedexp.models import Model
@@ -39,12 +45,9 @@ RATE, STEPS, ROUNDS = 0.05, 4, 3
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     leave_out_the_rest(monkeypatch)
-    kept = loading._loaded.copy()
-    yield
-    loading._loaded.clear()
-    loading._loaded.update(kept)
+    forget_datasets(monkeypatch)
 
 
 # Identity

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-from support.helpers import initial_weights, leave_out_the_rest, same_weights
+from support.helpers import forget_datasets, initial_weights, leave_out_the_rest, same_weights
 from support.transcribed import BODY, HEAD, Holder, Net, holders, mean
 
 from fedexp import strategies
@@ -19,7 +19,6 @@ from fedexp.config.training import TrainingConfig
 from fedexp.core.options import FedexpError
 from fedexp.core.roles import Setup, Update, Updates
 from fedexp.core.weights import Weights
-from fedexp.data import loading
 from fedexp.federation.events import Ending
 from fedexp.models.logistic import Logistic
 from fedexp.models.mlp import Mlp
@@ -45,12 +44,9 @@ RATE, STEPS, ROUNDS, CLIENTS = 0.05, 4, 3, range(3)
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     leave_out_the_rest(monkeypatch)
-    kept = loading._loaded.copy()
-    yield
-    loading._loaded.clear()
-    loading._loaded.update(kept)
+    forget_datasets(monkeypatch)
 
 
 def _experiment(strategy: Strategy, **changes: Any) -> Config:

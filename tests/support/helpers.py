@@ -32,6 +32,7 @@ from fedexp.config.training import TrainingConfig
 from fedexp.core.layers import Layers
 from fedexp.core.roles import Client, Job, Number, Order, Setup, State, Update, Updates
 from fedexp.core.weights import Weights
+from fedexp.data import loading
 from fedexp.data.assignment import Assignment
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.federated import FederatedData
@@ -425,6 +426,11 @@ def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs in this process leave out their pictures, which take most of a second."""
     for name in ("confusion_png", "partition_png"):
         monkeypatch.setattr(f"fedexp.federation.conclusion.{name}", lambda *_: b"")
+
+
+def forget_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the datasets that this process keeps as they are, whatever a test reads."""
+    monkeypatch.setattr(loading, "_loaded", loading._loaded.copy())
 
 
 def leave_out_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
