@@ -7,13 +7,12 @@
 
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
 training, aggregation and evaluation; `end` is from the last round to the exit (figures, shutdown);
-`start` is what is left of the total (imports, Ray's start, reading data; in a multirun, what lies
-between jobs, and nan where they may run side by side). `memory` is the peak of the private pages of the process and its children plus the
-largest shared part (mapped files and Ray's object store); `driver` is the peak of the process alone,
-all that it has mapped included. The floor does the same SGD steps on float tensors in memory, with
-torch's default SGD, in two processes of one thread each, and nothing else: no messages, aggregation,
-evaluation or files. Work items that take long, or are about memory, run where they are asked for
-(`--work W6 --modes "ray, 2 workers"`).
+`start` is what is left of the total: imports, Ray's start, reading data; in a multirun also what lies
+between jobs, and nan where they may run side by side. `memory` is the peak of the private pages of the
+process and its children plus the largest shared part (mapped files and Ray's object store); `driver` is
+the peak of the process alone, all that it has mapped included. The floor is `scripts/floor.py`, which
+does the same SGD steps and nothing else. Work items that take long, or are about memory, run where they
+are asked for (`--work W6 --modes "ray, 2 workers"`).
 """
 
 from __future__ import annotations
