@@ -2,7 +2,6 @@
 
     python scripts/benchmark.py dataset.root=data               the usual work items, one table
     python scripts/benchmark.py --work W3 --repeat 3            one item, medians of three passes
-
     python scripts/benchmark.py --write docs/performance.md ...  the table as a page, too
 
 Every row is a process of its own, as a user would start it. `round` is the median over rounds of
