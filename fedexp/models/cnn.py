@@ -47,15 +47,17 @@ class Cnn(Model):
         """Return the layers."""
         from torch import nn
 
+        from fedexp.core.pooling import MaxPool2d
+
         channels, height, width = spec.shape
         rows, columns = (self._after(self._after(side)) for side in (height, width))
         return nn.Sequential(
             nn.Conv2d(channels, 32, 5, padding=self.padding),
             nn.ReLU(),
-            nn.MaxPool2d(2),
+            MaxPool2d(),
             nn.Conv2d(32, 64, 5, padding=self.padding),
             nn.ReLU(),
-            nn.MaxPool2d(2),
+            MaxPool2d(),
             nn.Flatten(),
             nn.Linear(64 * rows * columns, 512),
             nn.ReLU(),
