@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fedexp.core.options import ConfigError, FedexpError, Span, one_of, ranged
     from fedexp.core.weights import Weights
     from fedexp.data.examples import Examples, Spec
-    from fedexp.datasets import Dataset, ImageDataset
+    from fedexp.datasets import Dataset, ImageDataset, PopulationDataset
     from fedexp.frameworks.base import Batch, Learner, Recipe
     from fedexp.metrics import Metric, Predictions
     from fedexp.models import FrameworkModel, Model
@@ -61,6 +61,7 @@ __all__ = [
     "Model",
     "Order",
     "Partition",
+    "PopulationDataset",
     "Predictions",
     "Recipe",
     "Server",
@@ -92,7 +93,7 @@ _HOME = {
     **dict.fromkeys(("ConfigError", "FedexpError", "Span", "one_of", "ranged"), "core.options"),
     "Weights": "core.weights",
     **dict.fromkeys(("Examples", "Spec"), "data.examples"),
-    **dict.fromkeys(("Dataset", "ImageDataset"), "datasets"),
+    **dict.fromkeys(("Dataset", "ImageDataset", "PopulationDataset"), "datasets"),
     **dict.fromkeys(("Metric", "Predictions"), "metrics"),
     **dict.fromkeys(("FrameworkModel", "Model"), "models"),
     **dict.fromkeys(("Batch", "Learner", "Recipe"), "frameworks.base"),

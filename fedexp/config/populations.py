@@ -21,11 +21,27 @@ MAX_NODES = 100_000
 """Clients that may have a node of Flower's each."""
 
 
+def pairing_errors(config: Config) -> Iterator[str]:
+    """Yield a line unless the clients are the dataset's own where it draws them, and only there."""
+    dataset, partition = config.dataset.name, config.partition.name
+    if config.dataset.population is not None and not config.partition.population:
+        yield (
+            f"dataset={dataset} draws what each client holds, so that nothing can be dealt: partition "
+            f"must be population, got {partition!r}"
+        )
+    if config.partition.population and config.dataset.population is None:
+        yield (
+            f"partition={partition} needs a dataset that draws what each client holds, such as "
+            f"dataset=synthetic_devices, got {dataset!r}"
+        )
+
+
 def population_errors(config: Config) -> Iterator[str]:
     """Yield a line for everything that grows with ``clients.num`` and must not."""
     clients, partition, dataset = config.clients, config.partition, config.dataset
-    yield from _number_errors(config)
-    if clients.num > MAX_CLIENTS and partition.with_replacement:
+    boundless = partition.with_replacement or partition.population
+    yield from _number_errors(config, boundless)
+    if clients.num > MAX_CLIENTS and boundless:
         yield f"clients.num must be <= {MAX_CLIENTS}, got {clients.num}"
         return
     if partition.with_replacement and held_by_clients(dataset.validation, dataset.validation_by):
@@ -48,17 +64,22 @@ def population_errors(config: Config) -> Iterator[str]:
             f"{MAX_FAULTY:,} faulty clients that failures.csv can list: at most "
             f"{MAX_FAULTY / clients.num:.3g}"
         )
-    if partition.with_replacement and config.backend.has_nodes and clients.num > MAX_NODES:
+    if boundless and config.backend.has_nodes and clients.num > MAX_NODES:
         yield (
             f"backend={config.backend.name} has a node for every client: clients.num must be <= "
             f"{MAX_NODES}, got {clients.num} (backend=ray and backend=inline take any number)"
         )
 
 
-def _number_errors(config: Config) -> Iterator[str]:
-    """Every client has an example of its own, or all of it is drawn; who is not listed has no model."""
+def _number_errors(config: Config, boundless: bool) -> Iterator[str]:
+    """Every client has an example of its own, or all of it is drawn; who is not listed has no model.
+
+    Args:
+        config: The experiment.
+        boundless: Whether there may be any number of clients.
+    """
     spec, clients, dataset = config.dataset.spec, config.clients, config.dataset
-    if clients.num > dataset.num_dealt and not config.partition.with_replacement:
+    if clients.num > dataset.num_dealt and not boundless:
         held_out = spec.num_train - dataset.num_dealt
         less = f" less the {held_out} that the server holds out" if held_out else ""
         yield (

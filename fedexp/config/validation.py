@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedexp import attacks, metrics, strategies, tasks
 from fedexp.config.frameworks import framework_errors
-from fedexp.config.populations import population_errors
+from fedexp.config.populations import pairing_errors, population_errors
 from fedexp.config.schema import GROUPS, Config
 from fedexp.config.training import FULL
 from fedexp.core.options import AUTO, range_errors
@@ -107,6 +107,10 @@ def _relation_errors(config: Config) -> Iterator[str]:
     if config.dataset.remote and not config.dataset.spec.owners:  # nobody knows anything yet
         yield from _own_errors("dataset", config)
         return
+    unpaired = [*pairing_errors(config)]
+    if unpaired:  # what else there is to say would be about a partition that has nothing to deal
+        yield from unpaired
+        return
     if config.name in ("", ".", "..") or not config.name.isprintable() or {*"/\\"} & {*config.name}:
         yield (
             "name must be a word without slashes and control characters: it names a folder of "
@@ -175,6 +179,12 @@ def _remote_errors(config: Config) -> Iterator[str]:
 
 def _validation_errors(config: Config) -> Iterator[str]:
     share, num_train = config.dataset.validation, config.dataset.spec.num_train
+    if share and config.dataset.population is not None:
+        yield (
+            f"dataset.validation={share:g}: clients of dataset={config.dataset.name} hold nothing out; "
+            "leave it out"
+        )
+        return
     if share and not num_held_out(share, num_train):
         yield (
             f"dataset.validation={share:g} of {num_train} training examples is less than one: at least "

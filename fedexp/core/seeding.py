@@ -30,6 +30,8 @@ Purpose = Literal[
     "mix",
     "panel",
     "clusters",
+    "device",
+    "shared_model",
 ]
 
 # Fixed numbers: renumbering them would change the results of every published run.
@@ -52,6 +54,8 @@ _PURPOSE_IDS: dict[str, int] = {
     "mix": 15,
     "panel": 16,
     "clusters": 17,
+    "device": 18,
+    "shared_model": 19,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,12 @@ class Examples:
         owners = None if self.owners is None else self.owners[indices]
         return Examples(self.inputs[indices], self.targets[indices], owners)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """Return the examples of several sets, at least one, in one; whose they are is left out."""
+        inputs, targets = [part.inputs for part in parts], [part.targets for part in parts]
+        return cls(np.concatenate(inputs), np.concatenate(targets))
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -45,8 +52,8 @@ class Spec:
         shape: Of one input: channels, height and width of an image, the length of a vector, channels and
             length of a series, or the number of tokens.
         classes: What the labels 0, 1, ... are called, one name each; none where there are no labels.
-        num_train: Training examples.
-        num_test: Test examples.
+        num_train: Training examples; 0 where each client's are drawn, and nobody counts them.
+        num_test: Test examples; likewise.
         vocabulary: Tokens are 0 .. vocabulary - 1; 0 where inputs are no tokens.
         values: Numbers in a target of a regression; 0 elsewhere.
         owners: What the owners 0, 1, ... of examples are called, such as hospitals; none where nobody

@@ -13,6 +13,7 @@ from fedexp.data.assignment import Holders
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.held_out import BOTH, CLIENTS, SERVER, held_by_server, num_held_out
 from fedexp.data.loading import measure
+from fedexp.data.population import Population
 from fedexp.data.torchvision_files import Source, ensure_files, read_files
 from fedexp.tasks import TOKENS
 
@@ -84,6 +85,11 @@ class Dataset:
         return self.spec.num_train - num_held_out(share, self.spec.num_train)
 
     @property
+    def population(self) -> Population | None:
+        """What draws the examples of any client; None where :meth:`load` returns them all."""
+        return None
+
+    @property
     def tokenized_by(self) -> str:
         """Folder of the tokenizer that texts were cut by; empty where tokens are of another making."""
         return ""
@@ -141,6 +147,48 @@ class Dataset:
         """
         return batch
 
+
+@dataclass(frozen=True)
+class PopulationDataset(Dataset):
+    """Examples that are drawn client by client, where a client trains; of any number of clients.
+
+    Write :meth:`draw`, and say in ``facts`` what it returns, with 0 for the numbers of examples. Draw
+    from a generator that is keyed on the client, such as ``numpy.random.default_rng((seed, client))``,
+    and from nothing else. It goes with ``partition=population``.
+    """
+
+    def draw(self, client: int) -> tuple[Examples, Examples]:
+        """Draw one client's training and test examples.
+
+        Args:
+            client: Its number, 0, 1, ...; what it holds must follow from that and the options alone.
+
+        Returns:
+            One training example at least; there may be no test examples.
+        """
+        raise NotImplementedError(f"dataset={self.name} does not say what a client holds")
+
+    def sizes(self, client: int) -> tuple[int, int]:
+        """Return how many training and test examples a client has; override it where that is cheaper."""
+        train, test = self.draw(client)
+        return len(train), len(test)
+
+    @property
+    def population(self) -> Population:
+        """The page itself."""
+        return self
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Draw the examples of the first clients, by which two populations are told apart."""
+        drawn = [self.draw(client) for client in range(SAMPLE)]
+        return (
+            Examples.joined([train for train, _ in drawn]),
+            Examples.joined([test for _, test in drawn]),
+        )
+
+
+SAMPLE = 16
+"""Clients whose examples stand for those of a population where it is hashed and checked."""
 
 KINDS = ("image", "vector", "series", TOKENS)
 """What inputs can be; a page of yours may name another, and models that take it."""

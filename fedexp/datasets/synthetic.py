@@ -15,6 +15,8 @@ NUM_INPUTS, NUM_CLASSES = 60, 10
 FEWEST = 50
 """Examples that every device has at least, training and test together."""
 TRAIN_SHARE = 0.9
+SPREAD = np.arange(1, NUM_INPUTS + 1) ** -0.6
+"""Deviations of the inputs within a device: of the j-th the variance is j^-1.2."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,17 +68,15 @@ class Synthetic(Dataset):
         of_sizes, of_models, of_inputs = _streams(self)
         sizes = _sizes(self.devices, of_sizes)
         inputs, labels = [], []
-        # Of the j-th input the variance is j^-1.2, so this is its deviation.
-        spread = np.arange(1, NUM_INPUTS + 1) ** -0.6
-        shared = _model(0.0, of_models)
+        shared = draw_model(0.0, of_models)
         for size in sizes:
             u, b_k = (
                 self.alpha * of_models.standard_normal(),
                 self.beta * of_inputs.standard_normal(),
             )
             around = b_k + of_inputs.standard_normal(NUM_INPUTS)
-            weights, bias = shared if self.iid else _model(u, of_models)
-            drawn = spread * of_inputs.standard_normal((size, NUM_INPUTS))
+            weights, bias = shared if self.iid else draw_model(u, of_models)
+            drawn = SPREAD * of_inputs.standard_normal((size, NUM_INPUTS))
             x = drawn if self.iid else drawn + around
             inputs.append(x.astype(np.float32))
             labels.append((x @ weights + bias).argmax(axis=1).astype(np.int64))
@@ -104,7 +104,7 @@ def _num_train(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return (TRAIN_SHARE * sizes).astype(np.int64)
 
 
-def _model(u: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def draw_model(u: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Draw W, shape (60, 10), and b, shape (10,), around u with deviation 1."""
     return (
         u + rng.standard_normal((NUM_INPUTS, NUM_CLASSES)),

@@ -95,7 +95,7 @@ class ClientNode:
     def personalise(self, client: int, server_round: int, order: Order, state: State) -> Reply:
         """Return the model that a client is tested with, which no deployment sends."""
         weights = self._tested_with(client, server_round, order, state)
-        return Reply(len(self.data.partition.client(client)), weights)
+        return Reply(self.data.partition.size(client), weights)
 
     def _tested_with(self, client: int, server_round: int, order: Order, state: State) -> Weights:
         config, order = self.config, self._whole(order, state)

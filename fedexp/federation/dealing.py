@@ -13,15 +13,18 @@ from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
 from fedexp.data.held_out import held_by_clients, held_by_server, hold_out
 from fedexp.data.loading import load, spec_problem
+from fedexp.federation.populating import populate
 
 
 def federate(config: Config) -> FederatedData:
-    """Read the dataset and deal it to the clients.
+    """Read the dataset and deal it to the clients, or let it draw what each of them holds.
 
     Raises:
         FedexpError: If the dataset is not there and cannot be downloaded, is not what its page says, or
             cannot be dealt as the partition asks.
     """
+    if config.dataset.population is not None:
+        return populate(config, config.dataset.population)
     train, test = load(config.dataset)
     spec = config.dataset.spec
     for what, examples in (("training", train), ("test", test)):

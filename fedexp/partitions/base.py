@@ -37,11 +37,14 @@ class Partition:
             its own test examples where these have owners, too.
         with_replacement: Whether clients may hold the same example, so that there may be more clients
             than examples.
+        population: Whether the clients are those of a dataset that draws each client's examples
+            (:class:`fedexp.datasets.PopulationDataset`): nothing is dealt.
     """
 
     deals_by: ClassVar[str] = GROUPS
     by_owner: ClassVar[bool] = False
     with_replacement: ClassVar[bool] = False
+    population: ClassVar[bool] = False
 
     name: str = ""
     seed: int | None = ranged(None, ge=0)
@@ -99,6 +102,10 @@ class Partition:
     def num_listed(self, num_clients: int) -> int:
         """Return how many clients are listed one by one in files, tables and pictures: all of them."""
         return num_clients
+
+    def listed(self, num_clients: int, seed: int) -> Sequence[int]:
+        """Return which clients of a population are listed, in order; ``seed`` is the experiment's."""
+        return range(num_clients)
 
     def rng(self, seed: int) -> np.random.Generator:
         """Return the generator that examples are dealt with; the partition's own seed wins."""

@@ -16,6 +16,7 @@ from fedexp import tasks
 from fedexp.core.options import Plan, ranged
 from fedexp.core.seeding import Purpose, derive_rng
 from fedexp.data.assignment import Holders, Indices
+from fedexp.data.population import draw_panel
 from fedexp.partitions.base import Labels, Partition, register
 from fedexp.tasks import NOTHING
 
@@ -174,10 +175,7 @@ class Drawn(Holders):
     @cached_property
     def listed(self) -> Sequence[int]:
         """All clients where they are few; else those of the panel, in order."""
-        if self.clients <= self.panel:
-            return range(self.clients)
-        rng = derive_rng(self.panel_seed, "panel")
-        return sorted(rng.choice(self.clients, self.panel, replace=False).tolist())
+        return draw_panel(self.clients, self.panel, self.panel_seed)
 
     @property
     def num_held(self) -> int | None:

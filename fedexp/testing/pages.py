@@ -14,7 +14,9 @@ from fedexp.config.schema import Config
 from fedexp.core.roles import Client, Server, Setup, Update, Updates
 from fedexp.data.examples import Examples
 from fedexp.data.loading import check, load, spec_problem
+from fedexp.data.population import Population as Drawing
 from fedexp.datasets import Dataset
+from fedexp.datasets.synthetic_devices import SyntheticDevices
 from fedexp.metrics import Metric, Predictions
 from fedexp.models import Model
 from fedexp.models.gru import Gru
@@ -22,6 +24,7 @@ from fedexp.models.mlp import Mlp
 from fedexp.models.mobilenet_v3_small import MobilenetV3Small
 from fedexp.partitions import Partition
 from fedexp.partitions.iid import Iid
+from fedexp.partitions.population import Population
 from fedexp.strategies import Strategy
 from fedexp.tasks import TOKENS
 from fedexp.testing.runs import require, resumes_alike, run, same_everywhere, small
@@ -70,9 +73,10 @@ def check_sides(strategy: Strategy, config: Config) -> None:
 def dataset_conforms(dataset: Dataset, backends: Sequence[str]) -> None:
     """What :func:`check_dataset` says, and a run where a model of fedexp's takes what it has."""
     check_dataset(dataset)
+    partition = Iid() if dataset.population is None else Population()
     for model in _SMALL_MODELS:
         if model.takes(dataset.kind, dataset.task):
-            same_everywhere(small(dataset=dataset, partition=Iid(), model=model), backends[:1])
+            same_everywhere(small(dataset=dataset, partition=partition, model=model), backends[:1])
             return
 
 
@@ -81,6 +85,8 @@ def check_dataset(dataset: Dataset) -> None:
     import torch
 
     dataset.ensure()
+    if dataset.population is not None:
+        _check_population(dataset.population)
     (train, test), again = dataset.load(), dataset.load()
     check(dataset, train, test)
     same = all(
@@ -90,7 +96,10 @@ def check_dataset(dataset: Dataset) -> None:
     require(same, "load() returns other examples the second time")
     spec = dataset.spec
     for what, part, number in (("training", train, spec.num_train), ("test", test, spec.num_test)):
-        require(len(part) == number, f"there are {len(part)} {what} examples; facts says {number}")
+        require(
+            dataset.population is not None or len(part) == number,
+            f"there are {len(part)} {what} examples; facts says {number}",
+        )
         problem = spec_problem(dataset, spec, part)
         require(problem is None, f"the {what} {problem}")
     batch = torch.from_numpy(train.inputs[:2].copy())
@@ -107,25 +116,49 @@ def check_dataset(dataset: Dataset) -> None:
     )
 
 
+def _check_population(population: Drawing) -> None:
+    """A client's number decides what is drawn for it, and its sizes are those of that."""
+    for client in (0, 10**8):
+        drawn, sizes = population.draw(client), population.sizes(client)
+        found = len(drawn[0]), len(drawn[1])
+        require(found == sizes, f"sizes({client}) is {sizes}; draw({client}) has {found}")
+        require(sizes[0] > 0, f"draw({client}) has no training example; one at least")
+        population.draw(client + 1)
+        same = all(
+            np.array_equal(one.inputs, other.inputs) and np.array_equal(one.targets, other.targets)
+            for one, other in zip(drawn, population.draw(client), strict=True)
+        )
+        require(same, f"draw({client}) returns other examples the second time")
+
+
 def partition_conforms(partition: Partition, backends: Sequence[str]) -> None:
     """Sound for several numbers of clients and seeds, and a run."""
+    dataset = SyntheticDevices(samples_per_client=20) if partition.population else TinyImages()
     for num_clients in (1, 2, 5):
-        config = small(partition=partition, clients=ClientsConfig(num_clients))
+        clients = ClientsConfig(num_clients)
+        config = small(dataset=dataset, partition=partition, clients=clients)
         if list(partition.errors(config)):
             continue
         for seed in (0, 1):
-            check_partition(partition, num_clients, seed, TinyImages())
+            check_partition(partition, num_clients, seed, dataset)
         same_everywhere(config, backends[:1])
 
 
 def check_partition(partition: Partition, num_clients: int, seed: int, dataset: Dataset) -> None:
     """Equal seeds give equal assignments; every other rule is :meth:`Partition.hold`'s."""
+    if partition.population:
+        first, again = (list(partition.listed(num_clients, seed)) for _ in range(2))
+        require(first == again, "listed() gives other clients for the same seed")
+        require(
+            len(first) == partition.num_listed(num_clients) and first == sorted({*first}),
+            "listed() must return as many clients as num_listed() says, each once, in order",
+        )
+        return
     train, test = (part.targets for part in load(dataset))
     labels = tasks.of(dataset).grouping(train, test, dataset.spec.classes).train
     before = labels.copy()
-    first = partition.hold(labels, num_clients, seed)
-    again = partition.hold(labels, num_clients, seed)
-    require(first.sha256 == again.sha256, "deal() gives another assignment for the same seed")
+    held, same = (partition.hold(labels, num_clients, seed) for _ in range(2))
+    require(held.sha256 == same.sha256, "deal() gives another assignment for the same seed")
     require(np.array_equal(labels, before), "deal() writes to the labels it is given")
 
 

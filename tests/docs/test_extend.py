@@ -76,8 +76,9 @@ ATTACK = ("clients.byzantine.kind=opposite", "clients.byzantine.fraction=0.4")
         ),
         (["patients.py", "stairs.py", "flowers.py"], [*PATIENTS, "strategy=flowers"]),
         (["dropout.py"], ["model=dropout_cnn", "partition=iid", "partition.samples_per_client=20"]),
+        (["waves.py"], ["dataset=waves", "partition=population", "model=mlp"]),
     ],
-    ids=["all kinds", "flower", "dropout"],
+    ids=["all kinds", "flower", "dropout", "population"],
 )
 def test_files_run(
     names: list[str], words: list[str], tmp_path: Path, bring: Callable[[Path], ModuleType]

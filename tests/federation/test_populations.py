@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,18 @@ from fedexp.analysis.rows import Rows
 from fedexp.analysis.tables import render
 from fedexp.config.clients import ByzantineConfig, ClientsConfig
 from fedexp.config.schema import Config
+from fedexp.config.training import TrainingConfig
+from fedexp.data.population import TEST
+from fedexp.datasets.synthetic_devices import SyntheticDevices
 from fedexp.experiment import run_experiment
 from fedexp.federation.cohort import draw_cohort
 from fedexp.federation.dealing import federate
 from fedexp.federation.events import RunInfo
 from fedexp.federation.rounds import RoundLoop
 from fedexp.flower.grid import CohortGrid
+from fedexp.models.logistic import Logistic
 from fedexp.partitions.iid import Iid
+from fedexp.partitions.population import Population
 from fedexp.partitions.resample import Resample
 from fedexp.preview import partition_table
 from fedexp.strategies.centralized import Centralized
@@ -54,10 +60,21 @@ def population(num: int = MANY, cohort: int = 4, **changes: Any) -> Config:
     return small(partition=partition, clients=clients, **changes)
 
 
-def test_a_run_takes_the_memory_of_its_cohorts() -> None:
+def devices(num: int = MANY, cohort: int = 4, **changes: Any) -> Config:
+    """Return such an experiment on clients whose examples themselves are drawn."""
+    drawn = {
+        "dataset": SyntheticDevices(samples_per_client=20),
+        "partition": Population(panel=PANEL),
+        "model": Logistic(),
+    }
+    return replace(population(num, cohort), **{**drawn, **changes})
+
+
+@pytest.mark.parametrize("of_many", [population, devices])
+def test_a_run_takes_the_memory_of_its_cohorts(of_many: Callable[[int], Config]) -> None:
     def peak(num: int) -> int:
         tracemalloc.start()
-        run(population(num))
+        run(of_many(num))
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -82,6 +99,48 @@ def test_numbers_are_those_of_cohorts_and_of_the_panel() -> None:
     assert ending.summary["fairness"]["mean"] == pytest.approx(sum(mine) / PANEL)
     (note,) = (line for line in ending.notes if "panel" in line)
     assert f"{PANEL} of 100,000,000" in note
+
+
+def test_drawn_clients_train_and_are_tested_on_what_is_drawn_for_them() -> None:
+    plan = devices(rounds=1, training=TrainingConfig(local_steps=3, batch_size=8))
+    ending, told = run(plan)
+    page, (client, *_) = plan.dataset.population, draw_cohort(plan, "evaluate_cohort", 4 / MANY, 1)
+    assert page is not None
+    assert ending.weights is not None
+    inputs, labels = (page.draw(client)[TEST].inputs, page.draw(client)[TEST].targets)
+    weight, bias = ending.weights.values()
+    expected = float(((inputs @ weight.T + bias).argmax(axis=1) == labels).mean())
+    (found,) = (
+        row.value
+        for row in told.measurements
+        if (row.split, row.client, row.metric) == ("client_test", client, "accuracy")
+    )
+    assert found == pytest.approx(expected)
+    assert len(ending.clients) == PANEL
+    assert all(row["images"] == 20 and row["test_images"] == 2 for row in ending.clients)
+    (note,) = (line for line in ending.notes if "panel" in line)
+    assert f"{PANEL} of 100,000,000" in note
+
+
+def test_drawn_clients_may_be_trained_in_one_place_or_alone() -> None:
+    reference, told = run(devices(strategy=Centralized()))
+    assert reference.summary["status"] == "completed"
+    assert not told.failures
+    few = devices(PANEL, PANEL)
+    together, _ = run(few)
+    alone, _ = run(replace(few, strategy=LocalOnly()))
+    assert alone.summary["partition_sha256"] == together.summary["partition_sha256"]
+    assert {*alone.summary["clients"]} == {str(client) for client in range(PANEL)}
+
+
+def test_a_killed_run_on_drawn_clients_goes_on_to_the_bit() -> None:
+    resumes_alike(devices(rounds=3, strategy=Scaffold()))
+
+
+@pytest.mark.slow
+def test_drawn_clients_are_the_same_wherever_they_are_drawn() -> None:
+    same_everywhere(devices(dataset=SyntheticDevices()), ("inline", "ray"))
+    same_everywhere(devices(20), ("inline", "flower"))
 
 
 def test_of_clients_that_keep_nothing_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
