@@ -50,6 +50,11 @@ def population_errors(config: Config) -> Iterator[str]:
             "that they train on: dataset.validation_by must be server, got "
             f"{dataset.validation_by!r}"
         )
+    if partition.population and held_by_clients(dataset.validation, dataset.validation_by):
+        yield (
+            f"partition={partition.name} has no client select on examples of its own: "
+            f"dataset.validation_by must be server, got {dataset.validation_by!r}"
+        )
     for fraction in ("fraction_train", "fraction_evaluate"):
         share = getattr(clients, fraction)
         if round(share * clients.num) > MAX_COHORT:

@@ -179,13 +179,8 @@ def _remote_errors(config: Config) -> Iterator[str]:
 
 def _validation_errors(config: Config) -> Iterator[str]:
     share, num_train = config.dataset.validation, config.dataset.spec.num_train
-    if share and config.dataset.population is not None:
-        yield (
-            f"dataset.validation={share:g}: clients of dataset={config.dataset.name} hold nothing out; "
-            "leave it out"
-        )
-        return
-    if share and not num_held_out(share, num_train):
+    # Of a population, nobody counts the examples before they are drawn.
+    if share and config.dataset.population is None and not num_held_out(share, num_train):
         yield (
             f"dataset.validation={share:g} of {num_train} training examples is less than one: at least "
             f"{1 / num_train:.2g}, or 0"

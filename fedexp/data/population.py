@@ -75,8 +75,8 @@ class Panel(Holders):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of what the population draws, of how many clients there are, and of who is listed."""
-        told = [self.examples_sha256, self.clients, [*self.panel]]
+        """Hash of what the population draws, how many clients there are, who is listed and holds what."""
+        told = [self.examples_sha256, self.clients, [*self.panel], self.own.sha256]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     @property

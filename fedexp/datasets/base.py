@@ -155,6 +155,9 @@ class PopulationDataset(Dataset):
     Write :meth:`draw`, and say in ``facts`` what it returns, with 0 for the numbers of examples. Draw
     from a generator that is keyed on the client, such as ``numpy.random.default_rng((seed, client))``,
     and from nothing else. It goes with ``partition=population``.
+
+    With ``validation``, no client trains on that share of its examples, drawn at random; what the listed
+    clients have of it is the server's validation set.
     """
 
     def draw(self, client: int) -> tuple[Examples, Examples]:

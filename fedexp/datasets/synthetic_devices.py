@@ -36,6 +36,10 @@ class SyntheticDevices(PopulationDataset):
     tenth of those it has. The server's test set is the test examples of the clients that are listed
     (``partition.panel``).
 
+    Every device draws a model of its own. So many devices have nothing in common that a global model
+    could learn: it learns 30 devices by heart, but is no better than chance, 0.1, on very many. With
+    ``iid``, all devices have the same model.
+
     Departures: alpha and beta are standard deviations, as in the authors' code; the paper's notation can
     be read as variances. The draws are NumPy's PCG64, so the examples are neither the authors' nor those
     of ``dataset=synthetic``. Sizes have no upper end: of a hundred million devices, the largest has some

@@ -134,12 +134,21 @@ def test_drawn_clients_may_be_trained_in_one_place_or_alone() -> None:
 
 
 def test_a_killed_run_on_drawn_clients_goes_on_to_the_bit() -> None:
-    resumes_alike(devices(rounds=3, strategy=Scaffold()))
+    page = SyntheticDevices(samples_per_client=20, validation=0.2)
+    resumes_alike(devices(rounds=3, strategy=Scaffold(), dataset=page))
+
+
+def test_models_are_selected_on_what_the_panel_does_not_train_on() -> None:
+    page = SyntheticDevices(samples_per_client=20, validation=0.2)
+    ending, told = run(devices(dataset=page))
+    assert ending.summary["selected_on"] == "validation"
+    assert {row.split for row in told.measurements} == {"train", "test", "val", "client_test"}
+    assert all(row["images"] == 16 for row in ending.clients)
 
 
 @pytest.mark.slow
 def test_drawn_clients_are_the_same_wherever_they_are_drawn() -> None:
-    same_everywhere(devices(dataset=SyntheticDevices()), ("inline", "ray"))
+    same_everywhere(devices(dataset=SyntheticDevices(validation=0.1)), ("inline", "ray"))
     same_everywhere(devices(20), ("inline", "flower"))
 
 

@@ -78,6 +78,38 @@ def test_listed_clients_are_in_the_arrays_and_their_test_examples_are_the_server
             data.partition.client(stranger)
 
 
+def test_nobody_trains_on_what_is_held_out_and_the_server_has_the_panels() -> None:
+    page = SyntheticDevices(samples_per_client=9, validation=0.25)
+    plan = _plan(dataset=page)
+    assert validate(plan) == []
+    data = federate(plan)
+    held_out = data.train.subset(data.server_val)
+    assert len(held_out) == 5 * 2
+    rows = {row.tobytes() for row in held_out.inputs}
+    for client in (*data.partition.listed, 0, MANY - 1):
+        (drawn, tested), trained = page.draw(client), data.train_examples([client])
+        assert len(trained) == data.partition.size(client) == 7
+        own = {row.tobytes() for row in trained.inputs}
+        assert own < {row.tobytes() for row in drawn.inputs}
+        assert not own & rows
+        assert _bytes(data.client_test_examples(client)) == _bytes(tested)
+        if client in data.partition.listed:
+            rows -= {row.tobytes() for row in drawn.inputs}
+            at = data.partition.client(client)
+            assert _bytes(data.train.subset(at)) == _bytes(trained)
+    assert not rows, "they are the listed clients'"
+    told = describe_partition(plan, data)
+    assert told["num_server_validation_examples"] == 10
+    assert told["num_validation_examples"] == [0] * 5
+    other = federate(_plan(dataset=page, seed=1)).train_examples([0])
+    assert _bytes(other) != _bytes(data.train_examples([0]))
+
+
+def test_a_share_of_less_than_an_example_is_refused() -> None:
+    with pytest.raises(FedexpError, match=r"dataset\.validation=0\.1 is less"):
+        federate(_plan(dataset=SyntheticDevices(samples_per_client=9, validation=0.1)))
+
+
 def test_the_hash_is_of_the_population_and_of_who_is_listed() -> None:
     def sha256(**changes: Any) -> str:
         return federate(_plan(**changes)).partition.sha256
@@ -90,8 +122,9 @@ def test_the_hash_is_of_the_population_and_of_who_is_listed() -> None:
         sha256(partition=Population(panel=6)),
         sha256(dataset=SyntheticDevices(samples_per_client=10)),
         sha256(dataset=SyntheticDevices(samples_per_client=9, draw_seed=1)),
+        sha256(dataset=SyntheticDevices(samples_per_client=9, validation=0.2)),
     ]
-    assert len({*others, alike[0]}) == 6
+    assert len({*others, alike[0]}) == 7
 
 
 def test_nothing_of_the_size_of_the_population_is_made() -> None:
@@ -139,7 +172,10 @@ def test_the_preview_lists_the_panel() -> None:
         ({"partition": Resample()}, "partition must be population"),
         ({"partition": Given()}, "partition must be population"),
         ({"dataset": Synthetic()}, "dataset=synthetic_devices"),
-        ({"dataset": SyntheticDevices(validation=0.1)}, "dataset.validation"),
+        (
+            {"dataset": SyntheticDevices(validation=0.1, validation_by="clients")},
+            "dataset.validation_by",
+        ),
         ({"clients": ClientsConfig(10**20, 1e-19)}, "clients.num must be"),
         ({"clients": ClientsConfig(MANY)}, "clients.fraction_train"),
         ({"clients": ClientsConfig(MANY, 1e-7, fraction_evaluate=0.5)}, "fraction_evaluate"),
