@@ -17,6 +17,7 @@ from fedexp.config.schema import Config
 from fedexp.core import forked, owner, signals, terminal
 from fedexp.core.files import DiscreetFormatter, reason, try_folder, unwritable
 from fedexp.core.logs import RunLog
+from fedexp.core.machine import compute_portably, computes_portably
 from fedexp.core.options import FedexpError
 from fedexp.data.loading import load
 from fedexp.federation.events import DIVERGED, RunInfo
@@ -42,6 +43,8 @@ def ensure(configs: Iterable[Config], *, here: bool = True) -> None:
     from fedexp.tracking import trackers
 
     configs = list(configs)
+    if here:
+        _settle_kernels(configs)
     if not here and shutil.which("srun") is None:
         raise FedexpError(
             "hydra/launcher=submitit_slurm: there is no srun on this machine; run it on a login node of "
@@ -63,6 +66,27 @@ def ensure(configs: Iterable[Config], *, here: bool = True) -> None:
 
         forked.has_trained = True  # a model from outside is, and torch's threads stay
         try_out(config)
+
+
+def _settle_kernels(configs: Sequence[Config]) -> None:
+    """Have this process compute portably, or not, before it computes anything.
+
+    Raises:
+        FedexpError: If it cannot, or has settled for the other already.
+    """
+    wanted = {config.backend.portable for config in configs if config.mode == "train"}
+    if len(wanted) > 1:
+        raise FedexpError(
+            "backend.portable must be the same for all runs of a command, as torch settles it once: take "
+            "a command for true and one for false"
+        )
+    if True in wanted:
+        compute_portably()
+    elif wanted and computes_portably():
+        raise FedexpError(
+            "backend.portable=false: torch computes portably in this process since an earlier run, and "
+            "settles it once: take another process"
+        )
 
 
 def ensure_installed(configs: Iterable[Config]) -> None:

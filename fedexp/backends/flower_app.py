@@ -50,7 +50,10 @@ def app_files(config: Config, *, driven: bool = False) -> dict[str, str]:
     assert isinstance(backend, DeploymentBackend)
     # How a program reaches the SuperLink is no business of the machines that it reaches.
     told = DeploymentBackend(
-        device=backend.device, threads=backend.threads, timeout=backend.timeout
+        device=backend.device,
+        threads=backend.threads,
+        portable=backend.portable,
+        timeout=backend.timeout,
     )
     return _files(flat(replace(config, backend=told)), driven=driven)
 

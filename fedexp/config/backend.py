@@ -32,6 +32,9 @@ class BackendConfig:
     """Where clients compute; auto is a GPU where a worker may take one."""
     threads: int = ranged(1, ge=1)
     """CPU threads of a process; 1 is fastest for small models."""
+    portable: bool = False
+    """Have torch compute as a processor with AVX2 does, whatever else this one can do: the same bits on
+    all x86-64 machines that have AVX2. false takes all that the processor can do."""
 
     @property
     def reserves_gpu(self) -> bool:

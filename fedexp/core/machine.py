@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+
+from fedexp.core.options import FedexpError
+
+PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""What torch, MKL and oneDNN read when each of them computes for the first time in a process."""
 
 
 def usable_cpus() -> int:
@@ -79,3 +87,53 @@ def _limit(folder: Path) -> float | None:
         allowed = int((folder / "cpu.cfs_quota_us").read_text())
         return None if allowed <= 0 else allowed / int((folder / "cpu.cfs_period_us").read_text())
     return None
+
+
+def compute_portably() -> None:
+    """Have torch compute as a processor with AVX2 does, in this process and those that it starts.
+
+    Raises:
+        FedexpError: If the processor has no AVX2, if torch has computed with more in this process
+            already, or if one of :data:`PORTABLE` stands in the environment with another value.
+    """
+    asked = "backend.portable=true"
+    if not has_avx2():
+        raise FedexpError(
+            f"{asked} needs an x86-64 processor with AVX2, and Linux: leave it out here"
+        )
+    for name, value in PORTABLE.items():
+        if os.environ.get(name, value).lower() != value.lower():
+            raise FedexpError(f"{asked} sets {name}={value}, which is {os.environ[name]}: unset it")
+    before = dict(os.environ)
+    os.environ.update(PORTABLE)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.backends.cpu.get_cpu_capability() != "AVX2":
+        for name in (
+            PORTABLE.keys() - before.keys()
+        ):  # processes that are started are to compute as this
+            del os.environ[name]
+        raise FedexpError(
+            f"{asked}: torch has computed with all that the processor has in this process, and settles "
+            "it once: take another process"
+        )
+    _told.append(True)
+
+
+_told: list[bool] = []
+
+
+def computes_portably() -> bool:
+    """Say whether this process was told by :func:`compute_portably`."""
+    return bool(_told)
+
+
+@cache
+def has_avx2(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Say whether this is an x86-64 machine with AVX2; no where nobody says, as on other systems."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    with suppress(OSError):
+        lines = cpuinfo.read_text().splitlines()
+        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        return {"avx2", "fma"} <= set(flags)
+    return False

@@ -30,11 +30,19 @@ def environment(run: RunInfo) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cpus": os.cpu_count(),
+        "cpu_capability": _cpu_capability(),
         "packages": packages(run.config.model.packages),
         "plugins": plugins_in_use(run.config),
         **_checkout(),
         "seed": run.config.seed,
     }
+
+
+def _cpu_capability() -> str:
+    """Return the instructions that torch computes with, such as AVX2; the last bits depend on it."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def packages(further: Sequence[str] = ()) -> dict[str, str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from fedexp.config.backend import BackendConfig
+from fedexp.core.machine import compute_portably
 from fedexp.core.options import AUTO
 
 
@@ -15,7 +16,10 @@ def pick_device(backend: BackendConfig) -> torch.device:
     """Choose the device: ``auto`` is the GPU where there is one for the taking, else the CPU.
 
     A process that computes on a GPU repeats its results to the bit from then on: see :func:`repeatable`.
+    One that is to compute portably does so from then on.
     """
+    if backend.portable:
+        compute_portably()
     name = backend.device
     if name == AUTO:
         name = "cuda" if backend.reserves_gpu and torch.cuda.is_available() else "cpu"

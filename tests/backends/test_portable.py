@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedexp.config.backend import InlineBackend
+from fedexp.core.machine import PORTABLE, compute_portably, has_avx2
+from fedexp.core.options import FedexpError
+from fedexp.training.device import pick_device
+
+REFERENCES = {
+    (): "e410778c7c515e5489550e68de656ae6f579cc2a50aec8a85ad4b27cb9cddc6a",
+    (
+        *("strategy=fedadam", "model=cnn", "partition=dirichlet", "rounds=2"),
+        "training.local_steps=3",
+    ): "a55a9503970b7574914267d8f93f32495800d48392c86ffc41bd407ecd208434",
+    (
+        *("strategy=scaffold", "dataset=breast_cancer", "model=logistic", "partition=iid"),
+        *("clients.num=4", "rounds=2"),
+    ): "3a9ae9bc1df7683d83789d845dcea7912f77daa315043682a7c06ddac6f6960e",
+    (
+        *("dataset=toy_text", "model=char_lstm", "partition=iid", "clients.num=3", "rounds=1"),
+        "training.local_steps=2",
+    ): "51dd4fe263b22993088ee77f6f1093437d89bfcb833ca9ed03f7fb66165daf73",
+    (
+        *("dataset=toy_words", "model=transformer", "partition=iid", "clients.num=3", "rounds=1"),
+        "training.local_steps=2",
+    ): "059f684789da539e3723e29cdac0fc3c9a32cae66aca65d23a40512863f96551",
+}
+"""Command -> model_sha256, on all x86-64 machines that have AVX2, with the version of torch below."""
+
+MADE_WITH = "2.14.1"
+
+here = pytest.mark.skipif(not has_avx2(), reason="portable bits need an x86-64 machine with AVX2")
+same_torch = pytest.mark.skipif(
+    torch.__version__.split("+")[0] != MADE_WITH, reason=f"the bits are those of torch {MADE_WITH}"
+)
+
+
+def _run(folder: Path, *overrides: str) -> tuple[str, str]:
+    """Run a command in a process of its own; return the model's hash and what torch computed with."""
+    command = [sys.executable, "-m", "fedexp", "backend.portable=true", *overrides]
+    unset = {key: value for key, value in os.environ.items() if key not in PORTABLE}
+    subprocess.run(
+        [*command, f"hydra.run.dir={folder}"],
+        check=True,
+        capture_output=True,
+        env=unset,
+    )
+    summary, environment = (
+        json.loads((folder / name).read_text()) for name in ("summary.json", "environment.json")
+    )
+    return summary["model_sha256"], environment["cpu_capability"]
+
+
+@here
+@same_torch
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param(o, marks=[pytest.mark.slow] if o else []) for o in REFERENCES],
+    ids=lambda o: o[0] if o else "default",
+)
+def test_portable_runs_have_the_bits_of_every_machine(
+    overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert _run(tmp_path / "run", "backend=inline", *overrides) == (REFERENCES[overrides], "AVX2")
+
+
+@here
+@same_torch
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [["backend.workers=2"], ["backend=flower"]])
+def test_workers_compute_portably(backend: list[str], tmp_path: Path) -> None:
+    assert _run(tmp_path / "run", *backend) == (REFERENCES[()], "AVX2")
+
+
+@here
+def test_a_process_that_has_computed_is_not_portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.ones(3).exp()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for name in PORTABLE:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(FedexpError, match="another process"):
+        pick_device(InlineBackend(portable=True))
+    assert not PORTABLE.keys() & os.environ.keys()
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    with pytest.raises(FedexpError, match="MKL_CBWR=AVX2, which is COMPATIBLE"):
+        compute_portably()
+
+
+def test_a_machine_without_avx2_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    (tmp_path / "old").write_text("processor: 0\nflags\t\t: fpu sse4_2 avx fma\n")
+    (tmp_path / "new").write_text("processor: 0\nflags\t\t: fpu sse4_2 avx fma avx2\n")
+    assert [has_avx2(tmp_path / name) for name in ("old", "new", "none")] == [False, True, False]
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    has_avx2.cache_clear()
+    try:
+        with pytest.raises(FedexpError, match="AVX2"):
+            compute_portably()
+    finally:
+        has_avx2.cache_clear()
