@@ -25,7 +25,7 @@ from fedexp.datasets.synthetic import (
 @register
 @dataclass(frozen=True)
 class SyntheticDevices(PopulationDataset):
-    """synthetic(alpha, beta) of FedProx, of any number of devices: Li et al., arXiv 1812.06127, 5.1.
+    """synthetic(alpha, beta) of FedProx, of any number of devices: Li et al., arXiv 1812.06127.
 
     The recipe is that of ``dataset=synthetic``, which also says why ``alpha`` decides nothing. A device
     has a model W, b, inputs and a size of its own; all are drawn from a generator of its own, when and
