@@ -17,11 +17,13 @@ from flwr.clientapp import ClientApp
 from fedexp.backends.base import GRACE, TRIES, Body, call_client, kept, run_server, worker_died
 from fedexp.backends.machines import PATIENCE, ensure_same, workers_on
 from fedexp.backends.ray_session import crew_of, start_ray
+from fedexp.backends.stacks import stacks, train_ahead
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
 from fedexp.core.replies import told
 from fedexp.data.federated import FederatedData
 from fedexp.federation.client import ClientNode
+from fedexp.federation.together import Together
 from fedexp.flower.app import client_app
 from fedexp.flower.calling import out_of_time
 from fedexp.flower.grid import CohortGrid
@@ -88,6 +90,9 @@ class RayGrid(CohortGrid):
         # The node was made here: workers need not know code from outside by name.
         own = None if self._crew is None else self._crew.own
         self._setup = ray.put((ClientNode(config, _not_here), data, own))
+        # Workers train together whom they are given; who goes to whom depends on what was asked for.
+        here = ClientNode(config, lambda: data)
+        self._together = Together(here) if config.backend.stacked is not None else None
         self._size = data.partition.size
         self._workers = _at_once(ray.cluster_resources(), config.backend)
         self._look()
@@ -219,24 +224,24 @@ class RayGrid(CohortGrid):
         """Deal clients to tasks, largest first, each to the task that has the least to do so far.
 
         Where a task may have few clients, it gets consecutive ones: replies that come in order can be
-        added up at once, and so many tasks even out by themselves.
+        added up at once, and so many tasks even out by themselves. Who is trained together stays so.
 
         Args:
             messages: To the clients, in order.
             most: Clients that a task may have.
         """
+        units = list(stacks(messages, self._together))
         if most < len(messages):
-            size = int(most)
-            return [messages[k : k + size] for k in range(0, len(messages), size)]
+            return _consecutive(units, most)
         per_worker = 1 if self._seconds < LONG_ROUND else 2
-        num_tasks = min(len(messages), per_worker * self._workers)
+        num_tasks = min(len(units), per_worker * self._workers)
         chunks: list[list[Message]] = [[] for _ in range(num_tasks)]
         loads = [0] * num_tasks
-        sizes = {m.metadata.dst_node_id: self._size(m.metadata.dst_node_id) for m in messages}
-        for message in sorted(messages, key=lambda m: -sizes[m.metadata.dst_node_id]):
+        sizes = [sum(self._size(m.metadata.dst_node_id) for m in unit) for unit in units]
+        for size, unit in sorted(zip(sizes, units, strict=True), key=lambda pair: -pair[0]):
             lightest = loads.index(min(loads))
-            chunks[lightest].append(message)
-            loads[lightest] += sizes[message.metadata.dst_node_id]
+            chunks[lightest] += unit
+            loads[lightest] += size
         order = sorted(range(num_tasks), key=lambda task: -loads[task])
         return [chunks[task] for task in order]
 
@@ -270,12 +275,22 @@ class RayGrid(CohortGrid):
         self.on_reply(self._num_answers)
 
 
+def _consecutive(units: list[list[Message]], most: float) -> list[list[Message]]:
+    """Put units together in order, up to so many messages; a unit that has more stays whole."""
+    chunks: list[list[Message]] = [[]]
+    for unit in units:
+        if chunks[-1] and len(chunks[-1]) + len(unit) > most:
+            chunks.append([])
+        chunks[-1] += unit
+    return chunks
+
+
 def _at_once(have: Mapping[str, float], backend: RayBackend) -> int:
     """Return how many tasks can run at the same time on this machine."""
     return max(1, workers_on(have, backend))
 
 
-_apps: dict[str, tuple[ClientApp, int]] = {}
+_apps: dict[str, tuple[ClientApp, int, Together]] = {}
 """In a worker: the run it works for. One entry, because the data of a run may be large."""
 
 
@@ -293,15 +308,24 @@ def _run_clients(
         ensure_same(own)
         node.source = lambda: data
         _apps.clear()
-        _apps[key] = client_app(node), data.partition.num_clients
+        _apps[key] = client_app(node), data.partition.num_clients, Together(node)
         gc.freeze()  # what torch's import left is never garbage; scanning it costs a fifth of a second
-    app, num_partitions = _apps[key]
+    app, num_partitions, together = _apps[key]
     records = ray.get(list(contents))
+    states = {metadata.dst_node_id: state for metadata, _, state in work}
+    messages = [message_from(metadata, records[position]) for metadata, position, _ in work]
     results = []
-    for metadata, position, state in work:
-        message = message_from(metadata, records[position])
-        reply, state = call_client(
-            app, message, num_partitions, state, timeout=timeout, in_worker=True
-        )
-        results.append((reply, state))
+    for stack in stacks(messages, together):
+        train_ahead(together, stack, states)
+        results += [
+            call_client(
+                app,
+                message,
+                num_partitions,
+                states[message.metadata.dst_node_id],
+                timeout=timeout,
+                in_worker=True,
+            )
+            for message in stack
+        ]
     return results

@@ -42,6 +42,16 @@ class BackendConfig:
         return True
 
     @property
+    def gpu_share(self) -> float:
+        """Which part of a GPU is a process's, in (0, 1]."""
+        return 1.0
+
+    @property
+    def stacked(self) -> int | None:
+        """How many clients a process may train together; None is as many as a GPU has memory for."""
+        return 1
+
+    @property
     def module(self) -> str:
         """The module of ``fedexp/backends/`` that runs it."""
         return self.name
@@ -79,6 +89,14 @@ class InlineBackend(BackendConfig):
     """In this process, one client after another."""
 
     name: str = "inline"
+    stack: int | None = ranged(None, ge=1)
+    """Clients of equal work that are trained together, in one batch; null is 1 on a CPU, and on a GPU as
+    many as its memory holds."""
+
+    @property
+    def stacked(self) -> int | None:
+        """What was asked for."""
+        return self.stack
 
 
 @REGISTRY.register
@@ -102,14 +120,32 @@ class RayBackend(BackendConfig):
     """HOST:PORT of a Ray cluster to join, or auto for this machine's; null starts Ray here."""
     timeout: float | None = ranged(None, gt=0)
     """Seconds that a client may take for its part of a round; null waits for one that hangs for ever."""
+    stack: int | None = ranged(None, ge=1)
+    """Clients of equal work that a worker trains together, in one batch; null is 1 on a CPU, and on a GPU
+    as many as the worker's share of its memory holds."""
 
     @property
     def reserves_gpu(self) -> bool:
         """Whether a worker has a share of a GPU of its own."""
         return self.num_gpus_per_worker > 0
 
+    @property
+    def gpu_share(self) -> float:
+        """A worker's part of its GPU; all of it where it has several."""
+        return min(1.0, self.num_gpus_per_worker) or 1.0
+
+    @property
+    def stacked(self) -> int | None:
+        """What was asked for; one where every client has a time of its own."""
+        return self.stack if self.timeout is None else 1
+
     def errors(self, plan: Plan) -> Iterable[str]:
         """A cluster is joined where its head listens; who has workers runs no jobs side by side."""
+        if self.stack not in (None, 1) and self.timeout is not None:
+            yield (
+                f"backend.stack={self.stack} trains clients together, and backend.timeout stops them one "
+                "by one: leave one of the two out"
+            )
         if self.device == "cuda" and not self.reserves_gpu:
             yield (
                 "backend.device=cuda: Ray's workers are given no GPU; say what each takes in "
@@ -118,7 +154,7 @@ class RayBackend(BackendConfig):
         if self.jobs not in (None, 1) and self.starts_ray:
             yield (
                 f"backend.jobs={self.jobs} leaves clients in the process of their run: leave out "
-                "backend.workers, timeout, address and num_gpus_per_worker, which ask for workers"
+                "backend.workers, timeout, address, stack and num_gpus_per_worker, which ask for workers"
             )
         if self.address not in (None, "auto") and not _is_host_and_port(self.address):
             yield (
@@ -135,7 +171,8 @@ class RayBackend(BackendConfig):
     def starts_ray(self) -> bool:
         """Whether somebody asked for workers, or for what only workers can do."""
         asked = (self.workers, self.address, self.timeout)
-        return self.reserves_gpu or any(option is not None for option in asked)
+        stacks = self.stack not in (None, 1)
+        return self.reserves_gpu or stacks or any(option is not None for option in asked)
 
     @property
     def jobs_at_once(self) -> int | None:
@@ -166,6 +203,20 @@ class FlowerBackend(RayBackend):
     def module(self) -> str:
         """Its own; nodes are Ray's actors."""
         return self.name
+
+    @property
+    def stacked(self) -> int | None:
+        """One: Flower's runtime calls one client at a time."""
+        return 1
+
+    def errors(self, plan: Plan) -> Iterable[str]:
+        """Flower's runtime calls one client at a time."""
+        yield from super().errors(plan)
+        if self.stack not in (None, 1):
+            yield (
+                f"backend.stack={self.stack} trains clients together, and backend=flower calls them one "
+                "by one: leave it out, or choose backend=ray or inline"
+            )
 
     @property
     def starts_ray(self) -> bool:

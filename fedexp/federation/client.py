@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import torch
+from typing import TypeVar
 
 from fedexp.config.schema import Config
-from fedexp.core.hooks import Loss, Rule
-from fedexp.core.layers import Layers
-from fedexp.core.roles import Number, Order, State
-from fedexp.core.seeding import derive_seed
+from fedexp.core.roles import Order, State
 from fedexp.core.weights import Weights, completed, without
 from fedexp.data.examples import Examples
 from fedexp.data.federated import FederatedData
@@ -26,11 +19,14 @@ from fedexp.federation.faults import (
     faulty_weights,
     steps_of,
 )
+from fedexp.federation.job import KEPT, Ahead, ClientJob
 from fedexp.federation.measuring import Measures, measure, measures, needs_probabilities
-from fedexp.flower.messages import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS, Reply
+from fedexp.flower.messages import Reply
 from fedexp.training.building import build_trainer
-from fedexp.training.loop import Work, epoch_steps, num_steps, union_steps
+from fedexp.training.loop import num_steps, union_steps
 from fedexp.training.trainer import Trainer
+
+Kind = TypeVar("Kind", bound="ClientJob")
 
 
 class ClientNode:
@@ -50,6 +46,8 @@ class ClientNode:
         self._attack = config.clients.byzantine.attack()
         self._measures = measures(["loss", *config.measured])
         self._faulty = frozenset(byzantine_clients(config))
+        # Trainings that were done before their clients are called; see fedexp.federation.together.
+        self.ahead: dict[int, Ahead] = {}
 
     def train(self, client: int, server_round: int, order: Order, state: State) -> Reply:
         """Do a round's work for one client.
@@ -57,12 +55,34 @@ class ClientNode:
         Raises:
             DroppedOutError: If the client fails in this round, as ``clients.dropout`` has it.
         """
-        config, union, order = self.config, order.examples_of, self._whole(order, state)
+        ahead = self.ahead.pop(client, None)
+        job = self.job(ClientJob, client, server_round, order, state)
+        job.ahead = ahead
+        self.run(job)
+        reply = job.reply()
+        if reply.weights is not None and self._is_faulty(client, order):
+            sent = faulty_weights(
+                self.config, self._attack, job.order.weights, reply.weights, server_round, client
+            )
+            reply = dataclasses.replace(reply, weights=sent)
+        if self.kept and reply.weights is not None:
+            reply = dataclasses.replace(reply, weights=without(reply.weights, self.kept))
+        return reply
+
+    def job(
+        self, kind: type[Kind], client: int, server_round: int, order: Order, state: State
+    ) -> Kind:
+        """Return what a client is given to do in a round.
+
+        Raises:
+            DroppedOutError: If the client fails in this round.
+        """
+        config, union = self.config, order.examples_of
+        whole = self._whole(order, state)
         if not union:  # nothing goes wrong with the upper reference
             drop_out(config, server_round, client)
-        faulty = not union and client in self._faulty
         examples = self.data.train_examples(union or [client])
-        if faulty:
+        if self._is_faulty(client, order):
             examples = faulty_examples(
                 config, self._attack, examples, self.data.spec.num_classes, client
             )
@@ -70,18 +90,15 @@ class ClientNode:
             steps = union_steps(config.training, len(examples), len(union))
         else:
             steps = steps_of(config, server_round, client, len(examples))
-        job = ClientJob(self, client, server_round, order, state, examples, steps)
-        with self.trainer.turn(server_round, client):
+        return kind(self, client, server_round, whole, state, examples, steps)
+
+    def run(self, job: ClientJob) -> None:
+        """Have the strategy's client do a job."""
+        with self.trainer.turn(job.round, job.client):
             self._side.run(job)
-        reply = job.reply()
-        if faulty and reply.weights is not None:
-            sent = faulty_weights(
-                config, self._attack, order.weights, reply.weights, server_round, client
-            )
-            reply = dataclasses.replace(reply, weights=sent)
-        if self.kept and reply.weights is not None:
-            reply = dataclasses.replace(reply, weights=without(reply.weights, self.kept))
-        return reply
+
+    def _is_faulty(self, client: int, order: Order) -> bool:
+        return not order.examples_of and client in self._faulty
 
     def evaluate(self, client: int, server_round: int, order: Order, state: State) -> Reply:
         """Test a client's model on its own share of the test examples."""
@@ -140,139 +157,5 @@ class ClientNode:
         return self.trainer.initial()
 
 
-class ClientJob:
-    """One client's work in one round; see :class:`fedexp.core.roles.Job`."""
-
-    def __init__(
-        self,
-        node: ClientNode,
-        client: int,
-        server_round: int,
-        order: Order,
-        state: State,
-        examples: Examples,
-        steps: int,
-    ) -> None:
-        training = node.config.training
-        self.client, self.round, self.order, self.state = client, server_round, order, state
-        self.model, self.num_examples, self.steps = order.weights, len(examples), steps
-        self.epoch_steps = epoch_steps(training, len(examples))
-        self.learning_rate, self.momentum = training.rate(server_round), training.momentum
-        self.layers: Layers = node.trainer.layers
-        self.kept = node.kept
-        self._node, self._examples = node, examples
-        self._loss: float | None = None
-        self._reply: Reply | None = None
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of what gradients move, in the model's order."""
-        return self._node.trainer.parameters
-
-    def train(
-        self,
-        start: Weights | None = None,
-        *,
-        steps: int | None = None,
-        only: Sequence[str] | None = None,
-        pull: float = 0.0,
-        toward: Weights | None = None,
-        correction: Weights | None = None,
-        rate: float | None = None,
-        again: bool = False,
-        loss: Loss | None = None,
-        rule: Rule | None = None,
-    ) -> Weights:
-        """Take SGD steps on the client's examples; see :class:`fedexp.core.roles.Job`.
-
-        Raises:
-            ValueError: If there are no steps to take, or nothing by that name to move.
-        """
-        trainer = self._node.trainer
-        if steps is not None and steps < 1:
-            raise ValueError(f"job.train: steps must be >= 1, got {steps}")
-        moving = trainer.parameters
-        if only is not None and (not only or not set(only) <= set(moving)):
-            raise ValueError(f"job.train: only must hold some of {list(moving)}, got {list(only)}")
-        if pull and toward is None and start is not None:
-            toward = self.model
-        if again:
-            self._generator.manual_seed(self._seed)
-        chosen = None if only is None else frozenset(only)
-        rate = self.learning_rate if rate is None else rate
-        work = Work(
-            steps or self.steps, rate, pull, toward, correction, chosen, loss=loss, rule=rule
-        )
-        trained, self._loss = trainer.train(
-            self.model if start is None else start, self._examples, work, self._generator
-        )
-        return trained
-
-    def loss(self, weights: Weights) -> float:
-        """Return the mean loss of a model on all the client's training examples."""
-        return self._node.measure(weights, self._examples, _LOSS)["loss"]
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """The labels of the client's examples."""
-        return self._examples.targets
-
-    def features(self, weights: Weights) -> npt.NDArray[np.float32]:
-        """Return what a model's last layer takes of each of the client's examples."""
-        return self._node.trainer.features(weights, self._examples.inputs)
-
-    def label_counts(self) -> npt.NDArray[np.int64]:
-        """Return how many of the client's examples have each label."""
-        return np.bincount(self.labels, minlength=self._node.data.spec.num_classes)
-
-    def send(
-        self,
-        weights: Weights,
-        *,
-        arrays: Mapping[str, Weights] | None = None,
-        numbers: Mapping[str, Number] | None = None,
-    ) -> None:
-        """Answer the server; see :class:`fedexp.core.roles.Job`.
-
-        Raises:
-            ValueError: If it was answered before, or a name is fedexp's own.
-        """
-        if self._reply is not None:
-            raise ValueError("job.send answers once a round; this is the second time")
-        for name in {*(arrays or {}), *(numbers or {})} & _TAKEN:
-            raise ValueError(f"job.send: the name {name!r} is fedexp's own; choose another")
-        plain = {
-            k: v.item() if isinstance(v, np.generic) else v for k, v in (numbers or {}).items()
-        }
-        if self.kept:
-            self.state[KEPT] = {n: array for n, array in weights.items() if n in self.kept}
-        self._reply = Reply(self.num_examples, weights, self._loss, arrays or {}, plain)
-
-    def reply(self) -> Reply:
-        """Return the answer.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        if self._reply is None:
-            raise ValueError("the strategy's client never called job.send")
-        return self._reply
-
-    @cached_property
-    def _generator(self) -> torch.Generator:
-        # Several trainings of one job go on drawing from it.
-        return torch.Generator().manual_seed(self._seed)
-
-    @property
-    def _seed(self) -> int:
-        return derive_seed(self._node.config.seed, "train", self.round, self.client)
-
-
-KEPT = "kept"
-"""Where a client's state has what stays with it of the model."""
-
 TUNED_STEPS = "tuned-steps"
 """What the server says where a client is to train before it is tested."""
-
-_LOSS = measures(["loss"])
-_TAKEN: set[Any] = {ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, TRAIN_LOSS}

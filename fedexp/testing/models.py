@@ -105,7 +105,7 @@ def _no_clients(spec: Spec, examples: Examples) -> FederatedData:
 
 def _check_training(node: Any, initial: Any, examples: Any) -> None:
     """Three steps of two examples each, twice, with another client's work in between."""
-    from fedexp.federation.client import ClientJob
+    from fedexp.federation.job import ClientJob
 
     def trained(client: int) -> Any:
         job = ClientJob(node, client, 1, Order(initial), {}, examples, 3)

@@ -24,7 +24,7 @@ FREE = (
 )
 """Options that may differ from before: they change no number of the rounds that are done."""
 
-BOUND = ("backend.threads", "backend.device", "backend.portable")
+BOUND = ("backend.threads", "backend.device", "backend.portable", "backend.stack")
 """Those among them that may not."""
 
 _PACKAGES = ("fedexp", "flwr", "torch", "torchvision", "numpy")

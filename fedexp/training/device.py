@@ -47,3 +47,44 @@ def limited_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+MOST_AT_ONCE = 64
+"""Clients that are trained together where nobody said how many; more hardly fill a GPU any better."""
+
+
+def clients_that_fit(free: int, per_client: int) -> int:
+    """Return how many clients may be trained together.
+
+    Half of the free memory stays free, because stacked kernels need room to work in. A power of two, so
+    that a little more or less memory gives the same number.
+
+    Args:
+        free: Bytes.
+        per_client: Bytes that one client takes, > 0.
+    """
+    fit = min(MOST_AT_ONCE, free // (2 * per_client))
+    return 1 << max(0, fit.bit_length() - 1)
+
+
+def gpu_left(device: torch.device, share: float) -> int:
+    """Return the bytes of a GPU that this process may still take.
+
+    Args:
+        device: The GPU.
+        share: Which part of it is this process's, in (0, 1]; several workers may have one together.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device)
+    allocated = torch.cuda.memory_allocated(device)
+    return max(0, min(free + held - allocated, int(share * total) - allocated))
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
+    """Yield a list to which is added the most bytes of a GPU that the block took at a time."""
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    taken: list[int] = []
+    yield taken
+    taken.append(torch.cuda.max_memory_allocated(device) - before)

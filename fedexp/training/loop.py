@@ -7,9 +7,11 @@ that is passed in; nothing else here draws at random, but what the model itself 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +27,8 @@ from fedexp.training.hooks import Compute, Step, computing
 from fedexp.training.network import Network
 from fedexp.training.optimizers import build_updater
 from fedexp.training.torch_internals import Gradients, gradient_function
+
+Counted = TypeVar("Counted")
 
 AT_ONCE = 256
 """Examples that are gathered and prepared in one go: small batches cost more in calls than in work."""
@@ -108,43 +112,78 @@ def train(
     """
     model, moving = network.module, list(parameters.values())
     batches = Batches(examples, dataset, batch_size(config, len(examples)), generator, device)
-    counted = tasks.of(dataset).counted
     gradients_of = gradient_function(moving, device)
     update = build_updater(moving, config, work.learning_rate)
-    adjusts = config.max_grad_norm is not None or work.pull or work.correction is not None
-    adjust = _adjuster(parameters, config, work, device) if adjusts else None
-    amp = config.amp and device.type == "cuda"  # a CPU would compute in bfloat16, too, but slower
-    precision = torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
+    adjust = _adjuster_alone(parameters, config, work, device)
     if not model.training:  # walking through its modules takes as long as a third of a step
         model.train()
-    steps, rule = 0, work.rule
+    rule, precision = work.rule, precision_of(config, device)
     with ExitStack() as stack:
         compute = _computation(network, dataset, work, device, stack)
         turn = Step(compute, gradients_of, precision, batches.endless())
         if rule is not None:
             rule.begin(parameters, lambda tensors: _updater(tensors, config, work))
-        while steps < work.steps:
-            losses, sizes = [], []
-            for x, y in batches.epoch():
-                gradients: Gradients | None
-                if rule is None:
-                    with precision:
-                        loss = compute(x, y)
-                    gradients = gradients_of(loss)
-                else:
-                    turn.take(x, y)
-                    gradients = rule.gradients(turn)
-                    loss = turn.loss
-                if gradients is not None:
-                    update(adjust(gradients) if adjust else gradients)
-                del gradients  # the next ones get the same memory, which the cache still holds
-                losses.append(loss.detach())
-                sizes.append(counted(y))
-                steps += 1
-                if steps == work.steps:
-                    break
-    values = torch.stack(losses).tolist()
-    return float(sum(v * size for v, size in zip(values, sizes, strict=True)) / sum(sizes))
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            gradients: Gradients | None
+            if rule is None:
+                with precision:
+                    loss = compute(x, y)
+                gradients = gradients_of(loss)
+            else:
+                turn.take(x, y)
+                gradients = rule.gradients(turn)
+                loss = turn.loss
+            if gradients is not None:
+                update(adjust(gradients) if adjust else gradients)
+            return loss.detach()
+
+        losses, sizes = take_steps(batches.epoch, work.steps, step, tasks.of(dataset).counted)
+    return mean_loss(torch.stack(losses).tolist(), sizes)
+
+
+def take_steps(
+    epoch: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    num_steps: int,
+    step: Callable[[Tensor, Tensor], Tensor],
+    counted: Callable[[Tensor], Counted],
+) -> tuple[list[Tensor], list[Counted]]:
+    """Go through epochs until so many steps are taken.
+
+    Args:
+        epoch: Returns an epoch's batches.
+        num_steps: >= 1.
+        step: Takes a step on a batch, and returns the loss before it. It keeps no gradients: the next
+            ones get the same memory, which the cache still holds.
+        counted: How many predictions a batch's loss is the mean of, from its targets.
+
+    Returns:
+        Of each step of the last epoch, its loss, and what was counted.
+    """
+    taken = 0
+    losses: list[Tensor] = []
+    sizes: list[Counted] = []
+    while taken < num_steps:
+        losses.clear()
+        sizes.clear()
+        for x, y in epoch():
+            losses.append(step(x, y))
+            sizes.append(counted(y))
+            taken += 1
+            if taken == num_steps:
+                break
+    return losses, sizes
+
+
+def mean_loss(losses: Sequence[float], sizes: Sequence[int]) -> float:
+    """Return the mean of batches' losses, weighted by the predictions that each is the mean of."""
+    return float(sum(v * size for v, size in zip(losses, sizes, strict=True)) / sum(sizes))
+
+
+def precision_of(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a forward pass: bfloat16 on a GPU where ``amp`` is set."""
+    amp = config.amp and device.type == "cuda"  # a CPU would compute in bfloat16, too, but slower
+    return torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
 
 
 def _computation(
@@ -196,21 +235,38 @@ class Batches:
             yield from self.epoch()
 
 
-def _adjuster(
+def _adjuster_alone(
     parameters: Mapping[str, Tensor], config: TrainingConfig, work: Work, device: torch.device
-) -> Callable[[Gradients], Gradients]:
-    """Return what is done to gradients between their computation and the step."""
-    moving = list(parameters.values())
+) -> Callable[[Gradients], Gradients] | None:
     pulled = _aims(parameters, work.toward, device) if work.pull else []
     corrected = [] if work.correction is None else _tensors(parameters, work.correction, device)
+    clip = None if config.max_grad_norm is None else partial(_clip, limit=config.max_grad_norm)
+    return adjuster(list(parameters.values()), clip, work.pull, pulled, corrected)
+
+
+def adjuster(
+    moving: Sequence[Tensor],
+    clip: Callable[[list[Tensor]], None] | None,
+    pull: float,
+    pulled: Sequence[Tensor],
+    corrected: Sequence[Tensor],
+) -> Callable[[Gradients], Gradients] | None:
+    """Return what is done to gradients between their computation and the step; None for nothing.
+
+    Args:
+        moving: The parameters.
+        clip: Makes gradients shorter, in place, where they are too long.
+        pull: How strongly parameters are pulled.
+        pulled: Where to, one per parameter; none for no pull.
+        corrected: Added to every gradient, one per parameter; none for nothing.
+    """
+    if clip is None and not pulled and not corrected:
+        return None
 
     @torch.no_grad()
     def adjust(gradients: Gradients) -> Gradients:
-        if config.max_grad_norm is not None:
-            given = [gradient for gradient in gradients if gradient is not None]
-            norm = get_total_norm(given)
-            for gradient in given:
-                gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        if clip is not None:
+            clip([gradient for gradient in gradients if gradient is not None])
         if not pulled and not corrected:
             return gradients
         # A parameter that the loss does not depend on may still be pulled.
@@ -220,13 +276,19 @@ def _adjuster(
         )
         if pulled:
             for gradient, parameter, aim in zip(filled, moving, pulled, strict=True):
-                gradient.add_(parameter - aim, alpha=work.pull)
+                gradient.add_(parameter - aim, alpha=pull)
         if corrected:
             for gradient, correction in zip(filled, corrected, strict=True):
                 gradient.add_(correction)
         return filled
 
     return adjust
+
+
+def _clip(gradients: list[Tensor], limit: float) -> None:
+    norm = get_total_norm(gradients)
+    for gradient in gradients:
+        gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _aims(

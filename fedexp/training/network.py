@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,34 @@ class Network:
         set_weights(self._state, weights)
         self._rest.restore()
 
+    def stacked(self, weights: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Tensor]:
+        """Return several weights in one tensor an entry, shape (len(weights), ...), on the CPU.
+
+        Raises:
+            ValueError: If the names or shapes are not the model's.
+        """
+        found = {
+            name: torch.empty((len(weights), *part.shape), dtype=part.dtype)
+            for name, part in self._state.items()
+        }
+        for row, one in enumerate(weights):
+            set_weights({name: part[row] for name, part in found.items()}, one)
+        return found
+
+    @property
+    def beside(self) -> str | None:
+        """What the module holds beside a set of parameters for every layer; None for nothing."""
+        if self._buffers:
+            return f"buffers ({self._buffers[0][1]})"
+        if len(self._names_of_parameters) > len(dict(self.module.named_parameters())):
+            return "parameters that layers share"
+        for part in self.module.modules():
+            if not type(part).__module__.startswith("torch.nn."):
+                for name, value in vars(part).items():
+                    if name not in _PLUMBING and not isinstance(value, (*_CONSTANT, *_FUNCTIONS)):
+                        return f"an attribute ({type(part).__name__}.{name})"
+        return None
+
     def weights(self) -> Weights:
         """Return a copy of the module's weights."""
         for part, name, buffer in self._buffers:
@@ -217,6 +246,8 @@ _PLUMBING = frozenset(vars(nn.Module()))
 """What every module holds: parameters, buffers, hooks, its mode."""
 
 _CONSTANT = (int, float, bool, str, bytes, type(None), torch.dtype, torch.device, type)
+
+_FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 
 class _Rest:

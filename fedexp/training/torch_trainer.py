@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,18 @@ from fedexp.config.schema import Config
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples, Spec
 from fedexp.metrics import Predictions
-from fedexp.training.device import limited_threads, pick_device
+from fedexp.training.device import (
+    clients_that_fit,
+    gpu_left,
+    limited_threads,
+    peak_memory,
+    pick_device,
+)
 from fedexp.training.evaluator import Evaluator
 from fedexp.training.hooks import taken_by_head
 from fedexp.training.loop import Work, train
 from fedexp.training.network import Network, build_network, keyed_chance
+from fedexp.training.stacked import AloneError, Share, ensure_stackable, train_stacked
 from fedexp.training.trainer import Predictor, Trainer
 
 
@@ -38,6 +45,9 @@ class TorchTrainer(Trainer):
         self.buffers, self.frozen = self.network.buffers, self.network.frozen
         self.layers = self.network.layers
         self._filled = False
+        self._at_once: int | None = None
+        self._alone_because: str | None = None
+        self._is_tried = False
 
     def initial(self) -> Weights:
         """Return the weights that the network was built with."""
@@ -51,10 +61,49 @@ class TorchTrainer(Trainer):
         moving = network.parameters
         if work.only is not None:
             moving = {name: moving[name] for name in moving if name in work.only}
-        loss = train(
-            network, moving, examples, config.dataset, config.training, work, order, self.device
-        )
+        with self._sizing():
+            loss = train(
+                network, moving, examples, config.dataset, config.training, work, order, self.device
+            )
         return network.weights(), loss
+
+    @property
+    def at_once(self) -> int | None:
+        """One on a CPU; on a GPU as many as fit, by what the first client took."""
+        return 1 if self.device.type == "cpu" else self._at_once
+
+    def train_together(self, shares: Sequence[Share]) -> list[tuple[Weights, float]]:
+        """Stack the clients, if the network bears it; see :class:`Trainer`."""
+        what = self.network, shares, self._config.dataset, self._config.training, self.device
+        self._filled = True
+        if not self._is_tried:
+            self._is_tried = True
+            try:
+                ensure_stackable(*what)
+            except AloneError as error:
+                self._alone_because = str(error)
+        if self._alone_because is not None:
+            raise AloneError(self._alone_because)
+        try:
+            return train_stacked(*what)
+        except torch.OutOfMemoryError:
+            self._at_once = max(1, len(shares) // 2)
+            torch.cuda.empty_cache()
+            raise AloneError(
+                f"{len(shares)} of them at once do not fit into the GPU's memory"
+            ) from None
+
+    @contextmanager
+    def _sizing(self) -> Iterator[None]:
+        """Measure on the first client that trains on a GPU how many would fit."""
+        if self.device.type == "cpu" or self._at_once is not None:
+            yield
+            return
+        with peak_memory(self.device) as taken:
+            yield
+        own = sum(array.nbytes for array in self.network.weights().values())
+        free = gpu_left(self.device, self._config.backend.gpu_share)
+        self._at_once = clients_that_fit(free, taken[0] + own)
 
     def predictor(
         self, examples: Examples, *, parallel: int = 1, probabilities: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +16,7 @@ from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
 from fedexp.metrics import Predictions
 from fedexp.training.loop import Work
+from fedexp.training.stacked import AloneError, Share
 
 Predictor = Callable[[Weights], Predictions]
 """From a model's weights to what it says of certain examples."""
@@ -59,6 +60,26 @@ class Trainer(ABC):
         Raises:
             ValueError: If the weights are not the model's, or the framework cannot do the work.
         """
+
+    @property
+    def at_once(self) -> int | None:
+        """How many clients' memory fits the device; None until it was measured on the first client."""
+        return 1
+
+    def train_together(self, shares: Sequence[Share]) -> list[tuple[Weights, float]]:
+        """Train several clients of equal work at once, each as :meth:`train` would but for rounding.
+
+        Args:
+            shares: The clients', two at least, all of one :meth:`Share.kind`.
+
+        Returns:
+            For each client, what :meth:`train` returns.
+
+        Raises:
+            AloneError: If they must be trained one by one.
+            ValueError: If weights are not the model's.
+        """
+        raise AloneError("only models in PyTorch can be stacked")
 
     @abstractmethod
     def predictor(

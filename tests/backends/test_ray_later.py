@@ -173,6 +173,7 @@ def test_a_client_that_raises_is_answered_for() -> None:
         RayBackend(address="auto"),
         RayBackend(timeout=5.0),
         RayBackend(num_gpus_per_worker=0.5),
+        RayBackend(stack=2),
     ],
 )
 def test_who_asks_for_workers_has_them_from_the_start(asking: RayBackend) -> None:
@@ -180,6 +181,7 @@ def test_who_asks_for_workers_has_them_from_the_start(asking: RayBackend) -> Non
 
 
 def test_nobody_else_waits_for_ray() -> None:
-    assert (RayBackend().starts_ray, RayBackend().module) == (False, "ray_later")
+    for backend in (RayBackend(), RayBackend(stack=1)):
+        assert (backend.starts_ray, backend.module) == (False, "ray_later")
     assert (FlowerBackend().starts_ray, FlowerBackend().module) == (True, "flower")
     assert (InlineBackend().starts_ray, InlineBackend().module) == (False, "inline")

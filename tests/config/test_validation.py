@@ -106,6 +106,24 @@ def test_rules_of_training() -> None:
     assert lines(TrainingConfig(local_epochs=2), clients=late) == []
 
 
+def test_clients_are_stacked_only_where_several_are_in_one_place() -> None:
+    (line,) = validate(config(backend=FlowerBackend(stack=2)))
+    assert line.startswith("backend.stack=2 trains clients together, and backend=flower")
+    (line,) = validate(config(backend=RayBackend(stack=2, timeout=5.0)))
+    assert line.startswith("backend.stack=2 trains clients together, and backend.timeout")
+    (line,) = validate(config(backend=RayBackend(stack=2, jobs=2)))
+    assert line.startswith("backend.jobs=2 leaves clients in the process of their run")
+    for backend in (
+        FlowerBackend(stack=1),
+        RayBackend(stack=1, timeout=5.0),
+        RayBackend(stack=2),
+        InlineBackend(stack=2),
+    ):
+        assert validate(config(backend=backend)) == []
+    # Left alone, a client's time is its own.
+    assert RayBackend(timeout=5.0).stacked == FlowerBackend().stacked == 1
+
+
 def test_mixed_precision_needs_a_gpu() -> None:
     mixed = TrainingConfig(amp=True)
     (line,) = validate(config(training=mixed, backend=InlineBackend(device="cpu")))

@@ -19,8 +19,9 @@ from fedexp.core.weights import Weights
 from fedexp.data.examples import Spec
 from fedexp.data.federated import FederatedData
 from fedexp.datasets.mnist5k import Mnist5k
-from fedexp.federation.client import ClientJob, ClientNode
+from fedexp.federation.client import ClientNode
 from fedexp.federation.dealing import federate
+from fedexp.federation.job import ClientJob
 from fedexp.frameworks.on_jax import filled, loss_of, rounded
 from fedexp.models import Model
 from fedexp.models.jax_mlp import JaxMlp

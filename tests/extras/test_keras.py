@@ -16,8 +16,9 @@ from fedexp.core.options import ConfigError
 from fedexp.core.roles import Order
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Spec
-from fedexp.federation.client import ClientJob, ClientNode
+from fedexp.federation.client import ClientNode
 from fedexp.federation.dealing import federate
+from fedexp.federation.job import ClientJob
 from fedexp.models import Model
 from fedexp.models.keras_mlp import KerasMlp
 from fedexp.models.keras_model import KerasModel

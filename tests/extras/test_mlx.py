@@ -17,8 +17,9 @@ from support.programs import program
 
 from fedexp.config.training import TrainingConfig
 from fedexp.core.roles import Order
-from fedexp.federation.client import ClientJob, ClientNode
+from fedexp.federation.client import ClientNode
 from fedexp.federation.dealing import federate
+from fedexp.federation.job import ClientJob
 from fedexp.models.mlp import Mlp
 from fedexp.testing import conforms
 from fedexp.testing.runs import small

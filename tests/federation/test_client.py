@@ -34,8 +34,9 @@ from fedexp.data.examples import Examples, Spec
 from fedexp.data.federated import FederatedData
 from fedexp.datasets.cifar10 import Cifar10
 from fedexp.datasets.mnist5k import Mnist5k
-from fedexp.federation.client import ClientJob, ClientNode
+from fedexp.federation.client import ClientNode
 from fedexp.federation.faults import DroppedOutError, byzantine_clients
+from fedexp.federation.job import ClientJob
 from fedexp.federation.measuring import measures
 from fedexp.flower.messages import weights_in
 from fedexp.models import Model

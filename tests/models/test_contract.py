@@ -28,10 +28,11 @@ from fedexp.core.weights import Weights, hash_weights
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.federated import FederatedData
 from fedexp.datasets import Dataset
-from fedexp.federation.client import ClientJob, ClientNode
+from fedexp.federation.client import ClientNode
 from fedexp.federation.dealing import federate
 from fedexp.federation.evaluation import ServerEvaluation
 from fedexp.federation.events import Listener
+from fedexp.federation.job import ClientJob
 from fedexp.federation.rounds import RoundLoop
 from fedexp.federation.servers import build_server
 from fedexp.flower.messages import Reply

@@ -20,8 +20,9 @@ from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples, Spec
 from fedexp.data.federated import FederatedData
 from fedexp.datasets.cifar10 import Cifar10
-from fedexp.federation.client import ClientJob, ClientNode
+from fedexp.federation.client import ClientNode
 from fedexp.federation.dealing import federate
+from fedexp.federation.job import ClientJob
 from fedexp.frameworks.base import Batch, Learner, Recipe
 from fedexp.models import Model
 from fedexp.models.logistic import Logistic
