@@ -266,7 +266,8 @@ class Client:
     """The client's side of a strategy; this one trains the model it is sent and sends it back.
 
     It has no state of its own, because any process may play any client: what lasts goes into
-    ``job.state``.
+    ``job.state``. Where clients are trained together (``backend.stack``), :meth:`run` is begun once more
+    than it is finished, up to the first ``job.train``.
     """
 
     def run(self, job: Job) -> None:

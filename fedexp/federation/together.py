@@ -22,7 +22,7 @@ from fedexp.federation.faults import steps_of
 from fedexp.federation.job import Ahead, ClientJob
 from fedexp.training.device import limited_threads, pick_device
 from fedexp.training.loop import Work
-from fedexp.training.stacked import AloneError, Share
+from fedexp.training.stacked import AloneError, Share, batch_sizes
 
 log = logging.getLogger("fedexp")
 Item = TypeVar("Item")
@@ -74,9 +74,8 @@ class Together:
             if share is not None and kind is not None:
                 alike.setdefault(kind, []).append((ask, share))
         for pairs in alike.values():
-            if len(pairs) > 1:
-                for (ask, share), (trained, loss) in zip(pairs, self._trained(pairs), strict=False):
-                    node.ahead[ask.client] = Ahead(ask.server_round, share, trained, loss)
+            for (ask, share), (trained, loss) in zip(pairs, self._trained(pairs), strict=False):
+                node.ahead[ask.client] = Ahead(ask.server_round, share, trained, loss)
 
     def _trained(self, pairs: Sequence[tuple[Ask, Share]]) -> list[tuple[Weights, float]]:
         """Return what clients get by their training; nothing where each must be trained alone."""
@@ -123,10 +122,15 @@ class Together:
         return self._node.trainer.at_once
 
 
-def load(node: ClientNode, client: int, server_round: int) -> Hashable:
-    """Return what is equal for clients that have as many examples and steps."""
-    num = node.data.partition.size(client)
-    return num, steps_of(node.config, server_round, client, num)
+def load(node: ClientNode, client: int, server_round: int) -> Hashable | None:
+    """Return what is equal for clients that take as many steps on batches of the same sizes.
+
+    None is for one that has nothing to train on.
+    """
+    config, num = node.config, node.data.partition.size(client)
+    if not num:
+        return None
+    return batch_sizes(config.training, num, steps_of(config, server_round, client, num))
 
 
 def stacked(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +45,13 @@ class AloneError(Exception):
     """Clients cannot be trained together; in words, why."""
 
 
+def batch_sizes(config: TrainingConfig, num_examples: int, num_steps: int) -> Hashable:
+    """Return what is equal for clients that take as many steps on batches of the same sizes."""
+    size = batch_size(config, num_examples)
+    # Within the first epoch, before its last, smaller batch, it matters not how many more there are.
+    return num_steps, size, None if num_steps <= num_examples // size else num_examples
+
+
 @dataclass(frozen=True)
 class Share:
     """One client's part of a training.
@@ -61,19 +68,23 @@ class Share:
     work: Work
     order: torch.Generator
 
+    def twin(self) -> Share:
+        """Return the same, with an order of its own."""
+        order = torch.Generator()
+        order.set_state(self.order.get_state())
+        return replace(self, order=order)
+
     def kind(self, config: TrainingConfig) -> Hashable | None:
         """Return what is equal for clients of equal work; None for what must be done alone.
 
         Equal work is the same number of steps, on batches of the same sizes, of the same kind.
         """
-        work, num = self.work, len(self.examples)
+        work = self.work
         if work.loss is not None or work.rule is not None:
             return None
-        size = batch_size(config, num)
-        # Within the first epoch, before its last, smaller batch, it matters not how many more there are.
-        sizes = size if work.steps <= num // size else (size, num)
+        sizes = batch_sizes(config, len(self.examples), work.steps)
         adjusted = work.pull, work.toward is None, work.correction is None
-        return work.steps, work.learning_rate, sizes, work.only, adjusted
+        return sizes, work.learning_rate, work.only, adjusted
 
 
 def train_stacked(
@@ -152,7 +163,7 @@ def ensure_stackable(
     """
     if (beside := network.beside) is not None:
         raise AloneError(f"the model holds {beside}")
-    pair = [Share(s.start, s.examples, s.work, _same(s.order)) for s in shares[:2]]
+    pair = [share.twin() for share in shares[:2]]
     chance = torch.random.get_rng_state()
     x, y = next(_Rows(pair, dataset, config, device).epoch())
     state = _stack(network, [share.start for share in pair], device)
@@ -256,12 +267,6 @@ def _clip(gradients: list[Tensor], limit: float) -> None:
     factors = (limit / (torch.linalg.vector_norm(torch.stack(each), dim=0) + 1e-6)).clamp(max=1.0)
     for part in gradients:
         part.mul_(factors.view(-1, *[1] * (part.dim() - 1)))
-
-
-def _same(generator: torch.Generator) -> torch.Generator:
-    copy = torch.Generator()
-    copy.set_state(generator.get_state())
-    return copy
 
 
 def _agree(alone: Gradients, together: Gradients, row: int) -> bool:

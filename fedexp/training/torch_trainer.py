@@ -74,7 +74,9 @@ class TorchTrainer(Trainer):
 
     def train_together(self, shares: Sequence[Share]) -> list[tuple[Weights, float]]:
         """Stack the clients, if the network bears it; see :class:`Trainer`."""
-        what = self.network, shares, self._config.dataset, self._config.training, self.device
+        # A network computes one row otherwise than several, so one client has itself for company.
+        rows = shares if len(shares) > 1 else [*shares, shares[0].twin()]
+        what = self.network, rows, self._config.dataset, self._config.training, self.device
         self._filled = True
         if not self._is_tried:
             self._is_tried = True
@@ -85,7 +87,7 @@ class TorchTrainer(Trainer):
         if self._alone_because is not None:
             raise AloneError(self._alone_because)
         try:
-            return train_stacked(*what)
+            return train_stacked(*what)[: len(shares)]
         except torch.OutOfMemoryError:
             self._at_once = max(1, len(shares) // 2)
             torch.cuda.empty_cache()

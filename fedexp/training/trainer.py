@@ -70,7 +70,8 @@ class Trainer(ABC):
         """Train several clients of equal work at once, each as :meth:`train` would but for rounding.
 
         Args:
-            shares: The clients', two at least, all of one :meth:`Share.kind`.
+            shares: The clients', all of one :meth:`Share.kind`. A single one gets the bits that it would
+                get beside others.
 
         Returns:
             For each client, what :meth:`train` returns.

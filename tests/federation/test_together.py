@@ -163,6 +163,28 @@ def test_stragglers_and_label_flippers_are_stacked_with_their_like(
         _assert_close(stacks[client], reply)
 
 
+def test_few_steps_are_equal_work_whatever_else_a_client_has(
+    done_together: list[list[int]],
+) -> None:
+    few = TrainingConfig(local_steps=1, batch_size=4)
+    stacks, alone = _replies(_experiment(8, training=few)), _replies(_experiment(1, training=few))
+    assert done_together == [[8, 6, 8, 8, 5]]
+    for client, reply in alone.items():
+        _assert_close(stacks[client], reply)
+
+
+def test_who_has_nothing_to_train_on_fails_as_ever() -> None:
+    full = TrainingConfig(batch_size="full")
+    nothing = tiny_data((8, 0, 0, 8, 5), (2,) * 5)
+    stacks = _replies(_experiment(8, training=full), nothing)
+    alone = _replies(_experiment(1, training=full), nothing)
+    assert [reply.has_error() for reply in stacks.values()] == [
+        reply.has_error() for reply in alone.values()
+    ]
+    assert list(stacks) == list(alone)
+    _assert_close(stacks[0], alone[0])
+
+
 def _two_trainings(job: Job) -> None:
     middle = job.train(steps=1)
     job.state["middle"] = middle
@@ -235,9 +257,13 @@ def test_a_client_that_catches_errors_is_not_fooled() -> None:
 
 def test_a_client_that_fails_fails_alone(done_together: list[list[int]]) -> None:
     experiment = _experiment(8)
+    order = Order(initial_weights(experiment))
     replies = _replies(experiment, with_fault(_data(), 2))
     assert replies[2].has_error()
     assert done_together == [[8, 8]]
+    # Where the other one of two fails, too, who is left has the bits that it would have beside them.
+    pair = _replies(experiment, with_fault(_data(), 2), orders=dict.fromkeys((2, 3), order))
+    assert same_weights(_weights(pair[3]), _weights(replies[3]))
     alone = _replies(_experiment(1))
     for client in (0, 1, 3, 4):
         _assert_close(replies[client], alone[client])
