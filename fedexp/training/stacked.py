@@ -36,6 +36,9 @@ from fedexp.training.torch_internals import Gradients, gradient_function
 TOLERANCE = 0.02
 """How far a stacked gradient may be from that of the client alone, as a share of its length. Rounding
 takes 1e-6 of it, and bfloat16 1e-2; a network that mixes up clients is off by far more."""
+NOISE = 1e-5
+"""What it may be off in any case, as a share of the longest parameter's gradient: a bias in front of a
+layer that normalises has no gradient but rounding."""
 
 LANES = 64
 """A multiple of the numbers that any CPU's vectors hold."""
@@ -174,9 +177,7 @@ def ensure_stackable(
         with precision:
             losses = compute(state, x, y)
         together = gradient_function(moving, device)(losses.sum())
-    except (
-        Exception
-    ) as error:  # whatever torch.func and the network's code cannot do with each other
+    except Exception as error:  # there is no telling what a network's code cannot do in a vmap
         raise AloneError(f"torch.func cannot stack the model ({_first_line(error)})") from error
     loss_of = tasks.of(dataset).loss()
     for k, share in enumerate(pair):
@@ -270,13 +271,15 @@ def _clip(gradients: list[Tensor], limit: float) -> None:
 
 
 def _agree(alone: Gradients, together: Gradients, row: int) -> bool:
+    lengths = [float(one.norm()) for one in alone if one is not None]
+    noise = NOISE * max(lengths, default=0.0)
     for one, rows in zip(alone, together, strict=True):
         if one is None or rows is None:
             if one is not None or rows is not None:
                 return False
             continue
         length, off = float(one.norm()), float((rows[row] - one).norm())
-        if math.isfinite(length) and not off <= TOLERANCE * length + 1e-12:
+        if math.isfinite(length) and not off <= TOLERANCE * length + noise:
             return False
     return True
 

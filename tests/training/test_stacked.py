@@ -274,6 +274,17 @@ def test_networks_that_are_trained_alone(module: nn.Module, why: str) -> None:
     assert all(torch.equal(a, s.order.get_state()) for a, s in zip(before, shares, strict=True))
 
 
+def test_a_gradient_that_is_nothing_but_rounding_is_no_obstacle() -> None:
+    module = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), nn.GroupNorm(4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    )
+    trainer = _trainer()
+    trainer.network = Network(module, CPU)
+    start = trainer.network.weights()
+    shares = [replace(share, start=start) for share in _shares(trainer)]
+    ensure_stackable(trainer.network, shares, DIGITS, SGD, CPU)
+
+
 class Unused(nn.Module):
     """Has a head that nothing depends on, and a number that is no tensor."""
 
