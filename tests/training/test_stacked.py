@@ -161,6 +161,22 @@ def test_varied_examples_are_varied_as_alone() -> None:
     _assert_as_alone(_trainer(dataset=Cifar10(augment=True), spec=spec), spec=spec)
 
 
+@pytest.mark.parametrize("model", [SMALL, Cnn()], ids=lambda m: m.name)
+def test_mixed_precision_rounds_a_stack_and_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, model: Model
+) -> None:
+    trainer = _trainer(model)
+    exact = trainer.train_together(_shares(trainer, steps=1))
+    mixed = torch.autocast("cpu", torch.bfloat16)
+    monkeypatch.setattr("fedexp.training.stacked.precision_of", lambda *_: mixed)
+    other = _trainer(model)  # a process of its own tries its clients anew
+    found = other.train_together(_shares(other, steps=1))
+    for (weights, _), (expected, _), share in zip(found, exact, _shares(trainer), strict=True):
+        for name, array in expected.items():
+            moved = np.linalg.norm(array - share.start[name])
+            assert 0 < np.linalg.norm(weights[name] - array) < 0.1 * moved
+
+
 @pytest.mark.parametrize("model", [Mlp(hidden=[]), Cnn()], ids=lambda m: m.name)
 @pytest.mark.parametrize("work", [{}, {"pull": 0.5, "correction": True}], ids=["plain", "adjusted"])
 def test_a_clients_bits_depend_neither_on_the_others_nor_on_their_number(
