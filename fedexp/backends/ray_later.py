@@ -1,7 +1,8 @@
-"""``backend=ray`` where nobody said how many workers: clients in this process until Ray pays.
+"""``backend=ray`` where nobody said how many workers: clients here until Ray's workers can take over.
 
 Where a client runs changes no bit. So a short run is over before Ray's workers would have imported torch,
-and a long one goes on in this process until they have.
+and a long one goes on without them until they have: in this process, and in forks of it where it can be
+forked (:mod:`fedexp.backends.hands`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import math
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from flwr.app import Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
 
 from fedexp.backends.base import Body, call_client, kept, run_server
+from fedexp.backends.hands import Hands
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
+from fedexp.core import forked
 from fedexp.core.files import reason
 from fedexp.data.federated import FederatedData
 from fedexp.federation.client import ClientNode
@@ -29,6 +34,10 @@ log = logging.getLogger("fedexp")
 
 START = 5.0
 """Seconds that Ray's start takes, until its workers have imported torch (docs/speed.md)."""
+
+LONG = 60.0
+"""Seconds of training from which on Ray takes over from forks, too. It is no faster, but outlives a
+client that ends its process."""
 
 
 def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = False) -> None:
@@ -47,13 +56,43 @@ class Later:
     """Ray, as the runs of this process come to share it.
 
     Attributes:
-        spent: Seconds that clients took in this process, over all runs.
+        spent: Seconds that clients took here, over all runs.
         refused: Whether Ray could not be started.
     """
 
     def __init__(self) -> None:
         self.spent, self.refused = 0.0, False
         self._starting = False
+        self._hands: Hands | None = None
+
+    def hands(self, config: Config, app: ClientApp) -> Hands | None:
+        """Return the processes that run clients beside this one; None where there are none.
+
+        They are forked for the first run, before anything is trained, and serve all later ones.
+
+        Args:
+            config: The experiment.
+            app: What its clients do.
+        """
+        backend = config.backend
+        assert isinstance(backend, RayBackend)
+        if backend.threads > 1 or forked.among_others:
+            return None
+        if self._hands is None and forked.can_fork():
+            size = backend.workers_for(config.clients.cohort) - 1
+            self._hands = Hands(size, app, config)
+        elif self._hands is not None:
+            try:
+                self._hands.begin(config)
+            except Exception as error:  # a class that only this process knows
+                log.info("all clients run in this process: %s", reason(error))
+                return None
+        return self._hands
+
+    def dismiss(self) -> None:
+        """End the processes: what they are at is not wanted any more, or others do it."""
+        if self._hands is not None:
+            self._hands.dismiss()
 
     def start(self, config: Config) -> None:
         """Start Ray beside what this process does, unless it starts or runs already."""
@@ -100,10 +139,11 @@ def stay_here() -> None:
 
 
 class LaterGrid(CohortGrid):
-    """Run clients in this process, one after another, and on Ray's workers as soon as there are some.
+    """Run clients in this process and its forks, and on Ray's workers as soon as there are some.
 
-    Ray is started once that would save more than it takes: by what is left of this run, or by what this
-    process has spent already. The latter bounds what a series of short runs may lose.
+    Where there are no forks, Ray is started once that would save more than it takes: by what is left of
+    this run, or by what this process has spent already. The latter bounds what a series of short runs may
+    lose. Where there are some, Ray takes over in runs that are long.
 
     Args:
         config: The experiment.
@@ -119,10 +159,14 @@ class LaterGrid(CohortGrid):
         self._config, self._data, self._later = config, data, later
         self._app = client_app(ClientNode(config, lambda: data))
         self._saved = 1 - 1 / config.backend.workers_for(config.clients.cohort)
+        self._hands = later.hands(config, self._app)
         self._on_workers: CohortGrid | None = None
 
     def exchange(self, messages: list[Message]) -> Iterator[Message]:
-        """Run the clients in order here, each when its reply is asked for; the rest on workers."""
+        """Run the clients here, each when its reply is asked for; the rest on workers."""
+        if self._hands is not None and self._workers() is None:
+            yield from self._together(self._hands, messages)
+            return
         left = _Left(self._config, self._data, messages)
         for done, message in enumerate(messages):
             if (workers := self._workers()) is not None:
@@ -137,6 +181,33 @@ class LaterGrid(CohortGrid):
             yield reply
             del reply  # who took it may be done with it
 
+    def _together(self, hands: Hands, messages: list[Message]) -> Iterator[Message]:
+        """Take clients one by one, as the forks do beside it; whoever has time takes the next."""
+        waiting, done, start = deque(messages), 0, time.perf_counter()
+        try:
+            while waiting or hands.busy:
+                hands.feed(waiting, self.states)
+                if waiting:
+                    done += 1
+                    reply, _ = self._here(waiting.popleft())
+                    self.on_reply(done)
+                    yield reply
+                    del reply  # who took it may be done with it
+                for reply, state in hands.answers(waiting, patiently=not waiting):
+                    if not reply.has_error():
+                        self.keep(reply.metadata.src_node_id, state)
+                    done += 1
+                    self.on_reply(done)
+                    yield reply
+                    del reply
+        except BaseException:  # answers that nobody waits for would be taken for the next ones
+            self._later.dismiss()
+            raise
+        seconds = time.perf_counter() - start
+        self._later.spent += seconds
+        if max(self._later.spent, seconds * _rounds_left(self._config, messages)) > LONG:
+            self._later.start(self._config)
+
     def _here(self, message: Message) -> tuple[Message, float]:
         client, start = message.metadata.dst_node_id, time.perf_counter()
         state = self.states.get(client, RecordDict())
@@ -149,9 +220,18 @@ class LaterGrid(CohortGrid):
         if self._on_workers is None and self._later.is_ready(self._config):
             from fedexp.backends.ray import RayGrid
 
+            self._later.dismiss()
             self._on_workers = RayGrid(self._config, self._data)
             self._on_workers.states = self.states
         return self._on_workers
+
+
+def _rounds_left(config: Config, messages: list[Message]) -> int:
+    """Return how many rounds there are from that of an exchange on; 0 if it does not train."""
+    if not messages or messages[0].metadata.message_type != MessageType.TRAIN:
+        return 0
+    told = messages[0].content.config_records[CONFIG]
+    return 1 + config.num_rounds - int(str(told[SERVER_ROUND]))
 
 
 class _Left:
@@ -167,11 +247,9 @@ class _Left:
 
     def __init__(self, config: Config, data: FederatedData, messages: list[Message]) -> None:
         self._size, self._examples, self._rate = data.partition.size, 0, math.inf
-        if messages and messages[0].metadata.message_type == MessageType.TRAIN:
-            told = messages[0].content.config_records[CONFIG]
+        if rounds_left := _rounds_left(config, messages):
             sizes = [self._size(message.metadata.dst_node_id) for message in messages]
-            rounds_left = config.num_rounds - int(str(told[SERVER_ROUND]))
-            self._examples = sum(sizes) * (1 + rounds_left)
+            self._examples = sum(sizes) * rounds_left
 
     def after(self, message: Message, seconds: float) -> float:
         """Return the seconds that are left after a client that took so many."""

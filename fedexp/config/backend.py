@@ -108,7 +108,7 @@ class RayBackend(BackendConfig):
     workers: int | None = ranged(None, ge=1)
     """Processes in which clients run, on a cluster in all, started before anything is trained. null is
     one per num_cpus_per_worker CPUs, at most one per client of a round; on this machine they are started
-    once they save more time than they take, and until then clients run in this process."""
+    in long runs, and until then clients run in this process and its forks."""
     jobs: int | None = ranged(None, ge=1)
     """Runs of a multirun that run side by side, each in a process of its own; null is one per CPU,
     from four runs on, if the first takes less than a minute. 1 runs one after another."""

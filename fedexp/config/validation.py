@@ -203,7 +203,12 @@ def _task_errors(config: Config) -> Iterator[str]:
         yield from _own_errors("partition", config)
     else:
         pages = GROUPS["partition"].pages().items()
-        fit = [name for name, page in pages if page.can_deal(task.told_apart_by)]
+        drawn = config.dataset.population is not None
+        fit = [
+            name
+            for name, page in pages
+            if page.can_deal(task.told_apart_by) and page.population == drawn
+        ]
         yield (
             f"partition={partition.name} deals examples by their labels, which dataset="
             f"{config.dataset.name} has not: its task is {task.words}; these fit: partition="

@@ -134,7 +134,7 @@ def _serve(
     """Run jobs in a process of its own, until nobody sends any more."""
     try:
         signals.stop_once()
-        _end_with_parent(parent)
+        end_with_parent(parent)
         for other in inherited:
             other.close()
         with suppress(EOFError):
@@ -147,8 +147,12 @@ def _serve(
             sys.modules["wandb"].teardown()  # ends its service process
 
 
-def _end_with_parent(parent: int) -> None:
-    """Be sent SIGTERM when the parent is gone, which nobody can wait for any more."""
-    ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGTERM, 0, 0, 0)
+def end_with_parent(parent: int, how: signal.Signals = signal.SIGTERM) -> None:
+    """Be sent a signal when the parent is gone, which nobody can wait for any more.
+
+    Raises:
+        KeyboardInterrupt: If it is gone already.
+    """
+    ctypes.CDLL(None).prctl(_PARENT_DIES, how, 0, 0, 0)
     if os.getppid() != parent:  # it is gone already
         raise KeyboardInterrupt

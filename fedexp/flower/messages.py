@@ -227,12 +227,13 @@ def num_bytes(messages: Iterable[Message]) -> int:
         if not message.has_error():
             content = message.content
             if id(content) not in sizes:  # the messages of a round mostly share theirs
-                sizes[id(content)] = _content_bytes(content)
+                sizes[id(content)] = content_bytes(content)
             total += sizes[id(content)]
     return total
 
 
-def _content_bytes(content: RecordDict) -> int:
+def content_bytes(content: RecordDict) -> int:
+    """Return the bytes of the arrays in a message's content, or in what a client keeps."""
     return sum(
         math.prod(array.shape) * np.dtype(array.dtype).itemsize
         for record in content.values()
