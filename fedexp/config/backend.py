@@ -34,7 +34,7 @@ class BackendConfig:
     """CPU threads of a process; 1 is fastest for small models."""
     portable: bool = False
     """Have torch compute as a processor with AVX2 does, whatever else this one can do: the same bits on
-    all of a maker's x86-64 processors that have AVX2. false takes all that the processor can do."""
+    all x86-64 machines that have AVX2. It takes more time. false takes all that the processor can do."""
 
     @property
     def reserves_gpu(self) -> bool:

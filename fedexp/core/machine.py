@@ -13,8 +13,9 @@ from pathlib import Path
 
 from fedexp.core.options import FedexpError
 
-PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-"""What torch, MKL and oneDNN read when each of them computes for the first time in a process."""
+PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""What torch, MKL and oneDNN read when each of them computes for the first time in a process. With AVX2,
+too, MKL computes otherwise on Intel's processors than on those of other makers; COMPATIBLE is for all."""
 
 
 def usable_cpus() -> int:
