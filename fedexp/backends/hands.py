@@ -105,8 +105,8 @@ class Hands:
             self._config = config
             for hand in self._hands:
                 with suppress(
-                    BrokenPipeError
-                ):  # it died, which is found out when answers are taken
+                    BrokenPipeError, ConnectionResetError
+                ):  # it died: who takes answers sees it
                     hand.pipe.send(config)
 
     def feed(self, waiting: deque[Message], states: dict[int, RecordDict]) -> None:
@@ -122,7 +122,7 @@ class Hands:
                 piece = _piece(waiting, most, states)
                 hand.owed.extend(piece)
                 hand.latest = len(piece)
-                with suppress(BrokenPipeError):
+                with suppress(BrokenPipeError, ConnectionResetError):
                     hand.pipe.send(_packed(piece, states))
 
     def answers(self, waiting: deque[Message], *, patiently: bool) -> Iterator[Answer]:
@@ -130,10 +130,10 @@ class Hands:
 
         Args:
             waiting: What nobody has been asked yet.
-            patiently: Whether to wait until there is something.
+            patiently: Whether to wait until there is something, if somebody owes an answer.
         """
         pipes = {hand.pipe: hand for hand in self._hands if hand.owed or not hand.is_ready}
-        for ready in wait(list(pipes), None if patiently else 0):
+        for ready in wait(list(pipes), None if patiently and self.busy else 0):
             hand = pipes[ready]  # type: ignore[index]
             try:
                 answer = hand.pipe.recv()

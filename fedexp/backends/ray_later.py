@@ -80,7 +80,7 @@ class Later:
             return None
         if self._hands is None and forked.can_fork():
             size = backend.workers_for(config.clients.cohort) - 1
-            self._hands = Hands(size, app, config)
+            self._hands = Hands(size, app, config) if size else None
         elif self._hands is not None:
             try:
                 self._hands.begin(config)

@@ -135,6 +135,11 @@ def test_a_process_is_sent_a_piece_ahead_once_it_has_shown_that_it_computes() ->
     assert hand.has_room
 
 
+def test_nobody_is_waited_for_who_owes_nothing() -> None:
+    hands = Hands(0, client_app(ClientNode(config(), tiny_data)), config())
+    assert list(hands.answers(deque(), patiently=True)) == []
+
+
 class Played(Hands):
     """Stand in for the processes: take what they would, and answer as clients do here."""
 
