@@ -70,6 +70,7 @@ def main() -> None:
     SIGTERM).
     """
     commands.begun_by(sys.argv[0])
+    forked.is_program = True
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         try:
             COMMANDS[sys.argv[1]](sys.argv[2:])

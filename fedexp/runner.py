@@ -81,6 +81,11 @@ def _settle_kernels(configs: Sequence[Config]) -> None:
             "a command for true and one for false"
         )
     if True in wanted:
+        if forked.has_trained and not computes_portably():  # MKL has settled by then
+            raise FedexpError(
+                "backend.portable=true: an earlier run of this process computed otherwise, and torch "
+                "settles it once: take another process"
+            )
         compute_portably()
     elif wanted and computes_portably():
         raise FedexpError(

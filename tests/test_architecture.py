@@ -186,7 +186,7 @@ def test_private_names_stay_in_their_corner() -> None:
         "core/signals.py: os._exit",
         "runner.py: os._exit",
         "backends/keeper.py: os._exit",
-        "backends/hands.py: os._exit",
+        "backends/forks.py: os._exit",
         "flower/messages.py: _array=",
         "partitions/exclude.py: generator._legacy_seeding",
         "config/hydra_internals.py: hydra.sweeper._target_",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -19,6 +19,9 @@ TRIES = 2
 
 GRACE = 30.0
 """Seconds beyond the time of its clients until a task is given up: its worker may have to start first."""
+
+Work = tuple[Metadata, int, RecordDict]
+"""A message's metadata, the position of its content among the contents sent along, client state."""
 
 Body = Callable[[CohortGrid], None]
 """The body of the ServerApp; it must take clients only from the grid's ``cohort``."""

@@ -11,10 +11,19 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
-from flwr.app import Message, MessageType, Metadata, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedexp.backends.base import GRACE, TRIES, Body, call_client, kept, run_server, worker_died
+from fedexp.backends.base import (
+    GRACE,
+    TRIES,
+    Body,
+    Work,
+    call_client,
+    kept,
+    run_server,
+    worker_died,
+)
 from fedexp.backends.machines import PATIENCE, ensure_same, workers_on
 from fedexp.backends.ray_session import crew_of, start_ray
 from fedexp.backends.stacks import stacks, train_ahead
@@ -57,9 +66,6 @@ bit. They lie in workers, or in Ray's object store, where nobody has read them y
 
 LOOK = 1.0
 """Seconds from one look which machines there are to the next: a look takes half a millisecond."""
-
-Work = tuple[Metadata, int, RecordDict]
-"""A message's metadata, the position of its content among the contents sent along, client state."""
 
 
 class Reason(NamedTuple):

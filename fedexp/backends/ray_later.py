@@ -2,7 +2,7 @@
 
 Where a client runs changes no bit. So a short run is over before Ray's workers would have imported torch,
 and a long one goes on without them until they have: in this process, and in forks of it where it can be
-forked (:mod:`fedexp.backends.hands`).
+forked (:mod:`fedexp.backends.forks`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedexp.backends.base import Body, call_client, kept, run_server
-from fedexp.backends.hands import Hands
+from fedexp.backends.forks import Forks
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
 from fedexp.core import forked
@@ -49,7 +49,10 @@ def run(config: Config, data: FederatedData, server: Body, *, verbose: bool = Fa
         server: The body of the ServerApp.
         verbose: Let Flower speak.
     """
-    run_server(LaterGrid(config, data), server)
+    try:
+        run_server(LaterGrid(config, data), server)
+    finally:
+        _later.let_go()
 
 
 class Later:
@@ -63,12 +66,13 @@ class Later:
     def __init__(self) -> None:
         self.spent, self.refused = 0.0, False
         self._starting = False
-        self._hands: Hands | None = None
+        self._forks: Forks | None = None
 
-    def hands(self, config: Config, app: ClientApp) -> Hands | None:
-        """Return the processes that run clients beside this one; None where there are none.
+    def forks(self, config: Config, app: ClientApp) -> Forks | None:
+        """Return the forks of this process that run clients; None where there are none.
 
-        They are forked for the first run, before anything is trained, and serve all later ones.
+        They are made for the first run of a command, before anything is trained, and serve all its runs.
+        What another framework than torch has started before may not work in them.
 
         Args:
             config: The experiment.
@@ -76,23 +80,18 @@ class Later:
         """
         backend = config.backend
         assert isinstance(backend, RayBackend)
-        if backend.threads > 1 or forked.among_others:
+        if backend.threads > 1 or forked.among_others or config.model.framework != "PyTorch":
             return None
-        if self._hands is None and forked.can_fork():
-            size = backend.workers_for(config.clients.cohort) - 1
-            self._hands = Hands(size, app, config) if size else None
-        elif self._hands is not None:
-            try:
-                self._hands.begin(config)
-            except Exception as error:  # a class that only this process knows
-                log.info("all clients run in this process: %s", reason(error))
-                return None
-        return self._hands
+        if self._forks is None and forked.can_fork():
+            self._forks = Forks(backend.workers_for(config.clients.cohort) - 1, app, config)
+        elif self._forks is not None:
+            self._forks.begin(config)
+        return self._forks
 
-    def dismiss(self) -> None:
-        """End the processes: what they are at is not wanted any more, or others do it."""
-        if self._hands is not None:
-            self._hands.dismiss()
+    def let_go(self) -> None:
+        """End the forks if they owe answers to an exchange that broke off: another would take them."""
+        if self._forks is not None and self._forks.busy:
+            self._forks.dismiss()
 
     def start(self, config: Config) -> None:
         """Start Ray beside what this process does, unless it starts or runs already."""
@@ -159,13 +158,14 @@ class LaterGrid(CohortGrid):
         self._config, self._data, self._later = config, data, later
         self._app = client_app(ClientNode(config, lambda: data))
         self._saved = 1 - 1 / config.backend.workers_for(config.clients.cohort)
-        self._hands = later.hands(config, self._app)
+        self._forks = later.forks(config, self._app)
         self._on_workers: CohortGrid | None = None
 
     def exchange(self, messages: list[Message]) -> Iterator[Message]:
         """Run the clients here, each when its reply is asked for; the rest on workers."""
-        if self._hands is not None and self._workers() is None:
-            yield from self._together(self._hands, messages)
+        self._later.let_go()
+        if self._forks and self._workers() is None:
+            yield from self._together(self._forks, messages)
             return
         left = _Left(self._config, self._data, messages)
         for done, message in enumerate(messages):
@@ -181,28 +181,24 @@ class LaterGrid(CohortGrid):
             yield reply
             del reply  # who took it may be done with it
 
-    def _together(self, hands: Hands, messages: list[Message]) -> Iterator[Message]:
+    def _together(self, forks: Forks, messages: list[Message]) -> Iterator[Message]:
         """Take clients one by one, as the forks do beside it; whoever has time takes the next."""
         waiting, done, start = deque(messages), 0, time.perf_counter()
-        try:
-            while waiting or hands.busy:
-                hands.feed(waiting, self.states)
-                if waiting:
-                    done += 1
-                    reply, _ = self._here(waiting.popleft())
-                    self.on_reply(done)
-                    yield reply
-                    del reply  # who took it may be done with it
-                for reply, state in hands.answers(waiting, patiently=not waiting):
-                    if not reply.has_error():
-                        self.keep(reply.metadata.src_node_id, state)
-                    done += 1
-                    self.on_reply(done)
-                    yield reply
-                    del reply
-        except BaseException:  # answers that nobody waits for would be taken for the next ones
-            self._later.dismiss()
-            raise
+        while waiting or forks.busy:
+            forks.feed(waiting, self.states)
+            if waiting:
+                done += 1
+                reply, _ = self._here(waiting.popleft())
+                self.on_reply(done)
+                yield reply
+                del reply  # who took it may be done with it
+            for reply, state in forks.answers(waiting, patiently=not waiting):
+                if not reply.has_error():
+                    self.keep(reply.metadata.src_node_id, state)
+                done += 1
+                self.on_reply(done)
+                yield reply
+                del reply
         seconds = time.perf_counter() - start
         self._later.spent += seconds
         if max(self._later.spent, seconds * _rounds_left(self._config, messages)) > LONG:
@@ -220,7 +216,8 @@ class LaterGrid(CohortGrid):
         if self._on_workers is None and self._later.is_ready(self._config):
             from fedexp.backends.ray import RayGrid
 
-            self._later.dismiss()
+            if self._forks:
+                self._forks.dismiss()
             self._on_workers = RayGrid(self._config, self._data)
             self._on_workers.states = self.states
         return self._on_workers

@@ -29,13 +29,16 @@ INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a process whose function was interrupted."""
 
 
+is_program = False
+"""Whether this process is the program ``fedexp``: in a notebook, code changes and other threads run."""
+
 has_trained = False
 """Whether models were trained in this process."""
 
 
 def can_fork() -> bool:
     """Say whether a fork of this process can train; on macOS, system libraries break in one."""
-    return sys.platform == "linux" and not has_trained
+    return sys.platform == "linux" and is_program and not has_trained
 
 
 @dataclass(eq=False)
@@ -101,14 +104,8 @@ class Crew:
             process.kill()
 
     def _fork(self) -> _Worker:
-        context = multiprocessing.get_context("fork")
-        ours, theirs = context.Pipe()
-        # The end of another process's pipe, kept open here, would have that one wait for ever.
-        inherited = [ours, *(worker.pipe for worker in (*self._idle, *self._busy))]
-        process = context.Process(target=_serve, args=(self._job, theirs, inherited, os.getpid()))
-        process.start()
-        theirs.close()
-        return _Worker(process, ours)
+        pipes = [worker.pipe for worker in (*self._idle, *self._busy)]
+        return _Worker(*fork(_serve, self._job, beside=pipes))
 
     def _wait(self) -> None:
         """Wait until at least one job has ended."""
@@ -125,18 +122,43 @@ class Crew:
             self._ended(number, value, code)
 
 
-def _serve(
-    job: Callable[[int], float | None],
-    pipe: Connection,
-    inherited: Sequence[Connection],
-    parent: int,
-) -> None:
+def fork(
+    serve: Callable[..., object], *args: object, beside: Sequence[Connection]
+) -> tuple[ForkProcess, Connection]:
+    """Fork this process.
+
+    Args:
+        serve: Called in the fork with its end of a pipe, this process's id, and the arguments.
+        args: The arguments, which need not be sent anywhere.
+        beside: This process's ends of the pipes to other forks.
+
+    Returns:
+        The fork, and this process's end of the pipe.
+
+    Raises:
+        OSError: If there is no room for a further process.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    # The end of another fork's pipe, kept open in this one, would have that one wait for ever.
+    inherited = [ours, *beside]
+    process = context.Process(target=_begin, args=(inherited, serve, theirs, os.getpid(), *args))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _begin(inherited: Sequence[Connection], serve: Callable[..., object], *args: object) -> None:
+    for pipe in inherited:
+        pipe.close()
+    serve(*args)
+
+
+def _serve(pipe: Connection, parent: int, job: Callable[[int], float | None]) -> None:
     """Run jobs in a process of its own, until nobody sends any more."""
     try:
         signals.stop_once()
         end_with_parent(parent)
-        for other in inherited:
-            other.close()
         with suppress(EOFError):
             while True:
                 pipe.send(job(pipe.recv()))

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.helpers import config
 
+from fedexp import runner
 from fedexp.config.backend import InlineBackend
+from fedexp.core import forked
 from fedexp.core.machine import PORTABLE, compute_portably, has_avx2
 from fedexp.core.options import FedexpError
 from fedexp.training.device import pick_device
@@ -94,6 +97,15 @@ def test_a_process_that_has_computed_is_not_portable(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MKL_CBWR", "AVX512")
     with pytest.raises(FedexpError, match="MKL_CBWR=COMPATIBLE, which is AVX512"):
         compute_portably()
+
+
+@here
+def test_a_run_after_one_that_was_not_portable_is_refused() -> None:
+    assert forked.has_trained  # with all that the processor has, as far as anybody knows
+    with pytest.raises(FedexpError, match="another process"):
+        runner.ensure([config(backend=InlineBackend(portable=True))])
+    with pytest.raises(FedexpError, match="the same for all runs"):
+        runner.ensure([config(backend=InlineBackend(portable=now)) for now in (True, False)])
 
 
 def test_a_machine_without_avx2_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

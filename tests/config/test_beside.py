@@ -76,6 +76,7 @@ def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "usable_cpus", lambda: 4)
     monkeypatch.setattr(launching, "usable_memory", lambda: 64 * 2**30)
     monkeypatch.setattr(forked, "has_trained", False)
+    monkeypatch.setattr(forked, "is_program", True)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_nothing_is_forked_once_models_were_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(forked, "has_trained", False)
+    monkeypatch.setattr(forked, "is_program", True)
     assert forked.can_fork()
     monkeypatch.setattr(forked, "has_trained", True)
     assert not forked.can_fork()

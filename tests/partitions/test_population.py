@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from support.helpers import config
+from support.populations import MANY, REFUSED
 
-from fedexp.config.backend import FlowerBackend
-from fedexp.config.clients import ByzantineConfig, ClientsConfig
+from fedexp.config.clients import ClientsConfig
 from fedexp.config.schema import Config
 from fedexp.config.validation import validate
 from fedexp.core.options import FedexpError
@@ -27,10 +27,8 @@ from fedexp.partitions.iid import Iid
 from fedexp.partitions.population import Population
 from fedexp.partitions.resample import Resample
 from fedexp.preview import partition_table
-from fedexp.strategies.ditto import Ditto
 from fedexp.strategies.local_only import LocalOnly
 
-MANY = 100_000_000
 DEVICES = SyntheticDevices(samples_per_client=9)
 
 
@@ -176,17 +174,7 @@ def test_the_preview_lists_the_panel() -> None:
             {"dataset": SyntheticDevices(validation=0.1, validation_by="clients")},
             "dataset.validation_by",
         ),
-        ({"clients": ClientsConfig(10**20, 1e-19)}, "clients.num must be"),
-        ({"clients": ClientsConfig(MANY)}, "clients.fraction_train"),
-        ({"clients": ClientsConfig(MANY, 1e-7, fraction_evaluate=0.5)}, "fraction_evaluate"),
-        ({"clients": ClientsConfig(MANY, 1e-7, unseen=0.1)}, "clients.unseen"),
-        (
-            {"clients": ClientsConfig(MANY, 1e-7, byzantine=ByzantineConfig(0.1))},
-            "clients.byzantine.fraction",
-        ),
-        ({"strategy": LocalOnly()}, "strategy=local_only"),
-        ({"strategy": Ditto()}, "strategy=ditto"),
-        ({"backend": FlowerBackend()}, "backend=flower"),
+        *REFUSED,
     ],
 )
 def test_what_a_population_cannot_do_is_refused(changes: dict[str, Any], named: str) -> None:

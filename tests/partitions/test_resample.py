@@ -11,19 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import config
+from support.populations import MANY, REFUSED
 
-from fedexp.config.backend import FlowerBackend
-from fedexp.config.clients import ByzantineConfig, ClientsConfig
+from fedexp.config.clients import ClientsConfig
 from fedexp.config.populations import population_errors
 from fedexp.config.schema import Config
 from fedexp.data.assignment import Indices
 from fedexp.federation.dealing import describe_partition, federate
 from fedexp.partitions.resample import Drawn, Resample
-from fedexp.strategies.ditto import Ditto
 from fedexp.strategies.local_only import LocalOnly
 from fedexp.testing.tiny import TinyImages, TinyNumbers, TinyText
 
-MANY = 100_000_000
 LABELS = np.random.default_rng(0).choice(5, 300, p=np.array([3, 2, 1, 2, 1]) / 9)
 SEEDS = st.integers(0, 2**32 - 1)
 PAGES = st.builds(
@@ -177,17 +175,7 @@ def test_the_server_may_hold_examples_out_that_nobody_draws() -> None:
         ({"partition": Resample(samples_per_client=100_000)}, "partition.samples_per_client"),
         ({"partition": Resample(samples_per_client=1, alpha=1.0), "dataset": TinyText()}, "alpha"),
         ({"dataset": TinyImages(validation=0.2, validation_by="clients")}, "validation_by"),
-        ({"clients": ClientsConfig(10**20, 1e-19)}, "clients.num must be"),
-        ({"clients": ClientsConfig(MANY)}, "clients.fraction_train"),
-        ({"clients": ClientsConfig(MANY, 1e-7, fraction_evaluate=0.5)}, "fraction_evaluate"),
-        ({"clients": ClientsConfig(MANY, 1e-7, unseen=0.1)}, "clients.unseen"),
-        (
-            {"clients": ClientsConfig(MANY, 1e-7, byzantine=ByzantineConfig(0.1))},
-            "clients.byzantine.fraction",
-        ),
-        ({"strategy": LocalOnly()}, "strategy=local_only"),
-        ({"strategy": Ditto()}, "strategy=ditto"),
-        ({"backend": FlowerBackend()}, "backend=flower"),
+        *REFUSED,
     ],
 )
 def test_what_grows_with_the_population_is_refused(changes: dict[str, Any], named: str) -> None:

@@ -6,16 +6,16 @@ changes no bit, so whoever has time takes the next one.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import math
-import multiprocessing
 import os
 import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -24,11 +24,11 @@ from multiprocessing.context import ForkProcess
 from typing import Any
 
 import torch
-from flwr.app import Message, Metadata, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch.nn import functional as F
 
-from fedexp.backends.base import call_client
+from fedexp.backends.base import Work, call_client
 from fedexp.config.schema import Config
 from fedexp.core import forked
 from fedexp.federation.client import ClientNode
@@ -45,15 +45,12 @@ IN_A_PIECE = 32 * 2**20
 AHEAD = 4
 """Answers that may wait to be sent."""
 
-Work = tuple[Metadata, int, RecordDict]
-"""A message's metadata, the position of its content among the contents sent along, client state."""
-
 Answer = tuple[Message, RecordDict]
 """A client's reply, and its state after it."""
 
 
 @dataclass(eq=False)
-class Hand:
+class Fork:
     """One of the processes.
 
     Attributes:
@@ -70,14 +67,19 @@ class Hand:
     latest: int = 0
     is_ready: bool = False
 
+    def send(self, what: object) -> None:
+        """Send something, unless the process died: who takes its answers finds that out."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(what)
+
     @property
     def has_room(self) -> bool:
         """Whether it may be sent a piece: one lies ready while it works on the one before."""
         return self.is_ready and len(self.owed) <= self.latest
 
 
-class Hands:
-    """The processes, for one run after another.
+class Forks:
+    """Forks of this process, for one run of a command after another.
 
     Args:
         size: How many.
@@ -86,28 +88,37 @@ class Hands:
     """
 
     def __init__(self, size: int, app: ClientApp, config: Config) -> None:
-        self._config, self._hands = config, list[Hand]()
-        for _ in range(size):
-            self._hands.append(self._fork(app, config.clients.num))
+        self._config, self._forks = config, list[Fork]()
+        try:
+            for _ in range(size):
+                pipes = [fork.pipe for fork in self._forks]
+                process, pipe = forked.fork(
+                    _serve_until_ended, app, config.clients.num, beside=pipes
+                )
+                self._forks.append(Fork(process, pipe))
+        except OSError as error:  # no memory, or too many processes: fewer do as well
+            log.info("%d forks run clients, not %d: %s", len(self), size, error)
+        atexit.register(self.dismiss)  # else Python would wait for them
+
+    def __len__(self) -> int:
+        return len(self._forks)
 
     @property
     def busy(self) -> bool:
         """Whether somebody owes an answer."""
-        return any(hand.owed for hand in self._hands)
+        return any(fork.owed for fork in self._forks)
 
     def begin(self, config: Config) -> None:
-        """Work for another run from now on, unless it is the same.
-
-        Raises:
-            Exception: If the configuration cannot be sent: a class of it is known to a script alone.
-        """
-        if config is not self._config:
-            self._config = config
-            for hand in self._hands:
-                with suppress(
-                    BrokenPipeError, ConnectionResetError
-                ):  # it died: who takes answers sees it
-                    hand.pipe.send(config)
+        """Work for another run from now on, unless it is the same."""
+        if config is self._config:
+            return
+        self._config = config
+        for fork in list(self._forks):
+            if not fork.is_ready and not fork.pipe.poll():  # it may never read what it is sent
+                fork.process.kill()
+                self._remove(fork)
+            else:
+                fork.send(config)
 
     def feed(self, waiting: deque[Message], states: dict[int, RecordDict]) -> None:
         """Send everybody who has room a piece: the smaller the less there is, so that all end together.
@@ -116,64 +127,49 @@ class Hands:
             waiting: What nobody has been asked yet; what is sent is taken from its front.
             states: What clients keep.
         """
-        for hand in self._hands:
-            while waiting and hand.has_room:
-                most = math.ceil(len(waiting) / (4 * (1 + len(self._hands))))
+        for fork in self._forks:
+            while waiting and fork.has_room:
+                most = math.ceil(len(waiting) / (4 * (1 + len(self))))
                 piece = _piece(waiting, most, states)
-                hand.owed.extend(piece)
-                hand.latest = len(piece)
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    hand.pipe.send(_packed(piece, states))
+                fork.owed.extend(piece)
+                fork.latest = len(piece)
+                fork.send(_packed(piece, states))
 
     def answers(self, waiting: deque[Message], *, patiently: bool) -> Iterator[Answer]:
-        """Yield what has been answered; messages of a process that died wait again.
+        """Yield what has been answered; messages of a fork that died wait again.
 
         Args:
             waiting: What nobody has been asked yet.
             patiently: Whether to wait until there is something, if somebody owes an answer.
         """
-        pipes = {hand.pipe: hand for hand in self._hands if hand.owed or not hand.is_ready}
+        pipes = {fork.pipe: fork for fork in self._forks if fork.owed or not fork.is_ready}
         for ready in wait(list(pipes), None if patiently and self.busy else 0):
-            hand = pipes[ready]  # type: ignore[index]
+            fork = pipes[ready]  # type: ignore[index]
             try:
-                answer = hand.pipe.recv()
-            except (EOFError, ConnectionResetError):
-                self._lose(hand, waiting)
+                answer = fork.pipe.recv()
+            except (EOFError, OSError):  # also in the middle of an answer
+                waiting.extendleft(reversed(fork.owed))
+                self._remove(fork)
+                code = fork.process.exitcode
+                log.warning("a fork ended (exit code %s): its clients are asked again", code)
                 continue
             if answer is None:
-                hand.is_ready = True
+                fork.is_ready = True
             else:
-                hand.owed.popleft()
+                fork.owed.popleft()
                 yield answer
-
-    def _lose(self, hand: Hand, waiting: deque[Message]) -> None:
-        waiting.extendleft(reversed(hand.owed))
-        hand.process.join()
-        self._hands.remove(hand)
-        log.warning(
-            "a process that ran clients ended (exit code %s): they are asked again",
-            hand.process.exitcode,
-        )
 
     def dismiss(self) -> None:
         """End all of them, whatever they are at."""
-        for hand in self._hands:
-            hand.process.kill()
-        for hand in self._hands:
-            hand.process.join()
-            hand.pipe.close()
-        self._hands.clear()
+        for fork in self._forks:
+            fork.process.kill()
+        for fork in list(self._forks):
+            self._remove(fork)
 
-    def _fork(self, app: ClientApp, num_clients: int) -> Hand:
-        context = multiprocessing.get_context("fork")
-        ours, theirs = context.Pipe()
-        inherited = [ours, *(hand.pipe for hand in self._hands)]
-        process = context.Process(
-            target=_serve, args=(theirs, inherited, os.getpid(), app, num_clients), daemon=True
-        )
-        process.start()
-        theirs.close()
-        return Hand(process, ours)
+    def _remove(self, fork: Fork) -> None:
+        fork.process.join()
+        fork.pipe.close()
+        self._forks.remove(fork)
 
 
 def _piece(waiting: deque[Message], most: int, states: dict[int, RecordDict]) -> list[Message]:
@@ -205,52 +201,60 @@ def _packed(
     return list(contents.values()), work
 
 
-def _serve(
-    pipe: Connection, inherited: Sequence[Connection], parent: int, app: ClientApp, num_clients: int
-) -> None:
+def _serve(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> None:
     """Run clients in a process of its own, until the one that asks for it is gone."""
+    # The terminal tells all processes; the one that asks puts in order what there is to be.
+    for name in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    forked.end_with_parent(parent, signal.SIGKILL)
+    gc.freeze()  # what is here is never garbage; looking through it would copy it
+    _compute()
+    pipe.send(None)
+    asked_for, answers = queue.SimpleQueue[Any](), queue.Queue[Answer](AHEAD)
+    for part in (partial(_receive, pipe, asked_for), partial(_send, pipe, answers)):
+        threading.Thread(target=_ending, args=(part,), daemon=True).start()
+    while True:
+        asked = asked_for.get()
+        if isinstance(asked, Config):
+            source = cache(partial(federate, asked))
+            source()  # what cannot be read here is no client's fault
+            app, num_clients = client_app(ClientNode(asked, source)), asked.clients.num
+            continue
+        contents, work = asked
+        for metadata, place, state in work:
+            message = message_from(metadata, contents[place])
+            answers.put(call_client(app, message, num_clients, state, in_worker=True))
+
+
+def _serve_until_ended(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> None:
+    _ending(partial(_serve, pipe, parent, app, num_clients))
+
+
+def _ending(part: Callable[[], object]) -> None:
+    """Run a part of a fork; whatever ends it ends the fork, which the one that asks finds out.
+
+    What the program does as it ends is not the fork's to do.
+    """
     try:
-        # The terminal tells all processes; the one that asks puts in order what there is to be.
-        for name in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(name, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        forked.end_with_parent(parent, signal.SIGKILL)
-        for other in inherited:
-            other.close()
-        gc.freeze()  # what is here is never garbage; looking through it would copy it
-        _compute()
-        pipe.send(None)
-        asked_for, answers = queue.SimpleQueue[Any](), queue.Queue[Answer](AHEAD)
-        for target, passed in ((_receive, asked_for), (_send, answers)):
-            threading.Thread(target=target, args=(pipe, passed), daemon=True).start()
-        while (asked := asked_for.get()) is not None:
-            if isinstance(asked, Config):
-                source = cache(partial(federate, asked))
-                app, num_clients = client_app(ClientNode(asked, source)), asked.clients.num
-                continue
-            contents, work = asked
-            for metadata, place, state in work:
-                message = message_from(metadata, contents[place])
-                answers.put(call_client(app, message, num_clients, state, in_worker=True))
+        part()
+    except EOFError:
+        os._exit(0)
     except BaseException:
-        log.exception("a process that runs clients")
-        os._exit(1)
-    os._exit(0)  # what the parent does as it ends is not this process's to do
+        log.exception("a fork that runs clients")
+    os._exit(1)
 
 
 def _receive(pipe: Connection, asked_for: queue.SimpleQueue[Any]) -> None:
     """Take in what is sent, also while answers are: a pipe holds little, and both ends would wait."""
-    with suppress(EOFError, OSError):
-        while True:
-            asked_for.put(pipe.recv())
-    asked_for.put(None)
+    while True:
+        asked_for.put(pipe.recv())
 
 
 def _send(pipe: Connection, answers: queue.Queue[Answer]) -> None:
     """Send answers while the next client is at work: who asked takes them when it has time."""
-    with suppress(OSError):
-        while True:
-            pipe.send(answers.get())
+    while True:
+        pipe.send(answers.get())
 
 
 def _compute() -> None:

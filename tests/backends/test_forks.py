@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import struct
 import subprocess
 import sys
 from collections import deque
@@ -15,10 +18,10 @@ import pytest
 from flwr.app import Message, RecordDict
 from support.helpers import Clients, config, initial_weights, same_weights, tiny_data
 
-from fedexp.backends import hands as hands_module
+from fedexp.backends import forks as forks_module
 from fedexp.backends import ray_later
 from fedexp.backends.base import call_client
-from fedexp.backends.hands import Hand, Hands, _packed, _piece
+from fedexp.backends.forks import Fork, Forks, _packed, _piece
 from fedexp.backends.ray_later import Later, LaterGrid
 from fedexp.config import backend as backend_options
 from fedexp.config.backend import RayBackend
@@ -30,16 +33,20 @@ from fedexp.flower.app import client_app
 from fedexp.flower.grid import RUN_ID
 from fedexp.flower.internals import identify
 from fedexp.flower.messages import pack_order, pack_state, weights_in
+from fedexp.models.jax_mlp import JaxMlp
 
 SCRIPT = """
 import json, os, signal, sys
 from collections import Counter
 
 from fedexp import run
-from fedexp.backends.hands import Hands
+from fedexp.backends.forks import Forks
+from fedexp.core import forked
+
+forked.is_program = True
 
 fault, taken, sent = sys.argv[1], Counter(), []
-answers, feed = Hands.answers, Hands.feed
+answers, feed = Forks.answers, Forks.feed
 
 def counted(self, waiting, *, patiently):
     for answer in answers(self, waiting, patiently=patiently):
@@ -47,11 +54,13 @@ def counted(self, waiting, *, patiently):
         yield answer
 
 def struck(self, waiting, states):
+    if fault == "puzzled" and not sent:
+        sent.append(self._forks[0].pipe.send_bytes(b"what nobody can unpack"))
     feed(self, waiting, states)
     if fault == "killed" and self.busy and not sent:
-        sent.append(os.kill(self._hands[0].process.pid, signal.SIGKILL))
+        sent.append(os.kill(self._forks[0].process.pid, signal.SIGKILL))
 
-Hands.answers, Hands.feed = counted, struck
+Forks.answers, Forks.feed = counted, struck
 short = ("rounds=3", "training.local_epochs=1", "clients.num=8", "partition=iid")
 found = [run(*short, *more, folder=str(k)) for k, more in enumerate(MORE)]
 print(json.dumps([taken["answers"], *(r.runs["model_sha256"].item() for r in found)]))
@@ -80,12 +89,13 @@ def test_forks_train_to_the_same_bits_one_run_after_another(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="forks train on Linux alone")
-def test_what_a_fork_owes_that_was_killed_is_asked_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "code"), [("killed", -9), ("puzzled", 1)])
+def test_what_a_fork_owes_that_ended_is_asked_again(fault: str, code: int, tmp_path: Path) -> None:
     strategy = ("strategy=scaffold",)  # clients keep something
-    _, struck, inline = _script(tmp_path, "killed", strategy, ("backend=inline", *strategy))
+    _, struck, inline = _script(tmp_path, fault, strategy, ("backend=inline", *strategy))
     assert struck == inline
     assert (tmp_path / "0" / "failures.csv").read_text().count("\n") == 1
-    assert "exit code -9" in (tmp_path / "0" / "run.log").read_text()
+    assert f"exit code {code}" in (tmp_path / "0" / "run.log").read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +113,7 @@ def test_a_piece_is_bounded_by_clients_and_by_bytes(monkeypatch: pytest.MonkeyPa
     waiting, states = deque(_messages()), dict[int, RecordDict]()
     assert [m.metadata.dst_node_id for m in _piece(waiting, 2, states)] == [0, 1]
     assert [m.metadata.dst_node_id for m in waiting] == [2]
-    monkeypatch.setattr(hands_module, "IN_A_PIECE", 2 * weights)
+    monkeypatch.setattr(forks_module, "IN_A_PIECE", 2 * weights)
     kept = states.setdefault(1, RecordDict())
     pack_state({"c": {"w": np.zeros(weights // 4 + 1, dtype=np.float32)}}, kept)
     sizes, waiting = [], deque(_messages())
@@ -124,29 +134,53 @@ def test_what_messages_share_is_sent_once() -> None:
 
 
 def test_a_process_is_sent_a_piece_ahead_once_it_has_shown_that_it_computes() -> None:
-    hand = Hand(None, None)  # type: ignore[arg-type]
-    assert not hand.has_room
-    hand.is_ready = True
-    assert hand.has_room
-    hand.owed.extend(_messages())
-    hand.latest = 2
-    assert not hand.has_room
-    hand.owed.popleft()
-    assert hand.has_room
+    fork = Fork(None, None)  # type: ignore[arg-type]
+    assert not fork.has_room
+    fork.is_ready = True
+    assert fork.has_room
+    fork.owed.extend(_messages())
+    fork.latest = 2
+    assert not fork.has_room
+    fork.owed.popleft()
+    assert fork.has_room
 
 
 def test_nobody_is_waited_for_who_owes_nothing() -> None:
-    hands = Hands(0, client_app(ClientNode(config(), tiny_data)), config())
-    assert list(hands.answers(deque(), patiently=True)) == []
+    forks = Forks(0, client_app(ClientNode(config(), tiny_data)), config())
+    assert list(forks.answers(deque(), patiently=True)) == []
 
 
-class Played(Hands):
+class Ended:
+    """A process that is no more."""
+
+    exitcode = -9
+
+    def join(self) -> None:
+        """It has ended."""
+
+
+def test_a_fork_that_ends_in_the_middle_of_an_answer_owes_nothing() -> None:
+    forks = Forks(0, client_app(ClientNode(config(), tiny_data)), config())
+    ours, theirs = multiprocessing.Pipe()
+    forks._forks.append(Fork(Ended(), ours, deque(_messages()), is_ready=True))  # type: ignore[arg-type]
+    os.write(theirs.fileno(), struct.pack("!i", 1000) + b"not all of it")
+    theirs.close()
+    waiting = deque[Message]()
+    assert list(forks.answers(waiting, patiently=True)) == []
+    assert [message.metadata.dst_node_id for message in waiting] == [0, 1, 2]
+    assert len(forks) == 0
+
+
+class Played(Forks):
     """Stand in for the processes: take what they would, and answer as clients do here."""
 
     def __init__(self, dies: bool = False) -> None:
-        self._hands, self._owed, self._dies = [], deque[Message](), dies
+        self._owed, self._dies = deque[Message](), dies
         self._app = client_app(ClientNode(config(), tiny_data))
         self.dismissed = 0
+
+    def __len__(self) -> int:
+        return 0 if self.dismissed else 1
 
     @property
     def busy(self) -> bool:
@@ -167,6 +201,7 @@ class Played(Hands):
 
     def dismiss(self) -> None:
         self.dismissed += 1
+        self._owed.clear()
 
 
 class Lent(Later):
@@ -174,10 +209,10 @@ class Lent(Later):
 
     def __init__(self, played: Played) -> None:
         super().__init__()
-        self._hands, self.starts = played, 0
+        self._forks, self.starts = played, 0
 
-    def hands(self, config: Config, app: Any) -> Hands | None:
-        return self._hands
+    def forks(self, config: Config, app: Any) -> Forks | None:
+        return self._forks
 
     def start(self, config: Config) -> None:
         self.starts += 1
@@ -200,13 +235,14 @@ def test_whoever_has_time_takes_the_next_client(dies: bool) -> None:
     assert (told, later.starts) == ([1, 2, 3], 0)
 
 
-def test_who_stops_in_mid_round_takes_no_answer_of_before() -> None:
+def test_answers_that_nobody_waits_for_are_not_taken_for_others() -> None:
     played = Played()
     grid, _ = _grid(played)
-    replies = grid.exchange(_messages())
-    next(replies)
-    del replies
-    assert played.dismissed == 1
+    abandoned = grid.exchange(_messages())  # kept, as a traceback keeps it
+    next(iter(abandoned))
+    assert played.busy
+    replies = list(grid.send_and_receive(_messages()))
+    assert (played.dismissed, len(replies)) == (1, 3)
 
 
 def test_ray_takes_over_from_forks_in_long_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +256,9 @@ def test_ray_takes_over_from_forks_in_long_runs_alone(monkeypatch: pytest.Monkey
 def test_forks_are_for_one_thread_and_for_runs_that_have_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    later = Later()
+    later = Lent(Played())
     app = client_app(ClientNode(config(), tiny_data))
-    assert later.hands(config(backend=RayBackend(threads=2)), app) is None
+    assert Later.forks(later, config(backend=RayBackend(threads=2)), app) is None
+    assert Later.forks(later, config(backend=RayBackend(), model=JaxMlp()), app) is None
     monkeypatch.setattr(forked, "among_others", True)
-    assert later.hands(config(backend=RayBackend()), app) is None
+    assert Later.forks(later, config(backend=RayBackend()), app) is None
