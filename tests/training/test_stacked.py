@@ -148,7 +148,7 @@ def test_optimizers_move_every_client_as_if_it_were_alone(changes: dict[str, Any
         {"pull": 0.1, "toward": True, "correction": True},
         {"only": frozenset(["1.weight", "3.bias"])},
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_what_strategies_add_to_a_step_is_every_clients_own(work: dict[str, Any]) -> None:
     trainer = _trainer()
