@@ -123,14 +123,19 @@ class Forks:
     def feed(self, waiting: deque[Message], states: dict[int, RecordDict]) -> None:
         """Send everybody who has room a piece: the smaller the less there is, so that all end together.
 
+        Nobody gets more than its share of what is left, this process among them: it takes the last ones
+        itself rather than wait for them.
+
         Args:
             waiting: What nobody has been asked yet; what is sent is taken from its front.
             states: What clients keep.
         """
+        left = len(waiting) + sum(len(fork.owed) for fork in self._forks)
+        share = math.ceil(left / (1 + len(self)))
         for fork in self._forks:
-            while waiting and fork.has_room:
+            while waiting and fork.has_room and len(fork.owed) < share:
                 most = math.ceil(len(waiting) / (4 * (1 + len(self))))
-                piece = _piece(waiting, most, states)
+                piece = _piece(waiting, min(most, share - len(fork.owed)), states)
                 fork.owed.extend(piece)
                 fork.latest = len(piece)
                 fork.send(_packed(piece, states))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,9 @@ from torch.func import functional_call
 
 from fedexp.core.hooks import Loss, Seen
 from fedexp.core.weights import Weights
+from fedexp.training.gradients import Compute, Differentiate
 from fedexp.training.network import Network
 from fedexp.training.torch_internals import Gradients
-
-Compute = Callable[[Tensor, Tensor], Tensor]
-"""From a batch's inputs and targets to its loss."""
 
 
 @contextmanager
@@ -81,13 +79,10 @@ class Step:
 
     def __init__(
         self,
-        compute: Compute,
-        gradients_of: Callable[[Tensor], Gradients],
-        precision: AbstractContextManager[object],
+        differentiate: Differentiate,
         others: Iterator[tuple[Tensor, Tensor]],
     ) -> None:
-        self._compute, self._gradients_of, self._precision = compute, gradients_of, precision
-        self._others = others
+        self._differentiate, self._others = differentiate, others
         self.loss = torch.zeros(())
 
     def take(self, inputs: Tensor, targets: Tensor) -> None:
@@ -96,11 +91,10 @@ class Step:
 
     def gradient(self) -> Gradients:
         """Return the gradients at the parameters as they are."""
-        with self._precision:
-            loss = self._compute(*self._batch)
+        loss, gradients = self._differentiate(*self._batch)
         if self._fresh:
-            self.loss, self._fresh = loss.detach(), False
-        return self._gradients_of(loss)
+            self.loss, self._fresh = loss, False
+        return gradients
 
     def another(self) -> None:
         """Turn to a batch from an order of its own."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -23,10 +23,11 @@ from fedexp.core.hooks import Loss, Rule
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
 from fedexp.datasets.base import Dataset
-from fedexp.training.hooks import Compute, Step, computing
+from fedexp.training.gradients import Differentiate, by_autograd, differentiation, precision_of
+from fedexp.training.hooks import Step, computing
 from fedexp.training.network import Network
 from fedexp.training.optimizers import build_updater
-from fedexp.training.torch_internals import Gradients, gradient_function
+from fedexp.training.torch_internals import Gradients
 
 Counted = TypeVar("Counted")
 
@@ -112,31 +113,28 @@ def train(
     """
     model, moving = network.module, list(parameters.values())
     batches = Batches(examples, dataset, batch_size(config, len(examples)), generator, device)
-    gradients_of = gradient_function(moving, device)
     update = build_updater(moving, config, work.learning_rate)
     adjust = _adjuster_alone(parameters, config, work, device)
     if not model.training:  # walking through its modules takes as long as a third of a step
         model.train()
-    rule, precision = work.rule, precision_of(config, device)
+    rule = work.rule
     with ExitStack() as stack:
-        compute = _computation(network, dataset, work, device, stack)
-        turn = Step(compute, gradients_of, precision, batches.endless())
+        differentiate = _differentiation(network, moving, dataset, config, work, device, stack)
+        turn = Step(differentiate, batches.endless())
         if rule is not None:
             rule.begin(parameters, lambda tensors: _updater(tensors, config, work))
 
         def step(x: Tensor, y: Tensor) -> Tensor:
             gradients: Gradients | None
             if rule is None:
-                with precision:
-                    loss = compute(x, y)
-                gradients = gradients_of(loss)
+                loss, gradients = differentiate(x, y)
             else:
                 turn.take(x, y)
                 gradients = rule.gradients(turn)
                 loss = turn.loss
             if gradients is not None:
                 update(adjust(gradients) if adjust else gradients)
-            return loss.detach()
+            return loss
 
         losses, sizes = take_steps(batches.epoch, work.steps, step, tasks.of(dataset).counted)
     return mean_loss(torch.stack(losses).tolist(), sizes)
@@ -180,20 +178,21 @@ def mean_loss(losses: Sequence[float], sizes: Sequence[int]) -> float:
     return float(sum(v * size for v, size in zip(losses, sizes, strict=True)) / sum(sizes))
 
 
-def precision_of(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context of a forward pass: bfloat16 on a GPU where ``amp`` is set."""
-    amp = config.amp and device.type == "cuda"  # a CPU would compute in bfloat16, too, but slower
-    return torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
-
-
-def _computation(
-    network: Network, dataset: Dataset, work: Work, device: torch.device, stack: ExitStack
-) -> Compute:
-    """Return what computes a batch's loss; a page's own is taken off the network at the stack's end."""
-    if work.loss is not None:
-        return stack.enter_context(computing(network, work.loss, device))
-    model, loss_of = network.module, tasks.of(dataset).loss()
-    return lambda x, y: loss_of(model(x), y)
+def _differentiation(
+    network: Network,
+    moving: Sequence[Tensor],
+    dataset: Dataset,
+    config: TrainingConfig,
+    work: Work,
+    device: torch.device,
+    stack: ExitStack,
+) -> Differentiate:
+    """Return what a step computes; what a page's own loss needs is off the network at the stack's end."""
+    precision = precision_of(config, device)
+    if work.loss is None:
+        return differentiation(network.module, moving, tasks.of(dataset).loss(), precision, device)
+    compute = stack.enter_context(computing(network, work.loss, device))
+    return by_autograd(compute, moving, precision, device)
 
 
 def _updater(

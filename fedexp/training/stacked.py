@@ -20,13 +20,13 @@ from fedexp.config.training import TrainingConfig
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples
 from fedexp.datasets.base import Dataset
+from fedexp.training.gradients import precision_of
 from fedexp.training.loop import (
     Batches,
     Work,
     adjuster,
     batch_size,
     mean_loss,
-    precision_of,
     take_steps,
 )
 from fedexp.training.network import Network

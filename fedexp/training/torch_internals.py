@@ -1,4 +1,4 @@
-"""The two corners of torch that are not its public interface; tests say when they move.
+"""The corners of torch that are not its public interface; tests say when they move.
 
 ``torch`` is capped at the minor version that they were tried with (pyproject.toml).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Gradients = tuple[Tensor | None, ...]
 """One tensor per parameter, as autograd returns them; None where the loss does not depend on it."""
@@ -78,4 +78,47 @@ def fused_sgd(
         nesterov=False,
         maximize=False,
         is_first_step=first and bool(momenta),
+    )
+
+
+_nll, _nll_slope = torch.ops.aten.nll_loss_forward.default, torch.ops.aten.nll_loss_backward.default
+_relu_slope = torch.ops.aten.threshold_backward.default
+
+_AS_TOLD = (1, -100)  # F.cross_entropy is told nothing: it takes the mean, and skips labels of -100
+_ONE = torch.ones(())
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a batch's mean cross-entropy and its slope, as autograd has them of ``F.cross_entropy``.
+
+    For tensors on the CPU, where autograd records nothing.
+
+    Args:
+        outputs: Shape (n, classes), float32.
+        labels: Shape (n,), int64.
+
+    Returns:
+        The loss, a tensor without dimensions; and its gradient at the outputs, shape (n, classes).
+    """
+    logs = outputs.log_softmax(1)
+    loss, total = _nll(logs, labels, None, *_AS_TOLD)
+    slope = _nll_slope(_ONE, logs, labels, None, *_AS_TOLD, total)
+    return loss, torch._log_softmax_backward_data(slope, logs, 1, outputs.dtype)
+
+
+def relu_slope(slope: Tensor, outputs: Tensor) -> Tensor:
+    """Return the gradient at what ReLU took, from that at its outputs."""
+    found: Tensor = _relu_slope(slope, outputs, 0)
+    return found
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Say whether a module calls somebody else's functions, forward or backward."""
+    return any(
+        (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
     )

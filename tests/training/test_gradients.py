@@ -1,0 +1,160 @@
+"""What is written out has autograd's bits, and what cannot be written out is left to autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedexp.training.device import limited_threads
+from fedexp.training.gradients import Differentiate, by_autograd, chain_of, differentiation
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with limited_threads(1):
+        yield
+
+
+def _chain(*widths: int, first: bool = False) -> nn.Sequential:
+    """Return layers of these widths with ReLU between them, and before them, too, where it is asked."""
+    torch.manual_seed(len(widths))
+    layers: list[nn.Module] = [nn.Flatten(), nn.ReLU()] if first else [nn.Flatten()]
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _both(module: nn.Module) -> tuple[Differentiate, Differentiate]:
+    moving = list(module.parameters())
+    assert chain_of(module, moving) is not None
+    theirs = by_autograd(lambda x, y: F.cross_entropy(module(x), y), moving, nullcontext(), CPU)
+    return differentiation(module, moving, F.cross_entropy, nullcontext(), CPU), theirs
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 32, 64, 257])
+@pytest.mark.parametrize(
+    "module",
+    [
+        _chain(784, 10),
+        _chain(784, 128, 10),
+        _chain(784, 200, 200, 62),
+        _chain(784, 1, 2),
+        _chain(784, 16, 7, first=True),
+        _chain(784, 16, 7, 5).append(nn.ReLU()),
+    ],
+    ids=["one layer", "two", "three", "one unit", "relu first", "relu last"],
+)
+def test_steps_along_written_out_gradients_have_autograds_bits(
+    module: nn.Sequential, count: int
+) -> None:
+    mine, theirs = _both(module)
+    for turn in range(3):
+        torch.manual_seed(turn)
+        x = torch.randn(count, 1, 28, 28)
+        y = torch.randint(0, module(x).shape[1], (count,))
+        (loss, gradients), (expected, wanted) = mine(x, y), theirs(x, y)
+        assert torch.equal(loss, expected)
+        assert not loss.requires_grad
+        for parameter, found, right in zip(module.parameters(), gradients, wanted, strict=True):
+            assert found is not None
+            assert right is not None
+            assert torch.equal(found, right)
+            assert found.stride() == parameter.stride()
+            parameter.data.sub_(found, alpha=0.1)
+
+
+def test_gradients_of_a_loss_without_bounds_are_autograds() -> None:
+    mine, theirs = _both(module := _chain(784, 16, 4))
+    next(module.parameters()).data.mul_(1e38)
+    x, y = 100 * torch.randn(5, 784), torch.tensor([0, 1, 2, 3, 0])
+    (loss, gradients), (expected, wanted) = mine(x, y), theirs(x, y)
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0, equal_nan=True)
+    assert not loss.isfinite()
+    for found, right in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(found, right, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_label_that_the_model_has_not_is_an_error() -> None:
+    mine, theirs = _both(_chain(784, 16, 4))
+    for differentiate in (theirs, mine):
+        with pytest.raises(IndexError):
+            differentiate(torch.randn(2, 784), torch.tensor([0, 4]))
+
+
+class _Own(nn.Linear):
+    """A layer that may do something else."""
+
+
+def _hooked() -> nn.Module:
+    module = _chain(784, 8, 4)
+    module[2].register_forward_hook(lambda *_: None)
+    return module
+
+
+def _normalised() -> nn.Module:
+    module = _chain(784, 8, 4)
+    nn.utils.parametrizations.weight_norm(module[1])
+    return module
+
+
+def _tied() -> nn.Module:
+    module = _chain(784, 8, 8, 8)
+    module[5].weight = module[3].weight
+    return module
+
+
+def _frozen() -> nn.Module:
+    module = _chain(784, 8, 4)
+    module[1].requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.Dropout(0.5), nn.Linear(8, 4)),
+        lambda: nn.Sequential(nn.Flatten(), _Own(784, 4)),
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 4, bias=False)),
+        lambda: nn.Sequential(nn.Flatten(2), nn.Linear(784, 4)),
+        lambda: nn.Sequential(nn.Linear(784, 4)),
+        lambda: nn.Sequential(nn.Flatten()),
+        lambda: nn.Sequential(),
+        lambda: _chain(784, 8, 4).double(),
+        _hooked,
+        _normalised,
+        _tied,
+        _frozen,
+    ],
+)
+def test_other_networks_are_left_to_autograd(module: Callable[[], nn.Module]) -> None:
+    network = module()
+    assert chain_of(network, [p for p in network.parameters() if p.requires_grad]) is None
+
+
+def test_where_some_parameters_stay_autograd_finds_the_others_gradients() -> None:
+    module = _chain(784, 8, 4)
+    head = list(module[3].parameters())
+    found = differentiation(module, head, F.cross_entropy, nullcontext(), CPU)
+    _, gradients = found(torch.randn(3, 784), torch.tensor([0, 1, 2]))
+    assert [g.shape for g in gradients if g is not None] == [(4, 8), (4,)]
+
+
+def test_another_loss_is_left_to_autograd() -> None:
+    module = _chain(784, 8, 4)
+    moving = list(module.parameters())
+
+    def twice(outputs: Tensor, targets: Tensor) -> Tensor:
+        return 2 * F.cross_entropy(outputs, targets)
+
+    x, y = torch.randn(3, 784), torch.tensor([0, 1, 2])
+    once, _ = differentiation(module, moving, F.cross_entropy, nullcontext(), CPU)(x, y)
+    doubled, _ = differentiation(module, moving, twice, nullcontext(), CPU)(x, y)
+    assert float(doubled) == 2 * float(once)
