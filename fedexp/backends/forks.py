@@ -58,6 +58,7 @@ class Fork:
         pipe: To it.
         owed: What it was sent and has not answered, in order.
         latest: How many messages the last piece had that it was sent.
+        content: The last content that it was sent, which it still has.
         is_ready: Whether it has shown that it can compute.
     """
 
@@ -65,6 +66,7 @@ class Fork:
     pipe: Connection
     owed: deque[Message] = field(default_factory=deque)
     latest: int = 0
+    content: RecordDict | None = None
     is_ready: bool = False
 
     def send(self, what: object) -> None:
@@ -138,7 +140,8 @@ class Forks:
                 piece = _piece(waiting, min(most, share - len(fork.owed)), states)
                 fork.owed.extend(piece)
                 fork.latest = len(piece)
-                fork.send(_packed(piece, states))
+                fork.send(_packed(piece, states, fork.content))
+                fork.content = piece[-1].content
 
     def answers(self, waiting: deque[Message], *, patiently: bool) -> Iterator[Answer]:
         """Yield what has been answered; messages of a fork that died wait again.
@@ -191,8 +194,9 @@ def _piece(waiting: deque[Message], most: int, states: dict[int, RecordDict]) ->
 
 
 def _packed(
-    piece: Sequence[Message], states: dict[int, RecordDict]
-) -> tuple[list[RecordDict], list[Work]]:
+    piece: Sequence[Message], states: dict[int, RecordDict], held: RecordDict | None
+) -> tuple[list[RecordDict | None], list[Work]]:
+    """Return a piece as it is sent: contents once each, None for the one that a fork holds already."""
     contents = {id(message.content): message.content for message in piece}
     places = {key: place for place, key in enumerate(contents)}
     work = [
@@ -203,7 +207,7 @@ def _packed(
         )
         for message in piece
     ]
-    return list(contents.values()), work
+    return [None if content is held else content for content in contents.values()], work
 
 
 def _serve(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> None:
@@ -219,6 +223,7 @@ def _serve(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> N
     asked_for, answers = queue.SimpleQueue[Any](), queue.Queue[Answer](AHEAD)
     for part in (partial(_receive, pipe, asked_for), partial(_send, pipe, answers)):
         threading.Thread(target=_ending, args=(part,), daemon=True).start()
+    held = RecordDict()
     while True:
         asked = asked_for.get()
         if isinstance(asked, Config):
@@ -227,9 +232,11 @@ def _serve(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> N
             app, num_clients = client_app(ClientNode(asked, source)), asked.clients.num
             continue
         contents, work = asked
+        contents = [held if content is None else content for content in contents]
         for metadata, place, state in work:
             message = message_from(metadata, contents[place])
             answers.put(call_client(app, message, num_clients, state, in_worker=True))
+        held = contents[work[-1][1]]
 
 
 def _serve_until_ended(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,6 +29,9 @@ _PARENT_DIES = 1  # PR_SET_PDEATHSIG
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a process whose function was interrupted."""
 
+
+HELD = 4 * 2**20
+"""Bytes that a pipe holds. By itself it holds 200 KB, and who sends more waits until somebody reads."""
 
 is_program = False
 """Whether this process is the program ``fedexp``: in a notebook, code changes and other threads run."""
@@ -140,6 +144,9 @@ def fork(
     """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
+    for end in (ours, theirs):
+        with socket.fromfd(end.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as held:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD)  # or as much as is allowed
     # The end of another fork's pipe, kept open in this one, would have that one wait for ever.
     inherited = [ours, *beside]
     process = context.Process(target=_begin, args=(inherited, serve, theirs, os.getpid(), *args))

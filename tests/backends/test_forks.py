@@ -123,14 +123,54 @@ def test_a_piece_is_bounded_by_clients_and_by_bytes(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_messages_share_is_sent_once() -> None:
-    messages = _messages()
-    contents, work = _packed(messages, {2: RecordDict()})
+    messages, others = _messages(), _messages(2)
+    contents, work = _packed(messages, {2: RecordDict()}, None)
     assert contents == [messages[0].content]
     assert [(metadata.dst_node_id, place) for metadata, place, _ in work] == [
         (0, 0),
         (1, 0),
         (2, 0),
     ]
+    # A process still has what it was sent last.
+    contents, work = _packed([messages[0], others[1], messages[2]], {}, messages[0].content)
+    assert contents == [None, others[1].content]
+    assert [place for _, place, _ in work] == [0, 1, 0]
+
+
+class Noted:
+    """A pipe to nobody, that notes what it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, what: Any) -> None:
+        self.sent.append(what)
+
+    def close(self) -> None:
+        """Nobody listens."""
+
+
+@pytest.mark.parametrize(("clients", "owes", "gets"), [(1, 0, 1), (2, 1, 1), (1, 1, 0), (2, 2, 0)])
+def test_nobody_is_sent_more_than_its_share_of_what_is_left(
+    clients: int, owes: int, gets: int
+) -> None:
+    # Were it sent more, this process would wait for it with nothing to do.
+    forks = Forks(0, client_app(ClientNode(config(), tiny_data)), config())
+    owed, waiting = deque(_messages()[:owes]), deque(_messages()[:clients])
+    forks._forks.append(Fork(Ended(), Noted(), owed, latest=2, is_ready=True))  # type: ignore[arg-type]
+    forks.feed(waiting, {})
+    assert len(waiting) == clients - gets
+
+
+def test_a_content_is_sent_again_only_after_another() -> None:
+    forks, pipe = Forks(0, client_app(ClientNode(config(), tiny_data)), config()), Noted()
+    forks._forks.append(Fork(Ended(), pipe, is_ready=True))  # type: ignore[arg-type]
+    messages, others = _messages(), _messages(2)
+    for message in (messages[0], messages[1], others[2], messages[0]):
+        forks.feed(deque([message]), {})
+        forks._forks[0].owed.clear()
+    first, second = messages[0].content, others[0].content
+    assert [contents for contents, _ in pipe.sent] == [[first], [None], [second], [first]]
 
 
 def test_a_process_is_sent_a_piece_ahead_once_it_has_shown_that_it_computes() -> None:
@@ -154,6 +194,9 @@ class Ended:
     """A process that is no more."""
 
     exitcode = -9
+
+    def kill(self) -> None:
+        """It has ended."""
 
     def join(self) -> None:
         """It has ended."""
