@@ -185,17 +185,17 @@ class LaterGrid(CohortGrid):
         """Take clients one by one, as the forks do beside it; whoever has time takes the next."""
         waiting, done, start = deque(messages), 0, time.perf_counter()
         while waiting or forks.busy:
-            forks.feed(waiting, self.states)
-            if waiting:
-                done += 1
-                reply, _ = self._here(waiting.popleft())
-                self.on_reply(done)
-                yield reply
-                del reply  # who took it may be done with it
             for reply, state in forks.answers(waiting, patiently=not waiting):
                 if not reply.has_error():
                     self.keep(reply.metadata.src_node_id, state)
                 done += 1
+                self.on_reply(done)
+                yield reply
+                del reply  # who took it may be done with it
+            forks.feed(waiting, self.states)
+            if waiting:
+                done += 1
+                reply, _ = self._here(waiting.popleft())
                 self.on_reply(done)
                 yield reply
                 del reply

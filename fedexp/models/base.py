@@ -37,7 +37,8 @@ class Model:
         lacks: Arguments of ``job.train`` that it cannot heed: ``only``, ``pull`` or ``correction``.
         keeps_frozen: Whether parameters that gradients do not move stay where the network is built: they
             are neither sent nor saved, because ``build`` gives the same ones everywhere.
-        tested_at_once: Examples that are tested in one go; more take more memory.
+        tested_at_once: Examples that are tested in one go. More take more memory, and more time where
+            what a layer makes of them no longer fits the processor's cache.
         folders: Options that name folders which a run reads, such as that of a pre-trained network.
     """
 

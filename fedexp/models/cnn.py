@@ -27,6 +27,7 @@ class Cnn(Model):
     kinds = ("image",)
     tasks = WHOLE
     min_side = 4  # 4 -> 2 -> 1 with all padding
+    tested_at_once = 100
 
     name: str = "cnn"
     padding: int = ranged(2, ge=0, le=2)

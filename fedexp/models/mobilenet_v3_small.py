@@ -29,6 +29,7 @@ class MobilenetV3Small(Model):
     # Four halvings, rounded up, must leave 2 pixels: BatchNorm needs more than one value per channel,
     # and a client's last batch may hold a single image.
     min_side = 17
+    tested_at_once = 100
 
     name: str = "mobilenet_v3_small"
 

@@ -28,6 +28,7 @@ class Resnet18(Model):
     kinds = ("image",)
     tasks = WHOLE
     normalises = True
+    tested_at_once = 100
 
     name: str = "resnet18"
     groups: int = ranged(2, ge=1)
