@@ -146,7 +146,8 @@ def fork(
     ours, theirs = context.Pipe()
     for end in (ours, theirs):
         with socket.fromfd(end.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as held:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD)  # or as much as is allowed
+            held.setblocking(True)  # whatever socket.setdefaulttimeout was told
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD)  # Linux: or what it allows
     # The end of another fork's pipe, kept open in this one, would have that one wait for ever.
     inherited = [ours, *beside]
     process = context.Process(target=_begin, args=(inherited, serve, theirs, os.getpid(), *args))

@@ -17,8 +17,8 @@ from fedexp.config.training import TrainingConfig
 from fedexp.training.torch_internals import (
     Gradients,
     cross_entropy,
+    does_what_its_class_does,
     gradient_function,
-    is_hooked,
     relu_slope,
 )
 
@@ -51,10 +51,12 @@ def differentiation(
         precision: The context of a forward pass.
         device: Where the network lies.
     """
+    found = by_autograd(lambda x, y: loss(module(x), y), moving, precision, device)
     layers = chain_of(module, moving) if loss is F.cross_entropy else None
-    if layers is not None:
-        return _Chain(layers)
-    return by_autograd(lambda x, y: loss(module(x), y), moving, precision, device)
+    if layers is None:
+        return found
+    chain = _Chain(layers)
+    return lambda x, y: chain(x, y) if y.ndim == 1 else found(x, y)  # a target may be probabilities
 
 
 def by_autograd(
@@ -78,7 +80,7 @@ def chain_of(module: nn.Module, moving: Sequence[Tensor]) -> list[nn.Module] | N
     """Return the layers of a network whose gradients are written out; None for any other.
 
     It is ``nn.Sequential`` of ``Flatten``, then ``Linear`` with bias and ``ReLU``, in float32 on a CPU,
-    where all parameters move and nothing is hooked to a layer.
+    where all parameters move, each lies in one piece, and nobody hooked or replaced anything.
 
     Args:
         module: The network.
@@ -91,15 +93,23 @@ def chain_of(module: nn.Module, moving: Sequence[Tensor]) -> list[nn.Module] | N
         return None
     if any(type(layer) not in (nn.Linear, nn.ReLU) for layer in layers):
         return None
-    if any(is_hooked(part) for part in (module, first, *layers)):
+    if not all(does_what_its_class_does(part) for part in (module, first, *layers)):
         return None
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     own = [id(part) for layer in linear for part in (layer.weight, layer.bias)]
     if not own or own != [id(part) for part in moving]:  # also where there is no bias
         return None
-    if any(part.device.type != "cpu" or part.dtype != torch.float32 for part in moving):
+    if any(layer.bias.shape != layer.weight.shape[:1] for layer in linear):
+        return None
+    if any(layer.weight.shape[1] == 1 for layer in linear[1:]):  # autograd has its own way there
+        return None
+    if not all(_is_usual(part) for part in moving):
         return None
     return layers
+
+
+def _is_usual(part: Tensor) -> bool:
+    return part.device.type == "cpu" and part.dtype == torch.float32 and part.is_contiguous()
 
 
 class _Chain:
@@ -110,12 +120,9 @@ class _Chain:
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
-        # A linear layer's weights as forward and backward take them, and its bias; None is ReLU.
+        # A linear layer's weight and bias; None is ReLU.
         self._layers = [
-            (layer.weight.detach().t(), layer.weight.detach(), layer.bias.detach())
-            if isinstance(layer, nn.Linear)
-            else None
-            for layer in layers
+            (layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None for layer in layers
         ]
         self._first = next(k for k, layer in enumerate(self._layers) if layer is not None)
 
@@ -124,7 +131,7 @@ class _Chain:
         seen = [inputs.flatten(1)]
         for layer in self._layers:
             before = seen[-1]
-            seen.append(before.relu() if layer is None else torch.addmm(layer[2], before, layer[0]))
+            seen.append(before.relu() if layer is None else F.linear(before, *layer))
         loss, slope = cross_entropy(seen[-1], labels)
         found = list[Tensor]()  # from the last to the first
         for place in range(len(self._layers) - 1, self._first - 1, -1):
@@ -134,5 +141,5 @@ class _Chain:
                 continue
             found += (slope.sum(0), slope.t().mm(seen[place]))
             if place > self._first:
-                slope = slope.mm(layer[1])
+                slope = slope.mm(layer[0])
         return loss, tuple(reversed(found))

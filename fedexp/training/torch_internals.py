@@ -112,13 +112,13 @@ def relu_slope(slope: Tensor, outputs: Tensor) -> Tensor:
     return found
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Say whether a module calls somebody else's functions, forward or backward."""
-    return any(
-        (
-            module._forward_hooks,
-            module._forward_pre_hooks,
-            module._backward_hooks,
-            module._backward_pre_hooks,
-        )
-    )
+def does_what_its_class_does(part: nn.Module) -> bool:
+    """Say whether a module runs its class's ``forward`` and nobody else's code, forward or backward."""
+    held = [parameter for parameter in part._parameters.values() if parameter is not None]
+    hooks = [
+        *(part._forward_hooks, part._forward_pre_hooks),
+        *(part._backward_hooks, part._backward_pre_hooks),
+        *(parameter._backward_hooks for parameter in held),
+    ]
+    changed = "forward" in vars(part) or part._compiled_call_impl is not None
+    return not (any(hooks) or changed or nn.modules.module._has_any_global_hook())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,18 @@ def test_jobs_run_in_processes_that_go_on_to_the_next() -> None:
     pids = {value for _, value, _ in found}
     assert len(pids) <= 2
     assert float(os.getpid()) not in pids
+
+
+def test_pipes_wait_whatever_sockets_do() -> None:
+    socket.setdefaulttimeout(1.0)  # as code that downloads may
+    try:
+        crew, found = _crew(1, lambda number: time.sleep(0.1) or float(number))
+        for number in range(2):
+            crew.start(number)
+        crew.finish()
+    finally:
+        socket.setdefaulttimeout(None)
+    assert found == [(0, 0.0, 0), (1, 1.0, 0)]
 
 
 def test_no_more_jobs_run_at_a_time_than_may(tmp_path: Path) -> None:

@@ -46,11 +46,11 @@ def _both(module: nn.Module) -> tuple[Differentiate, Differentiate]:
         _chain(784, 10),
         _chain(784, 128, 10),
         _chain(784, 200, 200, 62),
-        _chain(784, 1, 2),
+        _chain(1, 5, 3),
         _chain(784, 16, 7, first=True),
         _chain(784, 16, 7, 5).append(nn.ReLU()),
     ],
-    ids=["one layer", "two", "three", "one unit", "relu first", "relu last"],
+    ids=["one layer", "two", "three", "one number", "relu first", "relu last"],
 )
 def test_steps_along_written_out_gradients_have_autograds_bits(
     module: nn.Sequential, count: int
@@ -58,7 +58,7 @@ def test_steps_along_written_out_gradients_have_autograds_bits(
     mine, theirs = _both(module)
     for turn in range(3):
         torch.manual_seed(turn)
-        x = torch.randn(count, 1, 28, 28)
+        x = torch.randn(count, next(module.parameters()).shape[1], 1)
         y = torch.randint(0, module(x).shape[1], (count,))
         (loss, gradients), (expected, wanted) = mine(x, y), theirs(x, y)
         assert torch.equal(loss, expected)
@@ -93,28 +93,37 @@ class _Own(nn.Linear):
     """A layer that may do something else."""
 
 
-def _hooked() -> nn.Module:
-    module = _chain(784, 8, 4)
-    module[2].register_forward_hook(lambda *_: None)
+def _changed(change: Callable[[nn.Sequential], object]) -> Callable[[], nn.Module]:
+    def module() -> nn.Module:
+        network = _chain(784, 8, 8)
+        change(network)
+        return network
+
     return module
 
 
-def _normalised() -> nn.Module:
-    module = _chain(784, 8, 4)
-    nn.utils.parametrizations.weight_norm(module[1])
-    return module
+def _linear(network: nn.Sequential, place: int = 1) -> nn.Linear:
+    layer = network[place]
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
-def _tied() -> nn.Module:
-    module = _chain(784, 8, 8, 8)
-    module[5].weight = module[3].weight
-    return module
+def _replace_forward(network: nn.Sequential) -> None:
+    network[3].forward = lambda x: F.linear(x, 3 * _linear(network, 3).weight)
 
 
-def _frozen() -> nn.Module:
-    module = _chain(784, 8, 4)
-    module[1].requires_grad_(False)
-    return module
+def _tie(network: nn.Sequential) -> None:
+    network.append(nn.Linear(8, 8))
+    _linear(network, 4).weight = _linear(network, 3).weight
+
+
+def _turn(network: nn.Sequential) -> None:
+    layer = _linear(network)
+    layer.weight = nn.Parameter(layer.weight.detach().t().contiguous().t())
+
+
+def _spread(network: nn.Sequential) -> None:
+    _linear(network).bias = nn.Parameter(torch.zeros(1))
 
 
 @pytest.mark.parametrize(
@@ -128,10 +137,16 @@ def _frozen() -> nn.Module:
         lambda: nn.Sequential(nn.Flatten()),
         lambda: nn.Sequential(),
         lambda: _chain(784, 8, 4).double(),
-        _hooked,
-        _normalised,
-        _tied,
-        _frozen,
+        lambda: _chain(784, 1, 62),  # of a batch of one, autograd adds in another order
+        _changed(lambda network: network[2].register_forward_hook(lambda *_: None)),
+        _changed(lambda network: _linear(network).weight.register_hook(lambda slope: 2 * slope)),
+        _changed(lambda network: nn.utils.parametrizations.weight_norm(network[1])),
+        _changed(lambda network: network[1].requires_grad_(False)),
+        _changed(lambda network: network.compile()),
+        _changed(_replace_forward),
+        _changed(_tie),
+        _changed(_turn),
+        _changed(_spread),
     ],
 )
 def test_other_networks_are_left_to_autograd(module: Callable[[], nn.Module]) -> None:
@@ -158,3 +173,32 @@ def test_another_loss_is_left_to_autograd() -> None:
     once, _ = differentiation(module, moving, F.cross_entropy, nullcontext(), CPU)(x, y)
     doubled, _ = differentiation(module, moving, twice, nullcontext(), CPU)(x, y)
     assert float(doubled) == 2 * float(once)
+
+
+def test_hooks_of_all_modules_are_called() -> None:
+    module, seen = _chain(784, 8, 4), list[nn.Module]()
+    hook = nn.modules.module.register_module_forward_hook(lambda part, *_: seen.append(part))
+    try:
+        assert chain_of(module, list(module.parameters())) is None
+    finally:
+        hook.remove()
+
+
+def test_targets_may_be_probabilities() -> None:
+    module = _chain(784, 8, 4)
+    moving = list(module.parameters())
+    x, y = torch.randn(3, 784), torch.rand(3, 4).softmax(1)
+    found, _ = differentiation(module, moving, F.cross_entropy, nullcontext(), CPU)(x, y)
+    assert torch.equal(found, F.cross_entropy(module(x), y).detach())
+
+
+def test_gradients_are_those_at_the_weights_of_the_moment() -> None:
+    module = _chain(784, 8, 4)
+    mine, theirs = _both(module)
+    for parameter in module.parameters():
+        parameter.data = parameter.data + 0.5  # other memory
+    x, y = torch.randn(3, 784), torch.tensor([0, 1, 2])
+    for found, right in zip(mine(x, y)[1], theirs(x, y)[1], strict=True):
+        assert found is not None
+        assert right is not None
+        assert torch.equal(found, right)
