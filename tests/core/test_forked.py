@@ -36,9 +36,13 @@ def test_jobs_run_in_processes_that_go_on_to_the_next() -> None:
 
 
 def test_pipes_wait_whatever_sockets_do() -> None:
+    def job(number: int) -> float:
+        time.sleep(0.1)
+        return float(number)
+
     socket.setdefaulttimeout(1.0)  # as code that downloads may
     try:
-        crew, found = _crew(1, lambda number: time.sleep(0.1) or float(number))
+        crew, found = _crew(1, job)
         for number in range(2):
             crew.start(number)
         crew.finish()
