@@ -45,11 +45,13 @@ def test_a_bad_command_costs_a_line_a_mistake(tmp_path: Path, multirun: list[str
     ("arguments", "lines"),
     [
         (["clients=50", "~seed", "+unknown.key=1", "training.momentum=2"], 4),
-        (["strategy=fedavg,local_only"], 1),
-        (["-m", "strategy=fedavg,fedavgg", "training.batch_size=0"], 2),
-        (["rounds", "model.hidden=[1"], 2),
-        (["clients=[50]"], 1),
         (["--config-dir", "absent"], 1),
+        pytest.param(["strategy=fedavg,local_only"], 1, marks=pytest.mark.slow),
+        pytest.param(
+            ["-m", "strategy=fedavg,fedavgg", "training.batch_size=0"], 2, marks=pytest.mark.slow
+        ),
+        pytest.param(["rounds", "model.hidden=[1"], 2, marks=pytest.mark.slow),
+        pytest.param(["clients=[50]"], 1, marks=pytest.mark.slow),
     ],
 )
 def test_whatever_is_wrong_is_refused(tmp_path: Path, arguments: list[str], lines: int) -> None:

@@ -6,7 +6,6 @@ changes no bit, so whoever has time takes the next one.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import logging
 import math
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -100,7 +100,8 @@ class Forks:
                 self._forks.append(Fork(process, pipe))
         except OSError as error:  # no memory, or too many processes: fewer do as well
             log.info("%d forks run clients, not %d: %s", len(self), size, error)
-        atexit.register(self.dismiss)  # else Python would wait for them
+        # Else Python would wait for them: this runs at the end of forks of the program, too.
+        Finalize(None, self.dismiss, exitpriority=0)
 
     def __len__(self) -> int:
         return len(self._forks)

@@ -79,7 +79,15 @@ def _script(folder: Path, fault: str, *more: tuple[str, ...]) -> list[Any]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks train on Linux alone")
-def test_forks_train_to_the_same_bits_one_run_after_another(tmp_path: Path) -> None:
+def test_forks_train_to_the_same_bits(tmp_path: Path) -> None:
+    answers, mine, inline = _script(tmp_path, "none", (), ("backend=inline",))
+    assert answers > 0
+    assert mine == inline
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks train on Linux alone")
+def test_forks_go_on_to_another_run(tmp_path: Path) -> None:
     answers, first, other, inline, inline_other = _script(
         tmp_path, "none", (), ("seed=1",), ("backend=inline",), ("backend=inline", "seed=1")
     )
@@ -96,6 +104,17 @@ def test_what_a_fork_owes_that_ended_is_asked_again(fault: str, code: int, tmp_p
     assert struck == inline
     assert (tmp_path / "0" / "failures.csv").read_text().count("\n") == 1
     assert f"exit code {code}" in (tmp_path / "0" / "run.log").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks train on Linux alone")
+def test_jobs_whose_first_one_had_forks_end(tmp_path: Path) -> None:
+    # The first job runs alone in a fork of the program, and has forks of its own.
+    words = ("seed=0,1,2,3", "rounds=1", "training.local_steps=1", "clients.num=4", "partition=iid")
+    command = [sys.executable, "-m", "fedexp", "-m", *words, "hydra.sweep.dir=all"]
+    # What is left over would keep the pipe open, and this waiting.
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("all/*/summary.json"))) == 4
 
 
 @pytest.fixture(autouse=True)

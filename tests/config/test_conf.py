@@ -60,7 +60,11 @@ def _commands(file: Path) -> list[list[str]]:
     return [shlex.split(line.split("   ")[0])[1:] for line in lines]
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
+@pytest.mark.parametrize(
+    "file",  # composing takes a fifth of a second: the quick tests have every third
+    [pytest.param(f, marks=[pytest.mark.slow] if k % 3 else []) for k, f in enumerate(FILES)],
+    ids=str,
+)
 def test_the_commands_of_a_file_are_sound(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # commands name files of the checkout
     monkeypatch.setattr("fedexp.config.frameworks.is_installed", lambda name: True)
