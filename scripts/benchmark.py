@@ -9,7 +9,8 @@ training, aggregation and evaluation; `end` is from the last round to the exit (
 `start` is what is left of the total: imports, Ray's start, reading data; in a multirun also what lies
 between jobs, and nan where they may run side by side. `memory` is the peak of the private pages of the
 process and its children plus the largest shared part (mapped files and Ray's object store); `driver` is
-the peak of the process alone, all that it has mapped included. The floor is `scripts/floor.py`, which
+the peak of the process alone, all that it has mapped included; `store` is what went through Ray's
+object store, all nodes and sessions together. The floor is `scripts/floor.py`, which
 does the same SGD steps and nothing else. Work items that take long, or are about memory, run where they
 are asked for (`--work W6 --modes "ray, 2 workers"`).
 """
@@ -17,28 +18,21 @@ are asked for (`--work W6 --modes "ray, 2 workers"`).
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
-import psutil
+from measure import Timing, measure
 from rich.console import Console
 from rich.table import Table
 
 from fedexp.core.machine import usable_cpus
-from fedexp.launching import FEWEST
 
 DEVICES = [
     "dataset=mnist",
@@ -114,61 +108,6 @@ NOT_TIMED = {("W5", "flower"), ("W5s", "flower"), ("W7", "floor"), ("W7", "flowe
 """Flower has a node for every client; the floor is one run."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """One pass of one row: seconds, and the peaks of memory in MiB."""
-
-    round: float
-    start: float
-    end: float
-    total: float
-    memory: float
-    driver: float
-
-
-def measure(command: list[str], folder: Path) -> Timing:
-    """Run a command that writes timings.csv files below a folder.
-
-    Raises:
-        subprocess.CalledProcessError: If it fails; its output is printed.
-    """
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
-    )
-    peak = [0.0, 0.0]
-    watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
-    watcher.start()
-    output, _ = process.communicate()
-    total, now = time.perf_counter() - start, time.time()
-    if process.returncode:
-        print(output, file=sys.stderr)
-        raise subprocess.CalledProcessError(process.returncode, command)
-    rounds: list[float] = []
-    files = sorted(folder.rglob("timings.csv"))
-    for file in files:
-        table = pd.read_csv(file)
-        rounds += table[table["round"] > 0].groupby("round")["seconds"].sum().tolist()
-    median = statistics.median(rounds)
-    memory, driver = (size / 2**20 for size in peak)
-    end = now - max(file.stat().st_mtime for file in files)
-    rest = math.nan if len(files) >= FEWEST else total - sum(rounds) - end
-    return Timing(median, rest, end, total, memory, driver)
-
-
-def _watch(pid: int, peak: list[float]) -> None:
-    while psutil.pid_exists(pid):
-        sizes = []
-        with suppress(psutil.NoSuchProcess):  # it may end between the listing and the question
-            for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-                sizes.append(process.memory_info())
-        if sizes:
-            private = sum(size.rss - size.shared for size in sizes)
-            peak[0] = max(peak[0], private + max(size.shared for size in sizes))
-            peak[1] = max(peak[1], sizes[0].rss)
-        time.sleep(0.2)
-
-
 HEADS = (
     "work",
     "backend",
@@ -180,8 +119,9 @@ HEADS = (
     "x floor",
     "memory",
     "driver",
+    "store",
 )
-UNITS = "Seconds, and MiB of memory: medians. x floor: median over the passes."
+UNITS = "Seconds, and MiB: medians. x floor: median over the passes."
 
 
 def rows(timings: dict[tuple[str, str], list[Timing]]) -> list[list[str]]:
@@ -194,10 +134,9 @@ def rows(timings: dict[tuple[str, str], list[Timing]]) -> list[list[str]]:
         floors = timings.get((work, "floor"), [])
         of_round, of_total = (_ratio(passes, floors, name) for name in ("round", "total"))
         start, end, total = (f"{middle[name]:.1f}" for name in ("start", "end", "total"))
-        memory, driver = (f"{middle[name]:.0f}" for name in ("memory", "driver"))
+        sizes = [f"{middle[name]:.0f}" for name in ("memory", "driver", "store")]
         seconds = f"{middle['round']:.3f}"
-        row = [work, mode, start, seconds, of_round, end, total, of_total, memory, driver]
-        found.append(row)
+        found.append([work, mode, start, seconds, of_round, end, total, of_total, *sizes])
     return found
 
 

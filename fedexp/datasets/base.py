@@ -234,7 +234,7 @@ class TorchvisionDataset(ImageDataset):
     @property
     def source(self) -> Source:
         """How torchvision finds the files."""
-        raise NotImplementedError
+        raise NotImplementedError(f"dataset={self.name} does not say which of torchvision's it is")
 
     def ensure(self) -> None:
         """Download the files if they are absent."""
