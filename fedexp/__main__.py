@@ -46,13 +46,13 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
-    from fedexp.core import commands, forked, garbage, owner, terminal
+    from fedexp.core import artist, commands, forked, garbage, owner, terminal
     from fedexp.core.files import unwritable
     from fedexp.core.options import ConfigError, FedexpError
     from fedexp.core.output import complain, reader_gone, say
     from fedexp.data.loading import load
     from fedexp.federation.events import DIVERGED, RunInfo
-    from fedexp.launching import beside
+    from fedexp.launching import FEWEST, beside
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
@@ -272,10 +272,12 @@ def _conclude(*, compare: bool) -> bool:
 
 
 def _start_up(configs: list[Config]) -> None:
-    """Import torch and read the data beside Ray's start and Hydra's; each is mostly waiting.
+    """Import torch, read the data and get ready to draw beside Ray's start and Hydra's.
 
     In a multirun, what fails here fails again in the job that needs it, and is reported there.
     """
+    if len(configs) < FEWEST:
+        artist.begin()
     _warming_up.append(ThreadPoolExecutor(1).submit(runner.warm_up, configs[0]))
     if configs[0].backend.starts_ray:
         from fedexp.backends.ray_session import start_ray

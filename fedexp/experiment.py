@@ -13,7 +13,7 @@ from fedexp.config.schema import Config
 from fedexp.core import garbage
 from fedexp.core.files import reason
 from fedexp.core.options import DivergedError, FedexpError
-from fedexp.federation.conclusion import conclude, head
+from fedexp.federation.conclusion import conclude, head, picture_of
 from fedexp.federation.dealing import client_rows, describe_partition, federate
 from fedexp.federation.evaluation import NodeEvaluation, ServerEvaluation
 from fedexp.federation.events import (
@@ -138,6 +138,7 @@ class Attempt:
             evaluation = ServerEvaluation(config, data)
             holdings = Holdings(data.partition.size, data.client_test.size)
         self._listener.dealt(self._partition)
+        picture = picture_of(config, self._partition)
         server = build_server(config, evaluation)
         ensure_room(config, server, evaluation.initial)
         loop = RoundLoop(config, server, evaluation, self._listener, holdings)
@@ -145,7 +146,7 @@ class Attempt:
         # A module per backend: whoever reads the command line knows the file.
         backend = import_module(f"fedexp.backends.{config.backend.module}")
         backend.run(config, data, self._body(loop), verbose=self._verbose)
-        ending = conclude(config, self._partition, evaluation, loop.outcome)
+        ending = conclude(config, self._partition, evaluation, loop.outcome, picture)
         return dataclasses.replace(ending, summary={**ending.summary, "seconds": self._seconds()})
 
     def broken_off(self, status: str, error: str | None = None) -> Ending:

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import queue
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -213,11 +212,7 @@ def _packed(
 
 def _serve(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> None:
     """Run clients in a process of its own, until the one that asks for it is gone."""
-    # The terminal tells all processes; the one that asks puts in order what there is to be.
-    for name in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    forked.end_with_parent(parent, signal.SIGKILL)
+    forked.belong_to(parent)
     gc.freeze()  # what is here is never garbage; looking through it would copy it
     _compute()
     pipe.send(None)

@@ -177,6 +177,19 @@ def _serve(pipe: Connection, parent: int, job: Callable[[int], float | None]) ->
             sys.modules["wandb"].teardown()  # ends its service process
 
 
+def belong_to(parent: int) -> None:
+    """Leave signals to the parent, and end when it does, however that comes about.
+
+    Raises:
+        KeyboardInterrupt: If it is gone already.
+    """
+    # The terminal tells all processes; the one that asks puts in order what there is to be.
+    for name in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent(parent, signal.SIGKILL)
+
+
 def end_with_parent(parent: int, how: signal.Signals = signal.SIGTERM) -> None:
     """Be sent a signal when the parent is gone, which nobody can wait for any more.
 

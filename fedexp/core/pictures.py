@@ -46,6 +46,13 @@ def drawn(
     return found, problems
 
 
+def warm_up() -> None:
+    """Import what draws, and have it find its fonts."""
+    figure, axes = _figure(1.0, 1.0)
+    axes.set_title("0")
+    _png(figure)
+
+
 def partition_png(
     class_counts: Counts,
     classes: Sequence[str],

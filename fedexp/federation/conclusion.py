@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedexp.config.schema import Config
+from fedexp.core.artist import Draw, ahead
 from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.core.statistics import fairness
 from fedexp.core.weights import hash_weights, named
@@ -53,6 +54,7 @@ def conclude(
     partition: dict[str, Any],
     evaluation: ServerEvaluation | NodeEvaluation,
     outcome: Outcome,
+    picture: Draw,
 ) -> Ending:
     """Return what a run came to whose rounds are over; the seconds are still to be added.
 
@@ -61,6 +63,7 @@ def conclude(
         partition: What stands in partition.json.
         evaluation: Scores models, where the server can.
         outcome: What the round loop left.
+        picture: From :func:`picture_of`, perhaps drawn by now.
     """
     initial = evaluation.initial
     weights, chosen = named(outcome.models, initial), of_choices(outcome.chosen)
@@ -69,7 +72,10 @@ def conclude(
     # With validation, what a run comes to is what the chosen models do; else what the last ones do.
     models = chosen if outcome.val else outcome.models
     found = _scored(config, evaluation, outcome, models)
-    counts, names = np.array(partition["class_counts"]), partition["classes"]
+    pictures = {"partition": picture}
+    if found.confusion:
+        draw = partial(confusion_png, found.confusion, partition["classes"])
+        pictures = {"confusion": ahead(draw), **pictures}
     num_clients = int(partition["num_clients"])
     unseen, judged, scores = newcomers(config), config.task.headline, found.clients
     values = [metrics[judged] for client, metrics in scores.items() if client not in unseen]
@@ -94,16 +100,7 @@ def conclude(
         "partition_sha256": partition["sha256"],
         **({"error": problem} if problem else {}),
     }
-    pictures, problems = drawn(
-        {
-            **(
-                {"confusion": partial(confusion_png, found.confusion, names)}
-                if found.confusion
-                else {}
-            ),
-            "partition": partial(partition_png, counts, names, config.task.group, num_clients),
-        }
-    )
+    drawings, problems = drawn(pictures)
     return Ending(
         status,
         summary,
@@ -113,7 +110,7 @@ def conclude(
         weights=weights,
         best=best,
         confusion=found.confusion,
-        pictures=pictures,
+        pictures=drawings,
         clients=client_rows(partition, scores, config.measured),
         notes=[
             *([f"{DIVERGED}: {problem}"] if problem else []),
@@ -123,6 +120,13 @@ def conclude(
             *problems,
         ],
     )
+
+
+def picture_of(config: Config, partition: dict[str, Any]) -> Draw:
+    """Return what draws who holds what, from what stands in partition.json."""
+    counts, names = np.array(partition["class_counts"]), partition["classes"]
+    num_clients = int(partition["num_clients"])
+    return ahead(partial(partition_png, counts, names, config.task.group, num_clients))
 
 
 class _Scored(NamedTuple):
