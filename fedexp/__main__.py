@@ -52,7 +52,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.core.output import complain, reader_gone, say
     from fedexp.data.loading import load
     from fedexp.federation.events import DIVERGED, RunInfo
-    from fedexp.launching import FEWEST, beside
+    from fedexp.launching import beside
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 _failed_runs: list[Path] = []
@@ -102,9 +102,8 @@ def main() -> None:
     trains, code = False, 0
     try:
         with composing_once():
-            jobs, command = _prepare(args)
+            jobs, command, side_by_side = _prepare(args)
             trains = any(job.config.mode == "train" for job in jobs)
-            side_by_side = beside(jobs, _job_lost, _job_failed) if trains else None
             _hand_to_hydra(args, command, side_by_side)
     except KeyboardInterrupt:
         code = signals.exit_code()
@@ -130,11 +129,11 @@ def _help(args: Namespace) -> None:
     say(terminal.printable("\n\n".join(pages or [manual.overview(args.config_dir)])))
 
 
-def _prepare(args: Namespace) -> tuple[list[Job], list[str]]:
+def _prepare(args: Namespace) -> tuple[list[Job], list[str], Beside | None]:
     """Start what a command needs before Hydra takes over.
 
     Returns:
-        The jobs, and the overrides that have Hydra run what was planned.
+        The jobs, the overrides that have Hydra run what was planned, and how jobs run side by side.
     """
     try:
         files = files_of(args)
@@ -149,15 +148,18 @@ def _prepare(args: Namespace) -> tuple[list[Job], list[str]]:
             studies.ensure(jobs[0].study)
             sweeper.choose_by(jobs[0].study)
         training = [config for config in configs if config.mode == "train"]
+        side_by_side = beside(jobs, _job_lost, _job_failed) if training else None
         if training:
             if jobs[0].launcher == BASIC:
+                if side_by_side is None:  # else each process draws for itself
+                    artist.begin()
                 _start_up(training)
             _reserve_folder(jobs)
     except (ConfigError, FedexpError) as error:
         sys.exit(_complain(error))
     sweep, command = jobs[0].sweep, jobs[0].command or without_plus(args.overrides)
     pinned = [] if sweep is None else [f"hydra.sweep.dir={quoted(str(sweep))}"]
-    return jobs, [*command, *pinned]
+    return jobs, [*command, *pinned], side_by_side
 
 
 def _refuse_misspelt(words: Sequence[str]) -> None:
@@ -272,12 +274,10 @@ def _conclude(*, compare: bool) -> bool:
 
 
 def _start_up(configs: list[Config]) -> None:
-    """Import torch, read the data and get ready to draw beside Ray's start and Hydra's.
+    """Import torch and read the data beside Ray's start and Hydra's; each is mostly waiting.
 
     In a multirun, what fails here fails again in the job that needs it, and is reported there.
     """
-    if len(configs) < FEWEST:
-        artist.begin()
     _warming_up.append(ThreadPoolExecutor(1).submit(runner.warm_up, configs[0]))
     if configs[0].backend.starts_ray:
         from fedexp.backends.ray_session import start_ray

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,18 +20,23 @@ Draw = Callable[[], bytes]
 """Draws a picture: a PNG."""
 
 
+PATIENCE = 60.0
+"""Seconds after which a picture is drawn here: whoever draws may have been stopped."""
+
+
 class Artist:
     """A fork of this process that draws what it is asked for, one picture after another."""
 
     def __init__(self) -> None:
         self._process, self._pipe = forked.fork(_serve, beside=[])
-        self._owner, self._numbers = os.getpid(), count()
+        self._owner, self._numbers, self._is_ready = os.getpid(), count(), False
         self._owed, self._drawn = deque[int](), dict[int, bytes | None]()
         Finalize(None, self.dismiss, exitpriority=0)  # else Python would wait for it
 
     def ask(self, draw: Draw) -> Draw:
         """Have a picture drawn; see :func:`ahead`."""
-        if os.getpid() != self._owner:  # a fork has no say in what its parent's artist does
+        # A fork has no say in what its parent's artist does.
+        if os.getpid() != self._owner or not self.is_ready():
             return draw
         self._take()  # while nobody takes what is drawn, nothing more is read
         number = next(self._numbers)
@@ -42,6 +50,13 @@ class Artist:
 
         return taken
 
+    def is_ready(self, patience: float = 0.0) -> bool:
+        """Say whether it can draw: it has shown so, at the latest after so many seconds."""
+        if not self._is_ready:
+            with suppress(EOFError, OSError):
+                self._is_ready = self._pipe.poll(patience) and bool(self._pipe.recv())
+        return self._is_ready
+
     def dismiss(self) -> None:
         """End the process, whatever it is at."""
         self._process.kill()
@@ -51,6 +66,8 @@ class Artist:
         """Wait for all pictures that were asked for."""
         while self._owed:
             try:
+                if not self._pipe.poll(PATIENCE):
+                    self._process.kill()
                 self._drawn[self._owed[0]] = self._pipe.recv()
             except (EOFError, OSError):  # it is gone, perhaps in the middle of a picture
                 self._owed.clear()
@@ -64,7 +81,9 @@ _artist: Artist | None = None
 def begin() -> None:
     """Start the process, where it can be forked and does not take the time of what it draws for."""
     global _artist
-    if _artist is None and forked.can_fork() and usable_cpus() > 1:
+    # What another thread has locked would stay locked in the fork.
+    is_safe = forked.can_fork() and threading.active_count() == 1
+    if _artist is None and is_safe and usable_cpus() > 1:
         with suppress(OSError):  # no memory, or too many processes
             _artist = Artist()
 
@@ -82,18 +101,40 @@ def ahead(draw: Draw) -> Draw:
 
 
 def _serve(pipe: Connection, parent: int) -> None:
+    with open(os.devnull, "w") as nowhere:  # who draws has nothing to say to the terminal
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
     forked.belong_to(parent)
     from fedexp.core.pictures import warm_up
 
-    warm_up()
+    if _tried(warm_up) is None:
+        return
     with suppress(EOFError, OSError):
+        pipe.send(True)
         while True:
             pipe.send(_tried(pipe.recv()))
 
 
 def _tried(draw: Draw) -> bytes | None:
-    """Draw a picture; what goes wrong goes wrong again where there is a log."""
+    """Draw a picture; what goes wrong, or is warned of, does so again where there is a log."""
+    said = _Said()
+    logging.getLogger().addHandler(said)
     try:
-        return draw()
+        with warnings.catch_warnings(record=True) as warned:
+            png = draw()
     except Exception:
         return None
+    finally:
+        logging.getLogger().removeHandler(said)
+    return None if said.records or warned else png
+
+
+class _Said(logging.Handler):
+    """Keeps what is logged as a warning, or as worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records = list[logging.LogRecord]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)

@@ -151,7 +151,8 @@ def fork(
     # The end of another fork's pipe, kept open in this one, would have that one wait for ever.
     inherited = [ours, *beside]
     process = context.Process(target=_begin, args=(inherited, serve, theirs, os.getpid(), *args))
-    process.start()
+    with signals.held_back():  # the fork itself leaves them so, until it has handlers of its own
+        process.start()
     theirs.close()
     return process, ours
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _received: list[int] = []
 _first: list[Callable[[], None]] = []
@@ -60,6 +60,27 @@ def ending_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Run a block that nothing may interrupt, such as a fork; signals that come meanwhile count after it.
+
+    Python swallows what is raised while it puts its locks in order around a fork, and leaves them locked.
+    """
+    came, handlers = list[int](), dict[int, Any]()
+    try:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and _settable() and signal.getsignal(number) is not None:
+                handlers[number] = signal.getsignal(number)
+                signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def ignore_signals() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from fedexp.core import artist, forked
+from fedexp.core import artist, forked, pictures
 from fedexp.core.artist import Artist
 from fedexp.core.pictures import confusion_png
 
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux a
 def working() -> Iterator[Artist]:
     """An artist, who ends with the test."""
     found = Artist()
+    assert found.is_ready(patience=60)
     yield found
     found.dismiss()
 
@@ -42,6 +45,18 @@ def _of(size: int, _: object = None) -> bytes:
 def _there_alone(here: int) -> bytes:
     if os.getpid() != here:
         raise ValueError("nobody has drawn this")
+    return b"here"
+
+
+def _warning(here: int) -> bytes:
+    if os.getpid() != here:
+        warnings.warn("a glyph is missing", stacklevel=1)
+    return b"here"
+
+
+def _logging(here: int) -> bytes:
+    if os.getpid() != here:
+        logging.getLogger("matplotlib.font_manager").warning("a font is missing")
     return b"here"
 
 
@@ -62,7 +77,7 @@ def test_pictures_are_the_same_whoever_draws_them(working: Artist) -> None:
     assert working.ask(draw)() == draw()
 
 
-@pytest.mark.parametrize("draw", [_there_alone, _fatal])
+@pytest.mark.parametrize("draw", [_there_alone, _warning, _logging, _fatal])
 def test_what_nobody_else_can_draw_is_drawn_here(
     draw: Callable[[int], bytes], working: Artist
 ) -> None:
@@ -76,6 +91,36 @@ def test_whoever_is_gone_is_asked_for_nothing(working: Artist) -> None:
     working._process.kill()
     working._process.join()
     assert working.ask(_by)() == _by()
+
+
+def test_whoever_is_stopped_is_not_waited_for(
+    working: Artist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artist, "PATIENCE", 0.1)
+    os.kill(working._process.pid or 0, signal.SIGSTOP)
+    assert working.ask(_by)() == _by()
+
+
+def test_whoever_is_not_ready_is_asked_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "warm_up", partial(time.sleep, 60))
+    starting = Artist()
+    assert starting.ask(_by) is _by
+    starting.dismiss()
+
+
+def test_where_drawing_warns_from_the_start_it_is_done_here(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def warm_up() -> bytes:
+        os.write(1, b"to the terminal")
+        return _logging(0)
+
+    monkeypatch.setattr(pictures, "warm_up", warm_up)
+    gone = Artist()
+    assert not gone.is_ready(patience=60)
+    assert gone.ask(_by) is _by
+    gone.dismiss()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nobody_waits_for_somebody_who_waits(working: Artist) -> None:

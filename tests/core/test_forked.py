@@ -51,6 +51,27 @@ def test_pipes_wait_whatever_sockets_do() -> None:
     assert found == [(0, 0.0, 0), (1, 1.0, 0)]
 
 
+def test_a_signal_while_a_process_is_forked_counts_once_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Python swallows what is raised there, where it puts logging's locks in order.
+    registered: list[int] = []
+
+    def struck() -> None:
+        if not registered:
+            registered.append(1)
+            signal.raise_signal(signal.SIGINT)
+
+    os.register_at_fork(after_in_parent=struck)
+    crew, found = _crew(1, float)
+    with pytest.raises(KeyboardInterrupt):
+        crew.start(0)
+    assert registered
+    crew.start(1)
+    crew.finish()
+    assert found == [(1, 1.0, 0)]
+
+
 def test_no_more_jobs_run_at_a_time_than_may(tmp_path: Path) -> None:
     def job(number: int) -> float:
         (tmp_path / str(number)).touch()

@@ -249,6 +249,21 @@ def test_a_signal_that_a_library_swallowed_is_obeyed_later(ours: None) -> None:
         signals.obey()
 
 
+def test_signals_are_held_back_until_a_block_is_over(ours: None) -> None:
+    done: list[str] = []
+
+    def block() -> None:
+        with signals.held_back():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("all of it")
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)]
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert (done, signals.exit_code()) == (["all of it"], 143)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)] == before
+
+
 def test_an_exit_that_no_signal_asked_for_stays_one() -> None:
     with pytest.raises(SystemExit):
         _exit_in_a_block()
@@ -260,7 +275,7 @@ def test_a_signal_while_the_table_is_made_is_the_exit_code(
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(sys, "argv", ["fedexp"])
-    monkeypatch.setattr(program, "_prepare", lambda _: ([], []))
+    monkeypatch.setattr(program, "_prepare", lambda _: ([], [], None))
     monkeypatch.setattr(program, "_hand_to_hydra", lambda *_: None)
     monkeypatch.setattr(program, "_conclude", lambda **_: signal.raise_signal(signal.SIGTERM))
     monkeypatch.setattr("fedexp.runner.leave", lambda code, **_: codes.append(code))
