@@ -73,8 +73,10 @@ def main() -> None:
     forked.is_program = True
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         try:
-            COMMANDS[sys.argv[1]](sys.argv[2:])
-            sys.stdout.flush()
+            try:
+                COMMANDS[sys.argv[1]](sys.argv[2:])
+            finally:  # they exit with a code of their own
+                sys.stdout.flush()
         except KeyboardInterrupt:
             sys.exit(signals.exit_code())
         except BrokenPipeError:

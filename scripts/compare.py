@@ -2,7 +2,8 @@
 
 import sys
 
-from fedexp.analysis.programs import compare_program
+from fedexp.__main__ import main
 
 if __name__ == "__main__":
-    compare_program(sys.argv[1:])
+    sys.argv[:1] = ["fedexp", "compare"]
+    main()

@@ -2,7 +2,8 @@
 
 import sys
 
-from fedexp.reproduce import reproduce_program
+from fedexp.__main__ import main
 
 if __name__ == "__main__":
-    reproduce_program(sys.argv[1:])
+    sys.argv[:1] = ["fedexp", "reproduce"]
+    main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +40,6 @@ Exits with 1 if a run did not complete (the report says so), with 2 if there is 
 
 def compare_program(arguments: Sequence[str]) -> None:
     """Print the tables that a multirun ends with."""
-    if hasattr(signal, "SIGPIPE"):
-        # `| head` ends the program, not in a traceback
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parser = parser_of("compare", COMPARE)
     parser.add_argument(
         "folder", type=Path, nargs="+", help="a run, a multirun, or any folder above them"

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,15 +118,6 @@ def test_what_runs_when_it_is_stopped_ends_in_order(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("ended-*")) == ["ended-0", "ended-1"]
 
 
-@pytest.fixture
-def _pipes_raise() -> Iterator[None]:
-    """Writing to a closed pipe is an error, as Python has it; `fedexp compare` ends quietly instead."""
-    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGPIPE, before)
-
-
-@pytest.mark.usefixtures("_pipes_raise")
 def test_a_process_that_died_between_jobs_costs_one_job() -> None:
     crew, found = _crew(1, lambda number: float(os.getpid()))
     crew.start(0)
