@@ -252,7 +252,7 @@ WEIGHTS: dict[str, Spoil] = {
     "a name too many": _names(lambda arrays: arrays.update(more=Array(np.zeros(1)))),
     "another name": _names(lambda a: a.update({"other": a.pop(next(iter(a)))})),
     "another shape": _array(lambda array: array[:, 1:]),
-    "transposed": _array(lambda array: array.T),
+    "transposed": _array(lambda array: np.atleast_2d(array).T),  # a vector becomes a column
     "a scalar": _array(lambda array: array[0, 0]),
     "float64": _array(lambda array: array.astype(np.float64)),
     "float16": _array(lambda array: array.astype(np.float16)),
