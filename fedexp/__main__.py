@@ -46,7 +46,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
-    from fedexp.core import artist, commands, forked, garbage, owner, terminal
+    from fedexp.core import commands, drawing, forked, garbage, owner, terminal
     from fedexp.core.files import unwritable
     from fedexp.core.options import ConfigError, FedexpError
     from fedexp.core.output import complain, reader_gone, say
@@ -154,7 +154,7 @@ def _prepare(args: Namespace) -> tuple[list[Job], list[str], Beside | None]:
         if training:
             if jobs[0].launcher == BASIC:
                 if side_by_side is None:  # else each process draws for itself
-                    artist.begin()
+                    drawing.begin()
                 _start_up(training)
             _reserve_folder(jobs)
     except (ConfigError, FedexpError) as error:

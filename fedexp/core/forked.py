@@ -151,7 +151,7 @@ def fork(
     # The end of another fork's pipe, kept open in this one, would have that one wait for ever.
     inherited = [ours, *beside]
     process = context.Process(target=_begin, args=(inherited, serve, theirs, os.getpid(), *args))
-    with signals.held_back():  # the fork itself leaves them so, until it has handlers of its own
+    with signals.held_back():  # the child keeps these handlers until it sets its own
         process.start()
     theirs.close()
     return process, ours

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedexp.config.schema import Config
-from fedexp.core.artist import Draw, ahead
+from fedexp.core.drawing import Draw, ahead
 from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.core.statistics import fairness
 from fedexp.core.weights import hash_weights, named
@@ -72,10 +72,10 @@ def conclude(
     # With validation, what a run comes to is what the chosen models do; else what the last ones do.
     models = chosen if outcome.val else outcome.models
     found = _scored(config, evaluation, outcome, models)
-    pictures = {"partition": picture}
+    drawing = {"partition": picture}
     if found.confusion:
         draw = partial(confusion_png, found.confusion, partition["classes"])
-        pictures = {"confusion": ahead(draw), **pictures}
+        drawing = {"confusion": ahead(draw), **drawing}
     num_clients = int(partition["num_clients"])
     unseen, judged, scores = newcomers(config), config.task.headline, found.clients
     values = [metrics[judged] for client, metrics in scores.items() if client not in unseen]
@@ -100,7 +100,7 @@ def conclude(
         "partition_sha256": partition["sha256"],
         **({"error": problem} if problem else {}),
     }
-    drawings, problems = drawn(pictures)
+    pictures, problems = drawn(drawing)
     return Ending(
         status,
         summary,
@@ -110,7 +110,7 @@ def conclude(
         weights=weights,
         best=best,
         confusion=found.confusion,
-        pictures=drawings,
+        pictures=pictures,
         clients=client_rows(partition, scores, config.measured),
         notes=[
             *([f"{DIVERGED}: {problem}"] if problem else []),
@@ -123,7 +123,7 @@ def conclude(
 
 
 def picture_of(config: Config, partition: dict[str, Any]) -> Draw:
-    """Return what draws who holds what, from what stands in partition.json."""
+    """Begin to draw how many examples each client holds, from what stands in partition.json."""
     counts, names = np.array(partition["class_counts"]), partition["classes"]
     num_clients = int(partition["num_clients"])
     return ahead(partial(partition_png, counts, names, config.task.group, num_clients))

@@ -18,17 +18,17 @@ import numpy as np
 import psutil
 import pytest
 
-from fedexp.core import artist, forked, pictures
-from fedexp.core.artist import Artist
+from fedexp.core import drawing, forked, pictures
+from fedexp.core.drawing import DrawingProcess
 from fedexp.core.pictures import confusion_png
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux a fork is safe")
 
 
 @pytest.fixture
-def working() -> Iterator[Artist]:
-    """An artist, who ends with the test."""
-    found = Artist()
+def working() -> Iterator[DrawingProcess]:
+    """A process that draws, and ends with the test."""
+    found = DrawingProcess()
     assert found.is_ready(patience=60)
     yield found
     found.dismiss()
@@ -66,20 +66,20 @@ def _fatal(here: int) -> bytes:
     return b"here"
 
 
-def test_somebody_else_draws(working: Artist) -> None:
+def test_somebody_else_draws(working: DrawingProcess) -> None:
     first, second, third = (working.ask(partial(_by, k)) for k in range(3))
     found = [third(), first(), second()]
     assert found == [f"{working._process.pid} {k}".encode() for k in (2, 0, 1)]
 
 
-def test_pictures_are_the_same_whoever_draws_them(working: Artist) -> None:
+def test_pictures_are_the_same_whoever_draws_them(working: DrawingProcess) -> None:
     draw = partial(confusion_png, {None: np.arange(9).reshape(3, 3)}, ["a", "b", "c"])
     assert working.ask(draw)() == draw()
 
 
 @pytest.mark.parametrize("draw", [_there_alone, _warning, _logging, _fatal])
 def test_what_nobody_else_can_draw_is_drawn_here(
-    draw: Callable[[int], bytes], working: Artist
+    draw: Callable[[int], bytes], working: DrawingProcess
 ) -> None:
     begun = [working.ask(partial(draw, os.getpid())), working.ask(_by)]
     assert begun[0]() == b"here"
@@ -87,23 +87,23 @@ def test_what_nobody_else_can_draw_is_drawn_here(
     assert begun[1]() == f"{os.getpid() if is_gone else working._process.pid} ".encode()
 
 
-def test_whoever_is_gone_is_asked_for_nothing(working: Artist) -> None:
+def test_whoever_is_gone_is_asked_for_nothing(working: DrawingProcess) -> None:
     working._process.kill()
     working._process.join()
     assert working.ask(_by)() == _by()
 
 
 def test_whoever_is_stopped_is_not_waited_for(
-    working: Artist, monkeypatch: pytest.MonkeyPatch
+    working: DrawingProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artist, "PATIENCE", 0.1)
+    monkeypatch.setattr(drawing, "PATIENCE", 0.1)
     os.kill(working._process.pid or 0, signal.SIGSTOP)
     assert working.ask(_by)() == _by()
 
 
 def test_whoever_is_not_ready_is_asked_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "warm_up", partial(time.sleep, 60))
-    starting = Artist()
+    starting = DrawingProcess()
     assert starting.ask(_by) is _by
     starting.dismiss()
 
@@ -116,20 +116,20 @@ def test_where_drawing_warns_from_the_start_it_is_done_here(
         return _logging(0)
 
     monkeypatch.setattr(pictures, "warm_up", warm_up)
-    gone = Artist()
+    gone = DrawingProcess()
     assert not gone.is_ready(patience=60)
     assert gone.ask(_by) is _by
     gone.dismiss()
     assert capfd.readouterr() == ("", "")
 
 
-def test_nobody_waits_for_somebody_who_waits(working: Artist) -> None:
+def test_nobody_waits_for_somebody_who_waits(working: DrawingProcess) -> None:
     large = 4 * forked.HELD  # more than lies in a pipe, both ways
     begun = [working.ask(partial(_of, large, bytes(large))) for _ in range(3)]
     assert [len(draw()) for draw in begun] == [large] * 3
 
 
-def test_a_fork_draws_for_itself(working: Artist) -> None:
+def test_a_fork_draws_for_itself(working: DrawingProcess) -> None:
     ours, theirs = multiprocessing.Pipe()
 
     def beside() -> None:
@@ -143,9 +143,9 @@ def test_a_fork_draws_for_itself(working: Artist) -> None:
 
 
 def test_nobody_is_asked_where_a_fork_is_not_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artist, "_artist", None)
-    artist.begin()  # in a process that is not the program
-    assert artist.ahead(_by) is _by
+    monkeypatch.setattr(drawing, "_drawing", None)
+    drawing.begin()  # in a process that is not the program
+    assert drawing.ahead(_by) is _by
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -162,13 +162,13 @@ def test_the_program_draws_in_a_process_that_ends_with_it(tmp_path: Path) -> Non
         limit = time.monotonic() + 60
         while not list(tmp_path.glob("results/*/*/metrics.csv")) and time.monotonic() < limit:
             time.sleep(0.05)
-        drawing = psutil.Process(program.pid).children()
-        assert len(drawing) == 1
-        assert _runs(drawing[0])
+        drawers = psutil.Process(program.pid).children()
+        assert len(drawers) == 1
+        assert _runs(drawers[0])
     finally:
         program.kill()
         program.wait()
     limit = time.monotonic() + 10
-    while _runs(drawing[0]) and time.monotonic() < limit:
+    while _runs(drawers[0]) and time.monotonic() < limit:
         time.sleep(0.05)
-    assert not _runs(drawing[0])
+    assert not _runs(drawers[0])

@@ -19,12 +19,11 @@ from fedexp.core.machine import usable_cpus
 Draw = Callable[[], bytes]
 """Draws a picture: a PNG."""
 
-
 PATIENCE = 60.0
-"""Seconds after which a picture is drawn here: whoever draws may have been stopped."""
+"""Seconds to wait for a picture; then it is drawn here: the process may have been stopped."""
 
 
-class Artist:
+class DrawingProcess:
     """A fork of this process that draws what it is asked for, one picture after another."""
 
     def __init__(self) -> None:
@@ -35,10 +34,10 @@ class Artist:
 
     def ask(self, draw: Draw) -> Draw:
         """Have a picture drawn; see :func:`ahead`."""
-        # A fork has no say in what its parent's artist does.
+        # A fork must not use its parent's pipe.
         if os.getpid() != self._owner or not self.is_ready():
             return draw
-        self._take()  # while nobody takes what is drawn, nothing more is read
+        self._take()  # else both ends could wait to send
         number = next(self._numbers)
         with suppress(OSError):  # it is gone
             self._pipe.send(draw)
@@ -75,17 +74,17 @@ class Artist:
             self._owed.popleft()
 
 
-_artist: Artist | None = None
+_drawing: DrawingProcess | None = None
 
 
 def begin() -> None:
-    """Start the process, where it can be forked and does not take the time of what it draws for."""
-    global _artist
+    """Start the process where it can be forked, and where there is a second CPU for it."""
+    global _drawing
     # What another thread has locked would stay locked in the fork.
     is_safe = forked.can_fork() and threading.active_count() == 1
-    if _artist is None and is_safe and usable_cpus() > 1:
+    if _drawing is None and is_safe and usable_cpus() > 1:
         with suppress(OSError):  # no memory, or too many processes
-            _artist = Artist()
+            _drawing = DrawingProcess()
 
 
 def ahead(draw: Draw) -> Draw:
@@ -95,13 +94,13 @@ def ahead(draw: Draw) -> Draw:
         draw: Draws it, in whatever process.
 
     Returns:
-        What waits for the picture. Where nobody else drew it, or could not, it is drawn here then.
+        Waits for the picture and returns it. If the process could not draw it, it is drawn here.
     """
-    return draw if _artist is None else _artist.ask(draw)
+    return draw if _drawing is None else _drawing.ask(draw)
 
 
 def _serve(pipe: Connection, parent: int) -> None:
-    with open(os.devnull, "w") as nowhere:  # who draws has nothing to say to the terminal
+    with open(os.devnull, "w") as nowhere:  # it must not write to the terminal
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
     forked.belong_to(parent)
@@ -116,7 +115,7 @@ def _serve(pipe: Connection, parent: int) -> None:
 
 
 def _tried(draw: Draw) -> bytes | None:
-    """Draw a picture; what goes wrong, or is warned of, does so again where there is a log."""
+    """Draw a picture; None after an error or a warning, which the program, drawing it again, logs."""
     said = _Said()
     logging.getLogger().addHandler(said)
     try:
