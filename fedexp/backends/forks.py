@@ -11,13 +11,15 @@ import logging
 import math
 import os
 import queue
+import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from multiprocessing.util import Finalize
 from typing import Any
@@ -28,6 +30,7 @@ from flwr.clientapp import ClientApp
 from torch.nn import functional as F
 
 from fedexp.backends.base import Work, call_client
+from fedexp.backends.slots import Slots
 from fedexp.config.schema import Config
 from fedexp.core import forked
 from fedexp.federation.client import ClientNode
@@ -41,8 +44,8 @@ log = logging.getLogger("fedexp")
 IN_A_PIECE = 32 * 2**20
 """Bytes of weights that a process is sent at a time, if it is sent several clients."""
 
-AHEAD = 4
-"""Answers that may wait to be sent."""
+SOON = 0.01
+"""Seconds for which a process may keep an answer, to send it with the next ones of the same piece."""
 
 Answer = tuple[Message, RecordDict]
 """A client's reply, and its state after it."""
@@ -55,6 +58,7 @@ class Fork:
     Attributes:
         process: The process.
         pipe: To it.
+        slots: Where its answers' arrays lie.
         owed: What it was sent and has not answered, in order.
         latest: How many messages the last piece had that it was sent.
         content: The last content that it was sent, which it still has.
@@ -63,6 +67,7 @@ class Fork:
 
     process: ForkProcess
     pipe: Connection
+    slots: Slots
     owed: deque[Message] = field(default_factory=deque)
     latest: int = 0
     content: RecordDict | None = None
@@ -92,11 +97,11 @@ class Forks:
         self._config, self._forks = config, list[Fork]()
         try:
             for _ in range(size):
-                pipes = [fork.pipe for fork in self._forks]
+                pipes, slots = [fork.pipe for fork in self._forks], Slots()
                 process, pipe = forked.fork(
-                    _serve_until_ended, app, config.clients.num, beside=pipes
+                    _serve_until_ended, slots, app, config.clients.num, beside=pipes
                 )
-                self._forks.append(Fork(process, pipe))
+                self._forks.append(Fork(process, pipe, slots))
         except OSError as error:  # no memory, or too many processes: fewer do as well
             log.info("%d forks run clients, not %d: %s", len(self), size, error)
         # Else Python would wait for them: this runs at the end of forks of the program, too.
@@ -109,6 +114,11 @@ class Forks:
     def busy(self) -> bool:
         """Whether somebody owes an answer."""
         return any(fork.owed for fork in self._forks)
+
+    @property
+    def told(self) -> bool:
+        """Whether something waits to be heard."""
+        return bool(self._speaking(0))
 
     def begin(self, config: Config) -> None:
         """Work for another run from now on, unless it is the same."""
@@ -150,22 +160,27 @@ class Forks:
             waiting: What nobody has been asked yet.
             patiently: Whether to wait until there is something, if somebody owes an answer.
         """
-        pipes = {fork.pipe: fork for fork in self._forks if fork.owed or not fork.is_ready}
-        for ready in wait(list(pipes), None if patiently and self.busy else 0):
-            fork = pipes[ready]  # type: ignore[index]
+        for fork in self._speaking(None if patiently and self.busy else 0):
             try:
-                answer = fork.pipe.recv()
+                answers = fork.slots.receive(fork.pipe) if fork.is_ready else fork.pipe.recv()
             except (EOFError, OSError):  # also in the middle of an answer
                 waiting.extendleft(reversed(fork.owed))
                 self._remove(fork)
                 code = fork.process.exitcode
                 log.warning("a fork ended (exit code %s): its clients are asked again", code)
                 continue
-            if answer is None:
-                fork.is_ready = True
-            else:
+            fork.is_ready = True
+            for answer in answers:
                 fork.owed.popleft()
                 yield answer
+
+    def _speaking(self, patience: int | None) -> list[Fork]:
+        """Return who has sent something, or has died; None waits for somebody."""
+        forks = {f.pipe.fileno(): f for f in self._forks if f.owed or not f.is_ready}
+        poll = select.poll()  # multiprocessing.connection.wait does the same in ten times the time
+        for number in forks:
+            poll.register(number, select.POLLIN)
+        return [forks[number] for number, _ in poll.poll(patience)]
 
     def dismiss(self) -> None:
         """End all of them, whatever they are at."""
@@ -210,15 +225,15 @@ def _packed(
     return [None if content is held else content for content in contents.values()], work
 
 
-def _serve(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> None:
+def _serve(pipe: Connection, parent: int, slots: Slots, app: ClientApp, num_clients: int) -> None:
     """Run clients in a process of its own, until the one that asks for it is gone."""
     forked.belong_to(parent)
     gc.freeze()  # what is here is never garbage; looking through it would copy it
     _compute()
-    pipe.send(None)
-    asked_for, answers = queue.SimpleQueue[Any](), queue.Queue[Answer](AHEAD)
-    for part in (partial(_receive, pipe, asked_for), partial(_send, pipe, answers)):
-        threading.Thread(target=_ending, args=(part,), daemon=True).start()
+    pipe.send([])
+    asked_for = queue.SimpleQueue[Any]()
+    receive = partial(_receive, pipe, asked_for)
+    threading.Thread(target=_ending, args=(receive,), daemon=True).start()
     held = RecordDict()
     while True:
         asked = asked_for.get()
@@ -229,14 +244,20 @@ def _serve(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> N
             continue
         contents, work = asked
         contents = [held if content is None else content for content in contents]
+        answers, since = list[Answer](), time.monotonic()
         for metadata, place, state in work:
             message = message_from(metadata, contents[place])
-            answers.put(call_client(app, message, num_clients, state, in_worker=True))
+            answers.append(call_client(app, message, num_clients, state, in_worker=True))
+            if time.monotonic() - since > SOON:
+                slots.send(answers, pipe)
+                answers, since = [], time.monotonic()
+        if answers:
+            slots.send(answers, pipe)
         held = contents[work[-1][1]]
 
 
-def _serve_until_ended(pipe: Connection, parent: int, app: ClientApp, num_clients: int) -> None:
-    _ending(partial(_serve, pipe, parent, app, num_clients))
+def _serve_until_ended(pipe: Connection, *args: Any) -> None:
+    _ending(partial(_serve, pipe, *args))
 
 
 def _ending(part: Callable[[], object]) -> None:
@@ -257,12 +278,6 @@ def _receive(pipe: Connection, asked_for: queue.SimpleQueue[Any]) -> None:
     """Take in what is sent, also while answers are: a pipe holds little, and both ends would wait."""
     while True:
         asked_for.put(pipe.recv())
-
-
-def _send(pipe: Connection, answers: queue.Queue[Answer]) -> None:
-    """Send answers while the next client is at work: who asked takes them when it has time."""
-    while True:
-        pipe.send(answers.get())
 
 
 def _compute() -> None:

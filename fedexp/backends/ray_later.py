@@ -193,7 +193,7 @@ class LaterGrid(CohortGrid):
                 yield reply
                 del reply  # who took it may be done with it
             forks.feed(waiting, self.states)
-            if waiting:
+            if waiting and not forks.told:  # who is not heard is not fed
                 done += 1
                 reply, _ = self._here(waiting.popleft())
                 self.on_reply(done)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,9 @@ Compute = Callable[[Tensor, Tensor], Tensor]
 """From a batch's inputs and targets to its loss."""
 
 Differentiate = Callable[[Tensor, Tensor], tuple[Tensor, Gradients]]
-"""From a batch's inputs and targets to its loss, detached, and the gradients of what moves."""
+"""From a batch's inputs and targets to its loss, detached, and the gradients of what moves.
+
+To be called under ``no_grad``: all steps are, because to set it in each costs as much as a kernel."""
 
 
 def precision_of(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
@@ -51,12 +54,16 @@ def differentiation(
         precision: The context of a forward pass.
         device: Where the network lies.
     """
-    found = by_autograd(lambda x, y: loss(module(x), y), moving, precision, device)
     layers = chain_of(module, moving) if loss is F.cross_entropy else None
+
+    @cache  # most chains never need it, and it takes as long as a step
+    def usual() -> Differentiate:
+        return by_autograd(lambda x, y: loss(module(x), y), moving, precision, device)
+
     if layers is None:
-        return found
-    chain = _Chain(layers)
-    return lambda x, y: chain(x, y) if y.ndim == 1 else found(x, y)  # a target may be probabilities
+        return usual()
+    chain = _Chain(layers)  # a target may be probabilities
+    return lambda x, y: chain(x, y) if y.ndim == 1 else usual()(x, y)
 
 
 def by_autograd(
@@ -69,7 +76,7 @@ def by_autograd(
     gradients_of = gradient_function(moving, device)
 
     def differentiate(x: Tensor, y: Tensor) -> tuple[Tensor, Gradients]:
-        with precision:
+        with precision, torch.enable_grad():
             loss = compute(x, y)
         return loss.detach(), gradients_of(loss)
 
@@ -95,17 +102,20 @@ def chain_of(module: nn.Module, moving: Sequence[Tensor]) -> list[nn.Module] | N
         return None
     if not all(does_what_its_class_does(part) for part in (module, first, *layers)):
         return None
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    own = [id(part) for layer in linear for part in (layer.weight, layer.bias)]
-    if not own or own != [id(part) for part in moving]:  # also where there is no bias
+    pairs = [_pair(layer) for layer in layers if type(layer) is nn.Linear]
+    if [id(part) for pair in pairs for part in pair] != [id(part) for part in moving] or not pairs:
+        return None  # also where there is no bias
+    if any(bias.shape != weight.shape[:1] for weight, bias in pairs):
         return None
-    if any(layer.bias.shape != layer.weight.shape[:1] for layer in linear):
-        return None
-    if any(layer.weight.shape[1] == 1 for layer in linear[1:]):  # autograd has its own way there
+    if any(weight.shape[1] == 1 for weight, _ in pairs[1:]):  # autograd has its own way there
         return None
     if not all(_is_usual(part) for part in moving):
         return None
     return layers
+
+
+def _pair(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    return layer.weight, layer.bias
 
 
 def _is_usual(part: Tensor) -> bool:
@@ -121,12 +131,9 @@ class _Chain:
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         # A linear layer's weight and bias; None is ReLU.
-        self._layers = [
-            (layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None for layer in layers
-        ]
+        self._layers = [_pair(part) if isinstance(part, nn.Linear) else None for part in layers]
         self._first = next(k for k, layer in enumerate(self._layers) if layer is not None)
 
-    @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Gradients]:
         seen = [inputs.flatten(1)]
         for layer in self._layers:

@@ -91,7 +91,8 @@ class Step:
 
     def gradient(self) -> Gradients:
         """Return the gradients at the parameters as they are."""
-        loss, gradients = self._differentiate(*self._batch)
+        with torch.no_grad():
+            loss, gradients = self._differentiate(*self._batch)
         if self._fresh:
             self.loss, self._fresh = loss, False
         return gradients

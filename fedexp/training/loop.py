@@ -130,13 +130,15 @@ def train(
                 loss, gradients = differentiate(x, y)
             else:
                 turn.take(x, y)
-                gradients = rule.gradients(turn)
+                with torch.enable_grad():  # it may take gradients of its own
+                    gradients = rule.gradients(turn)
                 loss = turn.loss
             if gradients is not None:
                 update(adjust(gradients) if adjust else gradients)
             return loss
 
-        losses, sizes = take_steps(batches.epoch, work.steps, step, tasks.of(dataset).counted)
+        with torch.no_grad():
+            losses, sizes = take_steps(batches.epoch, work.steps, step, tasks.of(dataset).counted)
     return mean_loss(torch.stack(losses).tolist(), sizes)
 
 
@@ -198,7 +200,7 @@ def _differentiation(
 def _updater(
     tensors: Sequence[Tensor], config: TrainingConfig, work: Work
 ) -> Callable[[Gradients], None]:
-    return build_updater(list(tensors), config, work.learning_rate)
+    return torch.no_grad()(build_updater(list(tensors), config, work.learning_rate))
 
 
 class Batches:
@@ -262,7 +264,6 @@ def adjuster(
     if clip is None and not pulled and not corrected:
         return None
 
-    @torch.no_grad()
     def adjust(gradients: Gradients) -> Gradients:
         if clip is not None:
             clip([gradient for gradient in gradients if gradient is not None])

@@ -19,7 +19,8 @@ def build_updater(
 ) -> Callable[[Gradients], None]:
     """Return the optimizer's step: gradients in, parameters changed in place.
 
-    A parameter without a gradient stays as it is, as with torch's own optimizers.
+    It is to be called under ``no_grad``. A parameter without a gradient stays as it is, as with torch's
+    own optimizers.
     """
     if config.optimizer != "sgd":
         return _adam_updater(parameters, config, learning_rate)
@@ -37,7 +38,6 @@ class _SgdUpdater:
         # A parameter's momentum begins with its first gradient; mostly all begin together.
         self._waiting = set(range(len(parameters)))
 
-    @torch.no_grad()
     def __call__(self, gradients: Gradients) -> None:
         given = [k for k, gradient in enumerate(gradients) if gradient is not None]
         fresh = [k for k in given if k in self._waiting] if self._waiting else []

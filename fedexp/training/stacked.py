@@ -128,9 +128,10 @@ def train_stacked(
     network.module.train()
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        with precision:
+        with precision, torch.enable_grad():
             losses = compute(state, x, y)
-        gradients = gradients_of(losses.sum())  # a row depends on its own client's loss alone
+            total = losses.sum()  # a row depends on its own client's loss alone
+        gradients = gradients_of(total)
         if config.max_grad_norm is not None:
             _clip([part for part in gradients if part is not None], config.max_grad_norm)
         gradients = tuple(None if part is None else _flat(part) for part in gradients)
@@ -138,9 +139,10 @@ def train_stacked(
         return losses.detach()
 
     batches = _Rows(shares, dataset, config, device)
-    losses, sizes = take_steps(
-        batches.epoch, work.steps, step, lambda targets: [counted(row) for row in targets]
-    )
+    with torch.no_grad():
+        losses, sizes = take_steps(
+            batches.epoch, work.steps, step, lambda targets: [counted(row) for row in targets]
+        )
     found = {name: part.detach().cpu().numpy() for name, part in state.items()}
     columns = zip(torch.stack(losses).T.tolist(), zip(*sizes, strict=True), strict=True)
     return [

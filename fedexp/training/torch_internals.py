@@ -114,11 +114,15 @@ def relu_slope(slope: Tensor, outputs: Tensor) -> Tensor:
 
 def does_what_its_class_does(part: nn.Module) -> bool:
     """Say whether a module runs its class's ``forward`` and nobody else's code, forward or backward."""
-    held = [parameter for parameter in part._parameters.values() if parameter is not None]
-    hooks = [
-        *(part._forward_hooks, part._forward_pre_hooks),
-        *(part._backward_hooks, part._backward_pre_hooks),
-        *(parameter._backward_hooks for parameter in held),
-    ]
-    changed = "forward" in vars(part) or part._compiled_call_impl is not None
-    return not (any(hooks) or changed or nn.modules.module._has_any_global_hook())
+    if (
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        or part._compiled_call_impl is not None
+        or "forward" in part.__dict__
+        or nn.modules.module._has_any_global_hook()
+    ):
+        return False
+    held = part._parameters.values()
+    return not any(parameter is not None and parameter._backward_hooks for parameter in held)

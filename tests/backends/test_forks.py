@@ -23,6 +23,7 @@ from fedexp.backends import ray_later
 from fedexp.backends.base import call_client
 from fedexp.backends.forks import Fork, Forks, _packed, _piece
 from fedexp.backends.ray_later import Later, LaterGrid
+from fedexp.backends.slots import Slots
 from fedexp.config import backend as backend_options
 from fedexp.config.backend import RayBackend
 from fedexp.config.schema import Config
@@ -169,6 +170,23 @@ class Noted:
         """Nobody listens."""
 
 
+class Ended:
+    """A process that is no more."""
+
+    exitcode = -9
+
+    def kill(self) -> None:
+        """It has ended."""
+
+    def join(self) -> None:
+        """It has ended."""
+
+
+def _fork(pipe: Any, owed: deque[Message] | None = None, latest: int = 0) -> Fork:
+    process: Any = Ended()
+    return Fork(process, pipe, Slots(), owed or deque(), latest, is_ready=True)
+
+
 @pytest.mark.parametrize(("clients", "owes", "gets"), [(1, 0, 1), (2, 1, 1), (1, 1, 0), (2, 2, 0)])
 def test_nobody_is_sent_more_than_its_share_of_what_is_left(
     clients: int, owes: int, gets: int
@@ -176,14 +194,14 @@ def test_nobody_is_sent_more_than_its_share_of_what_is_left(
     # Were it sent more, this process would wait for it with nothing to do.
     forks = Forks(0, client_app(ClientNode(config(), tiny_data)), config())
     owed, waiting = deque(_messages()[:owes]), deque(_messages()[:clients])
-    forks._forks.append(Fork(Ended(), Noted(), owed, latest=2, is_ready=True))  # type: ignore[arg-type]
+    forks._forks.append(_fork(Noted(), owed, latest=2))
     forks.feed(waiting, {})
     assert len(waiting) == clients - gets
 
 
 def test_a_content_is_sent_again_only_after_another() -> None:
     forks, pipe = Forks(0, client_app(ClientNode(config(), tiny_data)), config()), Noted()
-    forks._forks.append(Fork(Ended(), pipe, is_ready=True))  # type: ignore[arg-type]
+    forks._forks.append(_fork(pipe))
     messages, others = _messages(), _messages(2)
     for message in (messages[0], messages[1], others[2], messages[0]):
         forks.feed(deque([message]), {})
@@ -193,7 +211,8 @@ def test_a_content_is_sent_again_only_after_another() -> None:
 
 
 def test_a_process_is_sent_a_piece_ahead_once_it_has_shown_that_it_computes() -> None:
-    fork = Fork(None, None)  # type: ignore[arg-type]
+    fork = _fork(Noted())
+    fork.is_ready = False
     assert not fork.has_room
     fork.is_ready = True
     assert fork.has_room
@@ -209,22 +228,10 @@ def test_nobody_is_waited_for_who_owes_nothing() -> None:
     assert list(forks.answers(deque(), patiently=True)) == []
 
 
-class Ended:
-    """A process that is no more."""
-
-    exitcode = -9
-
-    def kill(self) -> None:
-        """It has ended."""
-
-    def join(self) -> None:
-        """It has ended."""
-
-
 def test_a_fork_that_ends_in_the_middle_of_an_answer_owes_nothing() -> None:
     forks = Forks(0, client_app(ClientNode(config(), tiny_data)), config())
     ours, theirs = multiprocessing.Pipe()
-    forks._forks.append(Fork(Ended(), ours, deque(_messages()), is_ready=True))  # type: ignore[arg-type]
+    forks._forks.append(_fork(ours, deque(_messages())))
     os.write(theirs.fileno(), struct.pack("!i", 1000) + b"not all of it")
     theirs.close()
     waiting = deque[Message]()
@@ -247,6 +254,10 @@ class Played(Forks):
     @property
     def busy(self) -> bool:
         return bool(self._owed)
+
+    @property
+    def told(self) -> bool:
+        return False
 
     def feed(self, waiting: deque[Message], states: dict[int, RecordDict]) -> None:
         if not self._owed and len(waiting) > 1:

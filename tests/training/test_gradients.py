@@ -32,6 +32,12 @@ def _chain(*widths: int, first: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+@pytest.fixture(autouse=True)
+def as_steps_are_taken() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
 def _both(module: nn.Module) -> tuple[Differentiate, Differentiate]:
     moving = list(module.parameters())
     assert chain_of(module, moving) is not None
