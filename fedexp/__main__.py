@@ -46,7 +46,7 @@ with signals.ending_at_once():  # what follows takes a moment
     from fedexp.config.plugins import load_plugins, outside_pages, register_again
     from fedexp.config.schema import Config
     from fedexp.config.source import conf_dir, source, without_plus
-    from fedexp.core import commands, drawing, forked, garbage, owner, terminal
+    from fedexp.core import commands, drawing, forked, garbage, owner, preloading, terminal
     from fedexp.core.files import unwritable
     from fedexp.core.options import ConfigError, FedexpError
     from fedexp.core.output import complain, reader_gone, say
@@ -140,6 +140,7 @@ def _prepare(args: Namespace) -> tuple[list[Job], list[str], Beside | None]:
     try:
         files = files_of(args)
         _refuse_misspelt(args.overrides)
+        preloading.begin()
         with signals.ending_at_once():
             jobs = plan(args.overrides, multirun=args.multirun, tell=say, **files)
         configs = [job.config for job in jobs]
@@ -158,7 +159,7 @@ def _prepare(args: Namespace) -> tuple[list[Job], list[str], Beside | None]:
                 _start_up(training)
             _reserve_folder(jobs)
     except (ConfigError, FedexpError) as error:
-        sys.exit(_complain(error))
+        runner.leave(_complain(error))
     sweep, command = jobs[0].sweep, jobs[0].command or without_plus(args.overrides)
     pinned = [] if sweep is None else [f"hydra.sweep.dir={quoted(str(sweep))}"]
     return jobs, [*command, *pinned], side_by_side

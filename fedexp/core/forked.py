@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
-from fedexp.core import signals
+from fedexp.core import preloading, signals
 from fedexp.core.workers import PATIENCE
 
 among_others = False
@@ -142,6 +142,7 @@ def fork(
     Raises:
         OSError: If there is no room for a further process.
     """
+    preloading.wait()
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     for end in (ours, theirs):
