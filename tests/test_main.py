@@ -8,25 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-# Like `python -m fedexp`, but ends by saying which heavy modules were imported.
-SPY = """
-import atexit, runpy, sys
-atexit.register(lambda: print([m for m in ("torch", "ray", "flwr") if m in sys.modules]))
-sys.argv = ["fedexp", *sys.argv[1:]]
-runpy.run_module("fedexp", run_name="__main__")
-"""
+from support.programs import program
 
 
 def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SPY, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return program(folder, *arguments, spied=True)
 
 
 @pytest.mark.parametrize("multirun", [[], ["-m"]])
@@ -65,10 +51,10 @@ def test_whatever_is_wrong_is_refused(tmp_path: Path, arguments: list[str], line
 
 
 def test_the_installed_program_refuses_alike(tmp_path: Path) -> None:
-    program = shutil.which("fedexp", path=str(Path(sys.executable).parent))
-    assert program is not None
+    installed = shutil.which("fedexp", path=str(Path(sys.executable).parent))
+    assert installed is not None
     found = subprocess.run(
-        [program, "rounds=0"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [installed, "rounds=0"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == "fedexp: rounds must be >= 1, got 0\n"

@@ -11,7 +11,17 @@ HEAVY = ("torch", "ray", "flwr")
 
 _SPY = f"""
 import atexit, os, runpy, sys
-atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))
+leave = os._exit
+
+def tell():
+    print([m for m in {HEAVY} if m in sys.modules], flush=True)
+
+def tell_and_leave(code):
+    tell()
+    leave(code)
+
+atexit.register(tell)
+os._exit = tell_and_leave
 sys.argv = sys.argv[1:]
 if sys.argv[0].endswith(".py"):
     runpy.run_path(os.path.abspath(sys.argv[0]), run_name="__main__")
@@ -32,8 +42,7 @@ def program(
     Args:
         folder: Where it is started.
         words: What stands on the command line.
-        spied: Whether the last line of the output is the list of heavy modules that were imported; where
-            the program leaves without Python's own end of a process, there is no such line.
+        spied: Whether the last line of the output is the list of heavy modules that were imported.
         environment: All of the process's variables; None is this process's.
     """
     script = bool(words) and words[0].endswith(".py")
