@@ -63,7 +63,7 @@ def main() -> None:
     """Check the command, run it, end with the table of a multirun and the right exit code.
 
     A script of your own registers what it brings, then calls this: ``python mine.py -m
-    strategy=mine,fedavg``.
+    strategy=mine,fedavg``. It ends the process, so nothing that follows in the script is done.
 
     Exit codes: 0 every run completed, 1 a run failed or diverged, 2 the command or its data cannot be
     used (nothing is written), 130 interrupted; where a signal stopped it, 128 and its number (143 for

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -208,8 +208,10 @@ def leave(code: int, *, at_once: bool = True) -> NoReturn:
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()  # ends its service process
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # a shell may have closed it
+            with suppress(BrokenPipeError):  # nobody reads on; the code tells how it went
+                stream.flush()
     os._exit(code)
 
 

@@ -45,7 +45,7 @@ IN_A_PIECE = 32 * 2**20
 """Bytes of weights that a process is sent at a time, if it is sent several clients."""
 
 SOON = 0.01
-"""Seconds for which a process may keep an answer, to send it with the next ones of the same piece."""
+"""Seconds for which a process may keep an answer, to send it with the next ones."""
 
 Answer = tuple[Message, RecordDict]
 """A client's reply, and its state after it."""
@@ -234,7 +234,7 @@ def _serve(pipe: Connection, parent: int, slots: Slots, app: ClientApp, num_clie
     asked_for = queue.SimpleQueue[Any]()
     receive = partial(_receive, pipe, asked_for)
     threading.Thread(target=_ending, args=(receive,), daemon=True).start()
-    held = RecordDict()
+    held, answers, since = RecordDict(), list[Answer](), time.monotonic()
     while True:
         asked = asked_for.get()
         if isinstance(asked, Config):
@@ -244,15 +244,15 @@ def _serve(pipe: Connection, parent: int, slots: Slots, app: ClientApp, num_clie
             continue
         contents, work = asked
         contents = [held if content is None else content for content in contents]
-        answers, since = list[Answer](), time.monotonic()
-        for metadata, place, state in work:
+        for number, (metadata, place, state) in enumerate(work, start=1):
             message = message_from(metadata, contents[place])
             answers.append(call_client(app, message, num_clients, state, in_worker=True))
-            if time.monotonic() - since > SOON:
-                slots.send(answers, pipe)
+            # There is nothing else to do: whoever asks must not wait for what is done.
+            idle = number == len(work) and asked_for.empty()
+            if (idle or time.monotonic() - since > SOON) and slots.send(
+                answers, pipe, patiently=idle
+            ):
                 answers, since = [], time.monotonic()
-        if answers:
-            slots.send(answers, pipe)
         held = contents[work[-1][1]]
 
 

@@ -1,4 +1,4 @@
-"""Memory that a process and its fork have in common: the arrays of an answer need not go through a pipe.
+"""Memory that a process and its fork have in common: the arrays of answers need not go through a pipe.
 
 A pipe would have each of them copied six times, and on a thread, which takes the time of the client that
 is trained beside it.
@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-COUNT = 4
-"""Answers that may lie there until they are taken."""
+COUNT = 2
+"""Slots: so many times may be sent until something is taken."""
 
 SIZE = 32 * 2**20
-"""Bytes of arrays of one answer; those beyond go through the pipe. What is never used takes no memory."""
+"""Bytes of a slot; arrays beyond go through the pipe. What is never used takes no memory."""
 
 ALIGNED = 64
 """Bytes at whose multiples arrays begin, and what says how long one is."""
 
 
 class Slots:
-    """Places for answers, which a fork fills in turn and its parent empties in the same order.
+    """Places for arrays, which a fork fills in turn and its parent empties in the same order.
 
     It must be made before the fork.
 
@@ -39,9 +39,19 @@ class Slots:
         self._free = get_context("fork").Semaphore(COUNT)
         self._sent = self._received = 0
 
-    def send(self, what: object, pipe: Connection) -> None:
-        """Put an answer's arrays into the next slot, as soon as it is free, and send the rest."""
-        self._free.acquire()
+    def send(self, what: object, pipe: Connection, *, patiently: bool = True) -> bool:
+        """Put all arrays in something into the next slot, and send the rest.
+
+        Args:
+            what: Can be pickled.
+            pipe: To the parent.
+            patiently: Whether to wait until the slot is free.
+
+        Returns:
+            Whether it was sent; False only where the slot is not free, and is not waited for.
+        """
+        if not self._free.acquire(patiently):
+            return False
         slot, start = self._memory[self._sent % COUNT], 0
         self._sent += 1
 
@@ -58,9 +68,10 @@ class Slots:
             return False
 
         pipe.send_bytes(pickle.dumps(what, pickle.HIGHEST_PROTOCOL, buffer_callback=put))
+        return True
 
     def receive(self, pipe: Connection) -> Any:
-        """Take the next answer; its arrays are copies, and the slot is free again."""
+        """Take what was sent next; its arrays are copies, and the slot is free again."""
         rest = pipe.recv_bytes()
         slot = self._memory[self._received % COUNT]
         self._received += 1

@@ -13,7 +13,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 
-from fedexp.core import forked
+from fedexp.core import forked, preloading
 from fedexp.core.machine import usable_cpus
 
 Draw = Callable[[], bytes]
@@ -80,6 +80,7 @@ _drawing: DrawingProcess | None = None
 def begin() -> None:
     """Start the process where it can be forked, and where there is a second CPU for it."""
     global _drawing
+    preloading.wait()
     # What another thread has locked would stay locked in the fork.
     is_safe = forked.can_fork() and threading.active_count() == 1
     if _drawing is None and is_safe and usable_cpus() > 1:

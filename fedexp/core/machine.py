@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from fedexp.core import preloading
 from fedexp.core.options import FedexpError
 
 PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -106,6 +107,7 @@ def compute_portably() -> None:
         if os.environ.get(name, value).lower() != value.lower():
             raise FedexpError(f"{asked} sets {name}={value}, which is {os.environ[name]}: unset it")
     before = dict(os.environ)
+    preloading.wait()  # libraries read the environment while they are loaded
     os.environ.update(PORTABLE)
     torch = sys.modules.get("torch")
     if torch is not None and torch.backends.cpu.get_cpu_capability() != "AVX2":

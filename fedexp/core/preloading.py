@@ -1,7 +1,8 @@
 """torch's libraries, which the system loads while the program works out what a command asks for.
 
 ``import torch`` spends a fifth of its time there. It helps while Python runs code alone: whoever imports
-a library meanwhile waits. Nothing is forked meanwhile: a fork would wait for ever to load one.
+a library meanwhile waits. :mod:`fedexp.core.forked` forks nothing meanwhile: a fork would wait for ever
+to load one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def wait() -> None:
 
 def _load() -> None:
     spec = find_spec("torch")
-    if spec is None or spec.origin is None:
+    # Where the user says which libraries to take, torch has an order of its own.
+    if spec is None or spec.origin is None or "LD_LIBRARY_PATH" in os.environ:
         return
     folder = Path(spec.origin).with_name("lib")
     system = ctypes.CDLL(None)  # ctypes keeps Python waiting while it loads, but not while it calls

@@ -128,7 +128,7 @@ class Dataset:
         return Fitted(train, test)
 
     def prepare(self, batch: Tensor) -> Tensor:
-        """Turn a batch of stored inputs into what a model takes.
+        """Turn a batch of stored inputs into what a model takes, under ``torch.no_grad``.
 
         Args:
             batch: Inputs as stored, shape (n, ...), on the device of the model; not to be written to.
@@ -139,7 +139,9 @@ class Dataset:
         return batch.long() if self.kind == TOKENS else batch.float()
 
     def vary(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Change a batch of stored training inputs at random (augmentation); the default does not.
+        """Change a batch of stored training inputs at random (augmentation), under ``torch.no_grad``.
+
+        The default leaves them as they are.
 
         Args:
             batch: Inputs as stored, shape (n, ...); not to be written to.

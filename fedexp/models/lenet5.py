@@ -37,11 +37,11 @@ class Lenet5(Model):
         rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
         return nn.Sequential(
             nn.Conv2d(channels, 6, 5),
-            nn.ReLU(),
             MaxPool2d(),
+            nn.ReLU(),
             nn.Conv2d(6, 16, 5),
-            nn.ReLU(),
             MaxPool2d(),
+            nn.ReLU(),
             nn.Flatten(),
             nn.Linear(16 * rows * columns, 120),
             nn.ReLU(),
