@@ -82,7 +82,7 @@ def _floor_ready(overrides: list[str]) -> None:
 
 
 def _use_torchs_own(module: nn.Module) -> None:
-    """Replace the faster pooling by what anybody would write, ReLU and then torch's own: the same bits."""
+    """Replace the faster pooling by what anybody would write: ReLU, then torch's, to the same bits."""
     parts = list(module.children())
     for place, part in enumerate(parts[:-1]):
         if isinstance(part, MaxPool2d) and isinstance(parts[place + 1], nn.ReLU):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from fedexp.config.schema import Config
+from fedexp.core.garbage import keep_for_next_step
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples, Spec
 from fedexp.metrics import Predictions
@@ -58,6 +59,7 @@ class TorchTrainer(Trainer):
     ) -> tuple[Weights, float]:
         """Fill the network and take SGD steps; see :class:`Trainer`."""
         network, config = self._load(start), self._config
+        keep_for_next_step()
         moving = network.parameters
         if work.only is not None:
             moving = {name: moving[name] for name in moving if name in work.only}

@@ -6,6 +6,10 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from fedexp.core.pooling import FEWEST, MaxPool2d
+from fedexp.data.examples import Spec
+from fedexp.models.base import Model
+from fedexp.models.cnn import Cnn
+from fedexp.models.lenet5 import Lenet5
 
 
 @pytest.mark.parametrize("shape", [(10, 32, 24, 24), (2, 3, 5, 7), (7, 41, 11, 13), (1, 1, 2, 2)])
@@ -32,3 +36,23 @@ def test_pooling_can_be_stacked() -> None:
 
     stacked = vmap(lambda one: slope(MaxPool2d(), one))(images)
     assert torch.equal(stacked, torch.stack([slope(nn.MaxPool2d(2), one) for one in images]))
+
+
+@pytest.mark.parametrize(
+    "page", [Cnn(), Cnn(padding=0), Lenet5()], ids=["cnn", "no padding", "lenet5"]
+)
+def test_relu_after_the_pooling_is_relu_before_it_to_the_bit(page: Model) -> None:
+    after = page.build(Spec((1, 28, 28), tuple("0123456789"), 0, 0))
+    assert isinstance(after, nn.Sequential)
+    parts = list(after)
+    parts[1], parts[2], parts[4], parts[5] = parts[2], parts[1], parts[5], parts[4]
+    before = nn.Sequential(*parts)
+    assert [type(part) for part in before[:3]] == [nn.Conv2d, nn.ReLU, MaxPool2d]
+    x, y = torch.randn(10, 1, 28, 28), torch.arange(10)
+
+    def slopes(network: nn.Module) -> tuple[Tensor, ...]:
+        loss = nn.functional.cross_entropy(network(x), y)
+        return torch.autograd.grad(loss, list(after.parameters()))
+
+    for mine, theirs in zip(slopes(after), slopes(before), strict=True):
+        assert torch.equal(mine, theirs)
