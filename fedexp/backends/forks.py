@@ -177,7 +177,7 @@ class Forks:
     def _speaking(self, patience: int | None) -> list[Fork]:
         """Return who has sent something, or has died; None waits for somebody."""
         forks = {f.pipe.fileno(): f for f in self._forks if f.owed or not f.is_ready}
-        poll = select.poll()  # multiprocessing.connection.wait does the same in ten times the time
+        poll = select.poll()  # what multiprocessing.connection.wait does, without what is around it
         for number in forks:
             poll.register(number, select.POLLIN)
         return [forks[number] for number, _ in poll.poll(patience)]

@@ -1,7 +1,7 @@
 """Memory that a process and its fork have in common: the arrays of answers need not go through a pipe.
 
-A pipe would have each of them copied six times, and on a thread, which takes the time of the client that
-is trained beside it.
+A pipe holds too little for them, so a thread would have to send them, which disturbs the training beside
+it; and they would be copied more often.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 COUNT = 2
-"""Slots: so many times may be sent until something is taken."""
+"""Slots: how often a fork can send before its parent has taken anything."""
 
 SIZE = 32 * 2**20
 """Bytes of a slot; arrays beyond go through the pipe. What is never used takes no memory."""

@@ -41,7 +41,7 @@ def undisturbed() -> Iterator[None]:
 
 
 KEPT = 64 * 2**20
-"""Bytes that are kept for the next step: one of McMahan's CNN takes up and gives back half of them."""
+"""Bytes that are kept for the next step. For McMahan's CNN in batches of 50, half of them do."""
 
 _TRIM, _MAPPED, _LARGEST = -1, -3, 32 * 2**20  # mallopt's names, and the largest that it takes
 

@@ -29,7 +29,8 @@ Compute = Callable[[Tensor, Tensor], Tensor]
 Differentiate = Callable[[Tensor, Tensor], tuple[Tensor, Gradients]]
 """From a batch's inputs and targets to its loss, detached, and the gradients of what moves.
 
-To be called under ``no_grad``: all steps are, because to set it in each costs as much as a kernel."""
+To be called under ``no_grad``: all steps are, because to set it in each takes as long as a small kernel.
+"""
 
 
 def precision_of(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
@@ -56,7 +57,7 @@ def differentiation(
     """
     layers = chain_of(module, moving) if loss is F.cross_entropy else None
 
-    @cache  # most chains never need it, and it takes as long as a step
+    @cache  # most chains never need it
     def usual() -> Differentiate:
         return by_autograd(lambda x, y: loss(module(x), y), moving, precision, device)
 
