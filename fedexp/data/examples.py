@@ -35,7 +35,8 @@ class Examples:
     def subset(self, indices: npt.NDArray[np.int64]) -> Examples:
         """Return a copy of the examples at the given positions."""
         owners = None if self.owners is None else self.owners[indices]
-        return Examples(self.inputs[indices], self.targets[indices], owners)
+        # inputs[indices] may have strides by which torch takes one channel for channels side by side.
+        return Examples(self.inputs.take(indices, axis=0), self.targets[indices], owners)
 
     @classmethod
     def joined(cls, parts: Sequence[Examples]) -> Examples:
