@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from torch.nn import functional as F
 
 from fedexp.config.composition import plan
 from fedexp.config.schema import Config
-from fedexp.core.pooling import MaxPool2d
 from fedexp.core.weights import Weights
 from fedexp.data.assignment import Holders
 from fedexp.federation.cohort import draw_cohort
@@ -67,7 +67,7 @@ def _floor_ready(overrides: list[str]) -> None:
         data, cpu = federate(config), torch.device("cpu")
         prepare = config.dataset.prepare
         network = build_network(config.model, data.spec, config.seed, cpu, prepare)
-        _use_torchs_own(network.module)
+        _put_relu_first(network.module)
         _floor_data.append(
             _FloorData(
                 config,
@@ -81,15 +81,13 @@ def _floor_ready(overrides: list[str]) -> None:
     time.sleep(0.2)  # long enough that the other process takes the other call
 
 
-def _use_torchs_own(module: nn.Module) -> None:
-    """Replace the faster pooling by what anybody would write: ReLU, then torch's, to the same bits."""
+def _put_relu_first(module: nn.Module) -> None:
+    """Have ReLU before the pooling, as anybody would write it: to the same bits."""
     parts = list(module.children())
-    for place, part in enumerate(parts[:-1]):
-        if isinstance(part, MaxPool2d) and isinstance(parts[place + 1], nn.ReLU):
+    for place, pair in enumerate(pairwise(parts)):
+        if isinstance(pair[0], nn.MaxPool2d) and isinstance(pair[1], nn.ReLU):
             assert isinstance(module, nn.Sequential)
-            module[place], module[place + 1] = nn.ReLU(), nn.MaxPool2d(2)
-    for part in parts:
-        _use_torchs_own(part)
+            module[place], module[place + 1] = reversed(pair)
 
 
 def _floor_half(job: tuple[list[str], int, int]) -> None:

@@ -31,16 +31,14 @@ class Lenet5(Model):
         """Return the layers."""
         from torch import nn
 
-        from fedexp.core.pooling import MaxPool2d
-
         channels, height, width = spec.shape
         rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
         return nn.Sequential(
             nn.Conv2d(channels, 6, 5),
-            MaxPool2d(),
+            nn.MaxPool2d(2),
             nn.ReLU(),
             nn.Conv2d(6, 16, 5),
-            MaxPool2d(),
+            nn.MaxPool2d(2),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(16 * rows * columns, 120),

@@ -14,6 +14,7 @@ from fedexp.data.examples import Examples
 from fedexp.metrics import Predictions
 from fedexp.models.base import Model
 from fedexp.tasks import Task
+from fedexp.training.blocked import forward_of
 from fedexp.training.network import Prepare
 
 
@@ -56,7 +57,7 @@ class Evaluator:
     def predict(self, model: nn.Module) -> Predictions:
         """Run the model over all examples; the model lies on this evaluator's device."""
         model.eval()
-        return self.judge(model)
+        return self.judge(forward_of(model))
 
     def judge(self, forward: Callable[[Tensor], Tensor]) -> Predictions:
         """Run a function from prepared inputs to outputs over all examples.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedexp.config.training import TrainingConfig
+from fedexp.training.blocked import forward_of, is_usual
 from fedexp.training.torch_internals import (
     Gradients,
     cross_entropy,
@@ -59,7 +60,8 @@ def differentiation(
 
     @cache  # most chains never need it
     def usual() -> Differentiate:
-        return by_autograd(lambda x, y: loss(module(x), y), moving, precision, device)
+        forward = forward_of(module)
+        return by_autograd(lambda x, y: loss(forward(x), y), moving, precision, device)
 
     if layers is None:
         return usual()
@@ -110,17 +112,13 @@ def chain_of(module: nn.Module, moving: Sequence[Tensor]) -> list[nn.Module] | N
         return None
     if any(weight.shape[1] == 1 for weight, _ in pairs[1:]):  # autograd has its own way there
         return None
-    if not all(_is_usual(part) for part in moving):
+    if not all(map(is_usual, moving)):
         return None
     return layers
 
 
 def _pair(layer: nn.Linear) -> tuple[Tensor, Tensor]:
     return layer.weight, layer.bias
-
-
-def _is_usual(part: Tensor) -> bool:
-    return part.device.type == "cpu" and part.dtype == torch.float32 and part.is_contiguous()
 
 
 class _Chain:

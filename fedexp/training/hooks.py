@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from fedexp.core.hooks import Loss, Seen
 from fedexp.core.weights import Weights
+from fedexp.training.blocked import forward_of
 from fedexp.training.gradients import Compute, Differentiate
 from fedexp.training.network import Network
 from fedexp.training.torch_internals import Gradients
@@ -30,7 +31,7 @@ def computing(network: Network, loss: Loss, device: torch.device) -> Iterator[Co
 
     def see(state: dict[str, Tensor] | None, inputs: Tensor) -> Seen:
         taken.clear()
-        outputs = model(inputs) if state is None else functional_call(model, state, (inputs,))
+        outputs = forward(inputs) if state is None else functional_call(model, state, (inputs,))
         return Seen(outputs, taken[-1])
 
     def compute(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -38,6 +39,7 @@ def computing(network: Network, loss: Loss, device: torch.device) -> Iterator[Co
         return loss.of(see(None, inputs), targets, others)
 
     with taken_by_head(network) as taken:
+        forward = forward_of(model)  # the head may be one of the convolutions
         yield compute
 
 

@@ -15,6 +15,7 @@ from fedexp.core.garbage import keep_for_next_step
 from fedexp.core.weights import Weights
 from fedexp.data.examples import Examples, Spec
 from fedexp.metrics import Predictions
+from fedexp.training.blocked import forward_of
 from fedexp.training.device import (
     clients_that_fit,
     gpu_left,
@@ -137,8 +138,9 @@ class TorchTrainer(Trainer):
         network, found = self._load(weights), []
         module, prepare = network.module.eval(), self._config.dataset.prepare
         with torch.inference_mode(), taken_by_head(network) as taken:
+            forward = forward_of(module)
             for batch in torch.from_numpy(inputs).split(self._config.model.tested_at_once):
-                module(prepare(batch.to(self.device)))
+                forward(prepare(batch.to(self.device)))
                 found.append(taken[-1].float().cpu().numpy())
                 taken.clear()
         return np.concatenate(found)
