@@ -8,7 +8,6 @@ the convolutions, and gives the same bits.
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable
 from itertools import takewhile
@@ -30,7 +29,8 @@ def forward_of(module: nn.Module) -> Forward:
 
     Those are of ``nn.Sequential`` that begins with ``Conv2d``, ``MaxPool2d`` and ``ReLU``, in float32, as
     long as nobody hooks or replaces anything there. The numbers, and their gradients, are the same to the
-    bit (0.0 may stand for -0.0).
+    bit (0.0 may stand for -0.0). Of a gradient that holds NaN or infinity, more may be NaN than in torch;
+    and none can be differentiated again.
 
     Args:
         module: The network.
@@ -55,9 +55,12 @@ def is_usual(part: Tensor) -> bool:
 def _is_in_planes(part: Tensor) -> bool:
     """Say whether each channel lies in one piece, in a tensor of shape (n, channels, height, width).
 
-    A single channel may have the strides of channels side by side; torch computes it as such.
+    A single channel, or images of one pixel, may have the strides of channels side by side; torch
+    computes them as such.
     """
-    return is_usual(part) and part.stride(1) == part[0, 0].numel()
+    _, channels, height, width = part.shape
+    planes = (channels * height * width, height * width, width, 1)
+    return is_usual(part) and part.stride() == planes
 
 
 def _has_blocks() -> bool:
@@ -109,7 +112,7 @@ class _Blocked:
 
     def _fits(self, inputs: Tensor) -> bool:
         # torch computes a single small image in another way.
-        several = inputs.ndim == 4 and len(inputs) > 1
+        several = inputs.ndim == 4 and len(inputs) > 1 and not torch.is_anomaly_enabled()
         return several and _is_in_planes(inputs) and self._is_tame(inputs)
 
     def _is_tame(self, inputs: Tensor) -> bool:
@@ -120,7 +123,9 @@ class _Blocked:
                 weight, bias = layer.weight, layer.bias
                 largest *= _largest(weight) * weight[0].numel()
                 largest += 0.0 if bias is None else _largest(bias)
-        return math.isfinite(largest) and largest < TAME
+                if not largest < TAME:  # nor is NaN
+                    return False
+        return True
 
 
 def _largest(part: Tensor) -> float:

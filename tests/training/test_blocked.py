@@ -116,12 +116,41 @@ def test_numbers_that_may_become_none_go_torchs_way(place: str, number: float) -
     assert torch.equal(ours.isnan(), theirs.isnan())
 
 
+def test_small_weights_behind_large_ones_hide_no_overflow() -> None:
+    first, second = nn.Conv2d(1, 8, 3, bias=False), nn.Conv2d(8, 4, 3, bias=False)
+    module = nn.Sequential(first, nn.MaxPool2d(2), second, nn.MaxPool2d(2), nn.ReLU())
+    with torch.no_grad():
+        first.weight.fill_(1e38)
+        second.weight.copy_(torch.tensor([1e-4, -1e-4]).repeat(144).view(4, 8, 3, 3))
+        ours, theirs = (
+            forward_of(module)(torch.ones(4, 1, 10, 10)),
+            module(torch.ones(4, 1, 10, 10)),
+        )
+    assert theirs.isnan().all()
+    assert ours.isnan().all()
+
+
 def test_one_image_goes_torchs_way() -> None:
     module, spec = NETWORKS["relu first"]
     forward = forward_of(module)
     assert isinstance(forward, blocked._Blocked)
     assert not forward._fits(_images(spec, 1))
     assert torch.equal(forward(_images(spec, 1)), module(_images(spec, 1)))
+
+
+def test_one_pixel_images_that_torch_takes_for_channels_side_by_side_go_torchs_way() -> None:
+    forward = forward_of(nn.Sequential(nn.Conv2d(7, 8, 3, padding=1), nn.ReLU()))
+    odd = torch.randn(42).as_strided((6, 7, 1, 1), (7, 1, 7, 7))
+    assert odd.is_contiguous()
+    assert isinstance(forward, blocked._Blocked)
+    assert not forward._fits(odd)
+
+
+def test_who_looks_for_nan_gets_torchs_way() -> None:
+    module, spec = NETWORKS["relu first"]
+    with pytest.warns(UserWarning, match="Anomaly"), torch.autograd.detect_anomaly():
+        ours = _slopes(forward_of(module), module, _images(spec, 3))
+    assert torch.equal(ours[0], module(_images(spec, 3)))
 
 
 def test_a_channel_that_torch_takes_for_channels_side_by_side_goes_torchs_way() -> None:
