@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -133,25 +134,57 @@ def confusion_png(matrices: Mapping[int | None, Counts], classes: Sequence[str])
             num_classes): rows are true labels, columns predicted ones. The first nine are drawn.
         classes: What the labels are called, num_classes names.
     """
-    shown = list(matrices.items())[:MAX_PANELS]
-    columns = min(3, len(shown))
-    rows = math.ceil(len(shown) / columns)
-    # A cell of a matrix too large for numbers is still as high as its label's name.
-    font = 10.0 if len(classes) <= 20 else 6.0
-    side = 5.4 if len(classes) <= 20 else max(5.4, 1.2 + len(classes) * 1.3 * font / 72)
-    figure = _empty_figure(side * columns + 1.0, side * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (client, counts) in zip(panels, shown, strict=False):
-        accuracy = np.trace(counts) / counts.sum()
-        who = "Global model" if client is None else f"Client {client}, isolated,"
-        image = draw_confusion(axes, counts, classes, font)
-        axes.set_title(f"{who} on the test set (accuracy {accuracy:.3f})")
-    for axes in panels[len(shown) :]:
-        axes.set_axis_off()
-    figure.colorbar(image, ax=panels.tolist(), label="% of the true label's examples")
-    if len(matrices) > len(shown):
-        figure.suptitle(f"The first {len(shown)} of {len(matrices)} clients")
-    return _png(figure)
+    shown = dict(list(matrices.items())[:MAX_PANELS])
+    return _sheet(len(shown), len(matrices), tuple(classes)).png(shown)
+
+
+class _Sheet:
+    """Room for confusion matrices, which is laid out once: a sweep's runs draw theirs on the same.
+
+    Args:
+        count: Matrices on it.
+        out_of: How many there are.
+        classes: What the labels are called.
+    """
+
+    def __init__(self, count: int, out_of: int, classes: Sequence[str]) -> None:
+        self._classes, self._in_use = classes, threading.Lock()
+        columns = min(3, count)
+        rows = math.ceil(count / columns)
+        # A cell of a matrix too large for numbers is still as high as its label's name.
+        self._font = font = 10.0 if len(classes) <= 20 else 6.0
+        side = 5.4 if len(classes) <= 20 else max(5.4, 1.2 + len(classes) * 1.3 * font / 72)
+        self._figure = figure = _empty_figure(side * columns + 1.0, side * rows)
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        self._panels = [(axes, _empty_matrix(axes, classes, font)) for axes in panels[:count]]
+        for axes in panels[count:]:
+            axes.set_axis_off()
+        _, image = self._panels[-1]
+        figure.colorbar(image, ax=panels.tolist(), label="% of the true label's examples")
+        if out_of > count:
+            figure.suptitle(f"The first {count} of {out_of} clients")
+
+    def png(self, matrices: Mapping[int | None, Counts]) -> bytes:
+        """Draw as many matrices as there is room for."""
+        numbers: list[Any] = []
+        with self._in_use:
+            try:
+                for (axes, image), (client, counts) in zip(
+                    self._panels, matrices.items(), strict=True
+                ):
+                    accuracy = np.trace(counts) / counts.sum()
+                    who = "Global model" if client is None else f"Client {client}, isolated,"
+                    axes.set_title(f"{who} on the test set (accuracy {accuracy:.3f})")
+                    numbers += _fill(axes, image, counts, self._classes, self._font)
+                png = _png(self._figure)
+            finally:
+                for number in numbers:
+                    number.remove()
+            self._figure.set_layout_engine("none")
+        return png
+
+
+_sheet = lru_cache(maxsize=1)(_Sheet)
 
 
 def draw_confusion(axes: Any, counts: Counts, classes: Sequence[str], font: float) -> Any:
@@ -168,21 +201,39 @@ def draw_confusion(axes: Any, counts: Counts, classes: Sequence[str], font: floa
     Returns:
         The image, for a colour bar from 0 to 100.
     """
-    percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    image = axes.imshow(percent, vmin=0, vmax=100, cmap="Blues")
-    long = max(map(len, classes)) > 2
-    axes.set_xticks(range(len(classes)), classes, fontsize=font, rotation=90 if long else 0)
+    image = _empty_matrix(axes, classes, font)
+    _fill(axes, image, counts, classes, font)
+    return image
+
+
+def _empty_matrix(axes: Any, classes: Sequence[str], font: float) -> Any:
+    image = axes.imshow(np.zeros([len(classes)] * 2), vmin=0, vmax=100, cmap="Blues")
+    rotation = 90 if _are_long(classes) else 0
+    axes.set_xticks(range(len(classes)), classes, fontsize=font, rotation=rotation)
     axes.set_yticks(range(len(classes)), classes, fontsize=font)
-    if len(classes) <= 20:
-        # The numbers stay within cells that are as large as these: the layout need not look at each.
-        small = len(classes) > 10 or long
-        style = {"ha": "center", "va": "center", "fontsize": font, "in_layout": small}
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            value = percent[row, column]
-            ink = "white" if value > 50 else "black"
-            axes.text(column, row, f"{value:.0f}", color=ink, **style)
     axes.set(xlabel="predicted label", ylabel="true label")
     return image
+
+
+def _fill(axes: Any, image: Any, counts: Counts, classes: Sequence[str], font: float) -> list[Any]:
+    """Colour a matrix, and return the numbers that were put into its cells."""
+    percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    image.set_data(percent)
+    if len(classes) > 20:
+        return []
+    # The numbers stay within cells that are as large as these: the layout need not look at each.
+    small = len(classes) > 10 or _are_long(classes)
+    style = {"ha": "center", "va": "center", "fontsize": font, "in_layout": small}
+    found = []
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        value = percent[row, column]
+        ink = "white" if value > 50 else "black"
+        found.append(axes.text(column, row, f"{value:.0f}", color=ink, **style))
+    return found
+
+
+def _are_long(classes: Sequence[str]) -> bool:
+    return max(map(len, classes)) > 2
 
 
 def _bars(bottoms: Any, tops: Any, colour: Any, name: str) -> Any:

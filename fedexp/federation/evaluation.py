@@ -179,7 +179,9 @@ class ServerEvaluation(BuiltModel):
 
     def _predictor_of(self, examples: Examples, parallel: int = 1) -> Predictor:
         probabilities = needs_probabilities(self._measures)
-        return self._trainer.predictor(examples, parallel=parallel, probabilities=probabilities)
+        # Preparing is short work, and other runs may be at work on the other CPUs.
+        with limited_threads(self._threads):
+            return self._trainer.predictor(examples, parallel=parallel, probabilities=probabilities)
 
     def _predict(self, weights: Weights, predict: Predictor) -> Predictions:
         with limited_threads(self._threads):
