@@ -72,6 +72,20 @@ def test_figures_are_the_same_every_time() -> None:
     assert confusion_png({None: counts}, "ab") == confusion_png({None: counts}, "ab")
 
 
+@pytest.mark.parametrize("count", [1, 3, 12])
+@pytest.mark.parametrize("classes", ["ab", ("cat", "dog"), [f"k{n}" for n in range(21)]], ids=str)
+def test_a_later_run_of_a_sweep_gets_the_picture_that_it_would_get_alone(
+    classes: Sequence[str], count: int
+) -> None:
+    def matrices(seed: int) -> dict[int | None, Any]:
+        drawn = np.random.default_rng(seed).integers(0, 9, (count, len(classes), len(classes)))
+        return {k: one + np.eye(len(classes), dtype=int) for k, one in enumerate(drawn)}
+
+    after_another = [confusion_png(matrices(seed), classes) for seed in (0, 1)][1]
+    pictures._sheet.cache_clear()
+    assert after_another == confusion_png(matrices(1), classes)
+
+
 def test_confusion_shows_shares_of_the_true_label() -> None:
     # Both matrices are 75 % and 25 % of the first label, 0 % and 100 % of the second, and 80 % of
     # each five images lie on the diagonal.
