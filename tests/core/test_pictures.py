@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,13 @@ from fedexp.core.pictures import confusion_png, drawn, partition_png
 from fedexp.datasets.cifar100 import Cifar100
 from fedexp.datasets.emnist import Emnist
 from fedexp.datasets.fashion_mnist import FashionMnist
+
+
+@pytest.fixture(autouse=True)
+def _no_sheet_is_left() -> Iterator[None]:
+    """Some tests draw nothing on theirs."""
+    yield
+    pictures._sheet.cache_clear()
 
 
 def _pixels(png: bytes) -> np.ndarray:
@@ -132,18 +139,22 @@ def test_the_names_of_all_labels_have_room(
     classes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Any] = []
-    monkeypatch.setattr("fedexp.core.pictures._png", figures.append)
+
+    def laid_out(figure: Any) -> bytes:
+        figure.draw_without_rendering()
+        figures.append(figure)
+        return b""
+
+    monkeypatch.setattr("fedexp.core.pictures._png", laid_out)
     counts = np.eye(len(classes), dtype=np.int64)
     confusion_png({None: counts}, classes)
     partition_png(counts, classes)
     confusion, partition = figures
-    confusion.draw_without_rendering()
     for axis, end in ((confusion.axes[0].xaxis, 0), (confusion.axes[0].yaxis, 1)):
         boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
         assert len(boxes) == len(classes)
         places = sorted((box.min[end], box.max[end]) for box in boxes)
         assert all(high <= low for (_, high), (low, _) in pairwise(places))
-    partition.draw_without_rendering()
     legend = partition.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == list(classes)[::-1]
     assert all(partition.bbox.contains(*corner) for corner in legend.get_window_extent().corners())
