@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,29 @@ from support.helpers import TWO_WORKERS
 
 from fedexp.backends.ray_session import start_ray
 from fedexp.config.composition import compose_config
-from fedexp.core import forked
+from fedexp.core import forked, garbage
 from fedexp.experiment import run_experiment
 from fedexp.federation.events import RunInfo
 
 forked.has_trained = (
     True  # what tests replace here is not replaced in a fork that an earlier one made
 )
+
+
+def pytest_collection_finish() -> None:
+    """Leave what imports and tests are made of out of every later look for garbage, as a sweep does.
+
+    Runs and some of Flower's strategies look for it often; this would take them a second each time.
+    """
+    garbage.settle()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> None:
+    """Leave out what the tests of other files have left, too."""
+    gc.collect()
+    gc.freeze()
+
 
 BUDGET = ("training.local_epochs=1", "rounds=2")
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import gc
 import json
 import os
 from collections.abc import Callable
@@ -279,10 +278,6 @@ def test_no_client_left_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert metrics(tmp_path)["round"].tolist() == [0, 0]
     assert len((tmp_path / "failures.csv").read_text().splitlines()) == 4
     assert not list(tmp_path.glob(".*"))
-
-
-def test_what_is_garbage_later_can_be_collected(lesson: Path) -> None:
-    assert gc.get_freeze_count() == 0  # a run freezes what there is while its rounds pass
 
 
 def test_a_run_that_breaks_off_before_it_deals_says_what_it_was() -> None:

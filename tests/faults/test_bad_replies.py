@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -57,15 +55,6 @@ class Small(Model):
     def build(self, spec: Spec) -> nn.Module:
         norm = nn.BatchNorm1d(16) if self.normed else nn.Identity()
         return nn.Sequential(nn.AvgPool2d(7), nn.Flatten(), norm, nn.Linear(16, 10))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _frozen() -> Iterator[None]:
-    """Freeze what imports left, as a run does: some of Flower's strategies collect garbage per array."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def _experiment(name: str) -> Config:
