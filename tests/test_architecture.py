@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -100,8 +101,16 @@ def _imports(path: Path) -> Iterator[Import]:
                 yield Import(_name(path), inner if known or package else node.module, node.lineno)
 
 
-ALL = [found for path in _files() if path != ROOT / "__init__.py" for found in _imports(path)]
-OWN = [found for found in ALL if found.imported.split(".")[0] == "fedexp" and "." in found.imported]
+@cache
+def _every() -> list[Import]:
+    paths = [path for path in _files() if path != ROOT / "__init__.py"]
+    return [found for path in paths for found in _imports(path)]
+
+
+@cache
+def _own() -> list[Import]:
+    own = [found for found in _every() if found.imported.split(".")[0] == "fedexp"]
+    return [found for found in own if "." in found.imported]
 
 
 def _level(room: str) -> int:
@@ -116,7 +125,7 @@ def test_every_module_has_its_place() -> None:
 def test_imports_go_down() -> None:
     upward = [
         found
-        for found in OWN
+        for found in _own()
         if _room(found.module) != _room(found.imported)
         and _level(_room(found.imported)) >= _level(_room(found.module))
     ]
@@ -124,7 +133,7 @@ def test_imports_go_down() -> None:
 
 
 def test_analysis_imports_core_alone() -> None:
-    others = {_room(f.imported) for f in OWN if _room(f.module) == "analysis"} - {"analysis"}
+    others = {_room(f.imported) for f in _own() if _room(f.module) == "analysis"} - {"analysis"}
     assert others == {"core"}
 
 
@@ -132,7 +141,7 @@ def test_pages_do_not_know_other_groups() -> None:
     (pages,) = (rooms for rooms in LEVELS if "strategies" in rooms)
     across = [
         found
-        for found in OWN
+        for found in _own()
         if _room(found.module) in pages and _room(found.imported) in pages
         if _room(found.module) != _room(found.imported)
     ]
@@ -141,7 +150,7 @@ def test_pages_do_not_know_other_groups() -> None:
 
 def test_there_is_no_circle() -> None:
     graph: dict[str, set[str]] = {}
-    for found in OWN:
+    for found in _own():
         if found.imported != found.module:
             graph.setdefault(found.module, set()).add(found.imported)
     try:
@@ -153,7 +162,7 @@ def test_there_is_no_circle() -> None:
 def test_private_modules_stay_in_their_corner() -> None:
     strangers = [
         found
-        for found in ALL
+        for found in _every()
         for modules in CORNERS.values()
         if found.imported.startswith(modules or ("\0",))
         and found.module not in {_name(ROOT / c) for c, m in CORNERS.items() if m == modules}
