@@ -19,12 +19,15 @@ forked.has_trained = (
     True  # what tests replace here is not replaced in a fork that an earlier one made
 )
 
+gc.disable()  # until all tests are collected: hardly anything that this makes is garbage
+
 
 def pytest_collection_finish() -> None:
     """Leave what imports and tests are made of out of every later look for garbage, as a sweep does.
 
     Runs and some of Flower's strategies look for it often; this would take them a second each time.
     """
+    gc.enable()
     garbage.settle()
 
 

@@ -68,7 +68,7 @@ def _slopes(
     return outputs.detach(), torch.autograd.grad(loss, list(module.parameters()))
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 40, 64])
+@pytest.mark.parametrize("count", [2, 10, 40])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_and_gradients_have_torchs_bits(name: str, count: int) -> None:
     module, spec = NETWORKS[name]
