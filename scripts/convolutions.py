@@ -1,4 +1,4 @@
-"""Time networks of convolutions in oneDNN's blocks and in torch's own way, in turns.
+"""Time networks of convolutions in oneDNN's blocked layout and in torch's usual one, in turns.
 
     python scripts/convolutions.py
 
@@ -63,7 +63,9 @@ def main() -> None:
     for page, shape, count in CASES:
         module = page.build(Spec(shape, tuple("0123456789"), 0, 0))
         forwards: dict[str, Forward] = {"torch": module, "blocks": forward_of(module)}
-        assert forwards["blocks"] is not module, "there are no blocks on this machine"
+        assert forwards["blocks"] is not module, (
+            "no blocked layout on this machine: it needs x86-64"
+        )
         parameters: list[Tensor] = list(module.parameters())
         x, y = torch.randn(count, *shape), torch.arange(count) % 10
         for work in (step, test):

@@ -1,9 +1,9 @@
-"""Networks of convolutions on a CPU: what is between their layers stays as oneDNN computes with it.
+"""Networks of convolutions on a CPU: between their layers, data stay in oneDNN's blocked layout.
 
-oneDNN, which computes torch's convolutions, has the channels of a pixel lie side by side in blocks. torch
-turns what goes into a convolution over, and back what comes out; and its own pooling compares one number
-at a time. To leave it in blocks from the first convolution to the last pooling takes the same kernels for
-the convolutions, and gives the same bits.
+oneDNN computes torch's convolutions. In its layout, the channels of a pixel lie side by side, in blocks.
+torch converts the input of every convolution to this layout, and the output back; and torch's own pooling
+compares one number at a time. Here data are converted once before the first convolution and once after
+the last pooling. The convolutions are computed by the same kernels, so the bits are the same.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ TAME = 1e37
 
 
 def forward_of(module: nn.Module) -> Forward:
-    """Return what computes a network's outputs: the network, or the same with convolutions in blocks.
+    """Return what computes a network's outputs: the network itself, or the same in the blocked layout.
 
-    Those are of ``nn.Sequential`` that begins with ``Conv2d``, ``MaxPool2d`` and ``ReLU``, in float32, as
-    long as nobody hooks or replaces anything there. The numbers, and their gradients, are the same to the
-    bit (0.0 may stand for -0.0). Of a gradient that holds NaN or infinity, more may be NaN than in torch;
-    and none can be differentiated again.
+    The blocked layout is for ``nn.Sequential`` in float32 on an x86-64 CPU. The first layer must be
+    ``Conv2d``, and the layout is kept for as long as ``Conv2d``, ``MaxPool2d`` and ``ReLU`` follow, none
+    of them hooked or replaced. Outputs and gradients have the same bits, with two exceptions: 0.0 may
+    stand for -0.0, and a gradient with NaN or infinity in it may have NaN in more places. Gradients
+    cannot be differentiated again.
 
     Args:
         module: The network.
@@ -75,7 +76,7 @@ def _may_be_blocked(layer: nn.Module) -> bool:
 def _is_known(layer: nn.Module) -> bool:
     if type(layer) is nn.Conv2d:
         plain = (layer.padding_mode, layer.groups, layer.dilation) == ("zeros", 1, (1, 1))
-        # torch has names for some paddings, and computes 1x1 in another way.
+        # torch has names for some paddings, and another kernel for 1x1.
         large = not isinstance(layer.padding, str) and min(layer.kernel_size) > 1
         bias = layer.bias is None or is_usual(layer.bias)
         return plain and large and bias and _is_in_planes(layer.weight)
@@ -86,7 +87,7 @@ def _is_known(layer: nn.Module) -> bool:
 
 
 class _Blocked:
-    """The outputs of a network whose first layers are computed in blocks.
+    """Computes the outputs of a network, its first layers in the blocked layout.
 
     Args:
         module: The network.
@@ -111,12 +112,12 @@ class _Blocked:
         return x
 
     def _fits(self, inputs: Tensor) -> bool:
-        # torch computes a single small image in another way.
+        # torch has another kernel for a single small image.
         several = inputs.ndim == 4 and len(inputs) > 1 and not torch.is_anomaly_enabled()
         return several and _is_in_planes(inputs) and self._is_tame(inputs)
 
     def _is_tame(self, inputs: Tensor) -> bool:
-        """Say whether no number can be infinite or NaN, which oneDNN's pooling passes over."""
+        """Say whether no number can become infinite or NaN: oneDNN's pooling ignores NaN."""
         with torch.no_grad():
             largest = _largest(inputs)
             for layer in self._convolutions:
